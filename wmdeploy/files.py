@@ -1,7 +1,8 @@
 """Files and directories that exist whole or not at all, and their hashes.
 
 Everything is written beside its destination under a name that starts with a dot, then renamed.
-A killed process leaves at most such a dot-name, which the next write to the same destination removes.
+A killed process leaves at most such a dot-name, which the next write to the same destination
+removes.
 """
 
 import glob
@@ -75,7 +76,7 @@ def staged_directory(target: Path, marker: str) -> Iterator[Path]:
 
 
 def _partial_path(target: Path, kind: str = "partial") -> Path:
-    """A free name beside `target` that carries our process id, after removing dead processes' ones."""
+    """A free name beside `target` with our process id; those of dead processes are removed."""
     target = target.absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,105 @@
+"""What every backend offers, and the one dict of backends.
+
+A backend loads each graph of a bundle as an engine; a session runs them. Importing this module
+imports no backend.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from wmdeploy.bundle import BATCH, Bundle, TensorSpec, Wiring
+from wmdeploy.errors import BackendError
+
+if TYPE_CHECKING:
+    import torch
+
+# Each value is "module:function"; the function takes a Bundle and gives a Backend.
+BACKENDS = {
+    "eager": "engines.eager:load",
+    "compile": "engines.compiled:load",
+    "ort-cpu": "engines.ort:load_cpu",
+}
+BASELINE = "eager"
+
+
+class Engine(Protocol):
+    """One graph, loaded by one backend, ready to run.
+
+    Tensors are torch tensors on the backend's device. Those that `run` returns may be overwritten
+    by the next `run` of the same engine.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]": ...
+
+    def synchronize(self) -> None:
+        """Return when the device has finished all work given to it."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory; the engine cannot be run afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The engines of one bundle by graph name, and how a session connects them.
+
+    `encode_batch` is how many frames of a context are encoded at once; 1 where every batch size
+    costs a compilation.
+    """
+
+    name: str
+    precision: str
+    device: "torch.device"
+    engines: Mapping[str, Engine]
+    wiring: Wiring
+    encode_batch: int
+
+    def close(self) -> None:
+        for engine in self.engines.values():
+            engine.close()
+
+
+def load_backend(name: str, bundle: Bundle) -> Backend:
+    """Load a bundle's graphs.
+
+    Raises:
+        BackendError: the backend is unknown, not installed, or cannot run here.
+        BundleError: a file of the bundle is missing or altered.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
+    module, _, function = BACKENDS[name].partition(":")
+    load: Callable[[Bundle], Backend] = getattr(importlib.import_module(module), function)
+    return load(bundle)
+
+
+def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:
+    """Compare what is about to be run with what the engine takes. Kept off the timed path.
+
+    Raises:
+        BackendError: an input is missing, unknown, or of another dtype or shape.
+    """
+    specs = {spec.name: spec for spec in engine.inputs}
+    for name in specs.keys() ^ feeds.keys():
+        problem = "is missing" if name in specs else f"is unknown; expected {', '.join(specs)}"
+        raise BackendError(f'{engine.name}: input "{name}" {problem}')
+    batch = {feeds[s.name].shape[s.shape.index(BATCH)] for s in engine.inputs if BATCH in s.shape}
+    if len(batch) > 1:
+        raise BackendError(f"{engine.name}: got batches of {sorted(batch)}, expected one size")
+    for name, spec in specs.items():
+        dtype = str(feeds[name].dtype).removeprefix("torch.")
+        shape = tuple(feeds[name].shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want in (BATCH, got) for got, want in zip(shape, spec.shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            raise BackendError(
+                f'{engine.name}: input "{name}": got {dtype} {shape}, expected {spec}'
+            )

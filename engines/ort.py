@@ -1,0 +1,78 @@
+"""Backend `ort-cpu`: ONNX Runtime with its CPU provider.
+
+A provider that is asked for is the one that runs, or there is an error: ONNX Runtime itself would
+go on with another one (onnxruntime issues 25145 and 27006).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engines.base import Backend
+from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.errors import BackendError, require
+
+
+class OrtEngine:
+    """One ONNX graph in ONNX Runtime; tensors are shared with torch, not copied."""
+
+    def __init__(self, name: str, bundle: Bundle, provider: str) -> None:
+        self.name = name
+        self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
+        self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
+        self._output_names = [spec.name for spec in self.outputs]
+        self._session = open_session(bundle.checked_graph(name), provider)
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        results = self._session.run(self._output_names, arrays)
+        return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: the CPU provider has finished when `run` returns."""
+
+    def close(self) -> None:
+        self._session = None
+
+
+def load_cpu(bundle: Bundle) -> Backend:
+    """All graphs with the CPU provider.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, lacks the provider, or refuses a graph.
+        BundleError: a file is missing or altered.
+    """
+    provider = "CPUExecutionProvider"
+    engines = {name: OrtEngine(name, bundle, provider) for name in bundle.manifest.graphs}
+    device = torch.device("cpu")
+    recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
+    return Backend("ort-cpu", recipe.precision, device, engines, wiring, recipe.max_batch)
+
+
+def open_session(path: Any, provider: str) -> Any:
+    """An InferenceSession on exactly `provider`.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, lacks the provider, or refuses the graph.
+    """
+    ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise BackendError(
+            f"ONNX Runtime has no {provider} here; it has {', '.join(available)}. "
+            "`wmdeploy doctor` says what would bring it"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # its exception types are private to its C extension
+        raise BackendError(f"{path}: ONNX Runtime refuses the graph: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise BackendError(
+            f"{path}: asked ONNX Runtime for {provider}, got {session.get_providers()}; "
+            "`wmdeploy doctor` says what is missing"
+        )
+    return session

@@ -1,0 +1,95 @@
+"""Imagine the frames that follow a clip, with any backend."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from engines.base import BASELINE, Backend, load_backend
+from engines.session import Session
+from wmdeploy.bundle import MANIFEST_FILE, Bundle
+from wmdeploy.clips.clip import Clip
+from wmdeploy.errors import BackendError, ClipError
+
+
+def open_source(source: str, backend: str | None, seed: int = 0) -> Backend:
+    """Engines of a bundle, or the baseline of a model.
+
+    Args:
+        source: a bundle, or whatever `load_model` takes.
+        backend: for a bundle, default `ort-cpu`; a model itself runs on the baseline only.
+
+    Raises:
+        BundleError, CheckpointError, BackendError: it cannot be loaded, or not by that backend.
+    """
+    if (Path(source) / MANIFEST_FILE).is_file():
+        return load_backend(backend or "ort-cpu", Bundle.open(Path(source)))
+    if backend not in (None, BASELINE):
+        raise BackendError(
+            f"backend {backend} runs bundles, and {source} is a model; "
+            f"export it first: wmdeploy export {source} -o BUNDLE"
+        )
+    from engines.eager import baseline
+    from wmdeploy.models.checkpoint import load_model
+
+    return baseline(load_model(source, seed))
+
+
+def image_size(backend: Backend) -> int:
+    """Height and width of the frames that the backend's encoder takes."""
+    return int(backend.engines["encoder"].inputs[0].shape[1])
+
+
+def rollout(
+    backend: Backend,
+    clip: Clip,
+    context: int,
+    horizon: int,
+    refill: int | None = None,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> np.ndarray:
+    """Imagine `horizon` frames after the first `context` frames of a clip.
+
+    Args:
+        clip: at least `context` frames of the model's size; for a model with actions also the
+            actions up to the last imagined frame. Where the clip's actions end, the last one is held.
+        progress: told how many frames are done.
+
+    Returns:
+        (horizon, H, W, 3) uint8: round(255·clip((x + 1)/2, 0, 1)).
+
+    Raises:
+        ClipError: too few frames, or actions that the model does not know.
+    """
+    if not 1 <= context <= len(clip.frames):
+        raise ClipError(
+            f"{clip.name}: got {len(clip.frames)} frames, "
+            f"expected at least the context, {context} (and at least 1)"
+        )
+    if horizon < 1:
+        raise ClipError(f"horizon: got {horizon}, expected at least 1")
+    actions = None
+    if backend.wiring.window_actions:
+        actions = actions_for(clip, context + horizon - 1)
+    session = Session(backend, refill=refill)
+    session.reset(clip.frames[:context], None if actions is None else actions[: context - 1])
+    frames = []
+    for i in range(horizon):
+        frames.append(session.step(None if actions is None else int(actions[context - 1 + i]))[0])
+        progress(i + 1)
+    return np.stack(frames)
+
+
+def actions_for(clip: Clip, count: int) -> np.ndarray:
+    """The clip's first `count` actions, (count,) int64; past its end the last one is held.
+
+    Raises:
+        ClipError: the clip has no actions.
+    """
+    if clip.actions is None or not len(clip.actions):
+        raise ClipError(
+            f"{clip.name}: has no actions, and the model is conditioned on them; "
+            "use a clip of `wmdeploy record`, or an .npz with frames and actions"
+        )
+    held = np.minimum(np.arange(count), len(clip.actions) - 1)
+    return clip.actions[held]

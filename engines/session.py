@@ -1,0 +1,296 @@
+"""A session: engines plus the state of a batch of rollouts.
+
+    session = Session(load_backend("ort-cpu", bundle))
+    session.reset(frames)            # the context, (T, H, W, 3) uint8
+    frame = session.step()           # the next frame, (1, H, W, 3) uint8
+    session.observe(real_frame)      # what really came; the next step goes on from it
+    session.imagine(100)             # steps without rendering
+
+The session keeps, for each row of its batch, the window of the last S tokens and how many of them
+are in the KV cache. A row whose cache fits its window runs one step; after the window has slid, all
+positions have moved and the window goes through the prefill again, which is the model's exact
+semantics. It knows the wiring and nothing of the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.base import Backend, Engine, check_feeds
+from wmdeploy.bundle import TensorSpec
+from wmdeploy.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State of a session at one moment; `rows` are actions, length, cached and imagined."""
+
+    window: Tensor
+    cache: dict[str, Tensor]
+    rendered: Tensor | None
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class Session:
+    """Rollouts of `batch` rows; rows may be at different points of their rollouts.
+
+    Args:
+        backend: the engines and their wiring.
+        batch: rows.
+        refill: None for the exact sliding window. K in [1, S): when the window is full, keep the
+            newest K tokens, run the prefill once, and step on. A different semantics, at a lower
+            cost where the prefill is much dearer than a step.
+
+    Raises:
+        BackendError: `refill` is out of range.
+    """
+
+    def __init__(self, backend: Backend, batch: int = 1, refill: int | None = None) -> None:
+        self.backend = backend
+        self.wiring = backend.wiring
+        context = self.wiring.context
+        if refill is not None and not 1 <= refill < context:
+            raise BackendError(f"refill: got {refill}, expected 1 to {context - 1}, or none")
+        if batch < 1:
+            raise BackendError(f"batch: got {batch}, expected at least 1")
+        self.batch = batch
+        self.kept_when_full = context - 1 if refill is None else refill - 1
+        inputs = {spec.name: spec for spec in backend.engines["prefill"].inputs}
+        self._window = self._zeros(inputs[self.wiring.window])  # (B, S, width)
+        self._actions = np.zeros((batch, context), np.int64)
+        self._length = np.zeros(batch, np.int64)  # tokens in the window, 0 before reset
+        self._cached = np.zeros(batch, np.int64)  # leading tokens whose keys and values are cached
+        self._imagined = np.zeros(batch, bool)  # the newest token is a prediction
+        self._cache: dict[str, Tensor] = {}
+        if self.wiring.cache:
+            specs = {spec.name: spec for spec in backend.engines["step"].inputs}
+            self._cache = {name: self._zeros(specs[name]) for name, _ in self.wiring.cache}
+        self._rendered: Tensor | None = None  # the decoder's input for the newest prediction
+
+    def reset(
+        self,
+        frames: np.ndarray,
+        actions: np.ndarray | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Start rows anew on a context.
+
+        Args:
+            frames: (T, H, W, 3) uint8 for all of `rows`, or (rows, T, H, W, 3); T >= 1. Of more
+                than S frames the last S are used.
+            actions: (T - 1,) or (rows, T - 1) int64, what was done at each frame but the last; only
+                for a model with actions. The last frame's action is given to `step`.
+            rows: default all.
+
+        Returns:
+            The frames' codes, (rows, T', N) int64, T' = min(T, S).
+
+        Raises:
+            BackendError: shapes, dtypes or the presence of actions do not fit.
+        """
+        where = list(range(self.batch) if rows is None else rows)
+        if frames.ndim == 4:
+            frames = np.broadcast_to(frames, (len(where), *frames.shape))
+        if frames.ndim != 5 or frames.shape[0] != len(where) or frames.shape[1] < 1:
+            raise BackendError(
+                f"reset: got frames {frames.shape}, expected (T, H, W, 3) or "
+                f"({len(where)}, T, H, W, 3) with at least one frame"
+            )
+        if (actions is None) == bool(self.wiring.window_actions) and frames.shape[1] > 1:
+            expected = "the action at each frame but the last" if actions is None else "no actions"
+            raise BackendError(f"reset: this model takes {expected}")
+        frames = frames[:, -self.wiring.context :]
+        count = frames.shape[1]
+        if actions is not None and self.wiring.window_actions:
+            known = np.broadcast_to(actions, (len(where), actions.shape[-1]))
+            if known.shape[1] < count - 1:
+                raise BackendError(
+                    f"reset: got {known.shape[1]} actions for {count} frames, "
+                    f"expected {count - 1}, one for each frame but the last"
+                )
+            self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
+        tokens, codes = self._encode(frames.reshape(-1, *frames.shape[2:]))
+        self._window[where, :count] = tokens.unflatten(0, (len(where), count))
+        self._length[where] = count
+        self._cached[where] = 0
+        self._imagined[where] = False
+        return codes.reshape(len(where), count, -1)
+
+    def step(self, action: np.ndarray | int | None = None) -> np.ndarray:
+        """Imagine the next frame of every row, and render it.
+
+        Args:
+            action: (B,) int64 or one for all rows, taken at the newest frame; for a model with
+                actions only.
+
+        Returns:
+            (B, H, W, 3) uint8.
+
+        Raises:
+            BackendError: not every row has been reset, or the action does not fit.
+        """
+        self.advance(action)
+        return self.render()
+
+    def imagine(self, count: int, actions: np.ndarray | None = None) -> None:
+        """Step `count` times without rendering; `render` shows the last one.
+
+        Args:
+            actions: (count,) or (B, count) int64, for a model with actions only.
+        """
+        for i in range(count):
+            self.advance(None if actions is None else actions[..., i])
+
+    def render(self) -> np.ndarray:
+        """The newest predicted frame of every row, (B, H, W, 3) uint8.
+
+        Raises:
+            BackendError: nothing has been predicted since the last reset.
+        """
+        if self._rendered is None or not self._imagined.all():
+            raise BackendError("render: nothing predicted yet; call step or imagine first")
+        frame = self._run("decoder", {self.wiring.render[1]: self._rendered})[self.wiring.frame]
+        return frame.cpu().numpy()
+
+    def observe(self, frame: np.ndarray, action: np.ndarray | int | None = None) -> np.ndarray:
+        """Tell every row the real frame.
+
+        After a step it takes the place of the predicted frame. Otherwise time moves on by one frame
+        without a prediction.
+
+        Args:
+            frame: (B, H, W, 3) or (H, W, 3) uint8.
+            action: what was done at the frame before; needed by a model with actions when the frame
+                does not replace a prediction.
+
+        Returns:
+            The frame's codes, (B, N) int64.
+
+        Raises:
+            BackendError: not every row has been reset, or shapes or the action do not fit.
+        """
+        self._check_reset("observe")
+        if frame.ndim == 3:
+            frame = np.broadcast_to(frame, (self.batch, *frame.shape))
+        token, codes = self._encode(frame)
+        if self._imagined.all():
+            self._window[np.arange(self.batch), self._length - 1] = token
+        elif self._imagined.any():
+            raise BackendError("observe: some rows were reset after the last step; step first")
+        else:
+            self._note_action(action, "observe")
+            self._append(token)
+        self._imagined[:] = False
+        return codes
+
+    def advance(self, action: np.ndarray | int | None = None) -> None:
+        """Predict the next token of every row, without rendering."""
+        self._check_reset("step")
+        self._note_action(action, "step")
+        if self.wiring.cache and np.array_equal(self._cached, self._length - 1):
+            outputs = self._step()
+        else:
+            outputs = self._prefill()
+        self._cached[:] = self._length
+        self._rendered = outputs[self.wiring.render[0]]
+        self._append(outputs[self.wiring.feedback])
+        self._imagined[:] = True
+
+    def snapshot(self) -> "Snapshot":
+        """A copy of the rollouts' state, for `restore`: branch, plan, go back."""
+        return Snapshot(
+            self._window.clone(),
+            {name: tensor.clone() for name, tensor in self._cache.items()},
+            None if self._rendered is None else self._rendered.clone(),
+            (self._actions.copy(), self._length.copy(), self._cached.copy(), self._imagined.copy()),
+        )
+
+    def restore(self, snapshot: "Snapshot") -> None:
+        """Go back to a snapshot of this session; it can be restored again and again."""
+        self._window.copy_(snapshot.window)
+        self._cache = {name: tensor.clone() for name, tensor in snapshot.cache.items()}
+        self._rendered = None if snapshot.rendered is None else snapshot.rendered.clone()
+        for kept, saved in zip(
+            (self._actions, self._length, self._cached, self._imagined), snapshot.rows, strict=True
+        ):
+            kept[:] = saved
+
+    def synchronize(self) -> None:
+        """Return when the device has finished."""
+        for engine in self.backend.engines.values():
+            engine.synchronize()
+
+    def _step(self) -> dict[str, Tensor]:
+        rows = np.arange(self.batch)
+        newest = self._length - 1
+        feeds = {
+            self.wiring.token: self._window[rows, newest],
+            self.wiring.position: self._on_device(newest),
+            **self._cache,
+        }
+        if self.wiring.action:
+            feeds[self.wiring.action] = self._on_device(self._actions[rows, newest])
+        outputs = self._run("step", feeds)
+        self._cache = {name: outputs[output] for name, output in self.wiring.cache}
+        return outputs
+
+    def _prefill(self) -> dict[str, Tensor]:
+        feeds = {
+            self.wiring.window: self._window,
+            self.wiring.length: self._on_device(self._length),
+        }
+        if self.wiring.window_actions:
+            feeds[self.wiring.window_actions] = self._on_device(self._actions)
+        outputs = self._run("prefill", feeds)
+        self._cache = {name: outputs[name] for name, _ in self.wiring.cache}
+        return outputs
+
+    def _append(self, token: Tensor) -> None:
+        """Add the newest token (B, width); a full window keeps its newest ones, uncached."""
+        full = np.flatnonzero(self._length == self.wiring.context)
+        if len(full):
+            keep = self.kept_when_full
+            start = self.wiring.context - keep
+            self._window[full, :keep] = self._window[full, start:]
+            self._actions[full, :keep] = self._actions[full, start:]
+            self._length[full] = keep
+            self._cached[full] = 0
+        self._window[np.arange(self.batch), self._length] = token
+        self._length += 1
+
+    def _encode(self, frames: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """(n, H, W, 3) uint8 -> tokens (n, width), codes (n, N) int64."""
+        tokens, codes = [], []
+        for part in torch.tensor(frames).split(self.backend.encode_batch):
+            encoded = self._run("encoder", {self.wiring.frames: part.to(self.backend.device)})
+            tokens.append(encoded[self.wiring.encoded].clone())  # the next run may overwrite it
+            codes.append(encoded[self.wiring.codes].cpu().numpy())
+        return torch.cat(tokens), np.concatenate(codes)
+
+    def _run(self, name: str, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        engine: Engine = self.backend.engines[name]
+        check_feeds(engine, feeds)
+        return engine.run(feeds)
+
+    def _check_reset(self, verb: str) -> None:
+        if not self._length.all():
+            raise BackendError(f"{verb}: not every row has a context yet; call reset first")
+
+    def _note_action(self, action: np.ndarray | int | None, verb: str) -> None:
+        if not self.wiring.window_actions:
+            if action is not None:
+                raise BackendError(f"{verb}: the model takes no actions, got {action}")
+            return
+        if action is None:
+            raise BackendError(f"{verb}: the model is conditioned on actions; give one per row")
+        self._actions[np.arange(self.batch), self._length - 1] = action
+
+    def _zeros(self, spec: TensorSpec) -> Tensor:
+        shape = [self.batch if size == "B" else size for size in spec.shape]
+        return torch.zeros(shape, dtype=getattr(torch, spec.dtype), device=self.backend.device)
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.tensor(values).to(self.backend.device)

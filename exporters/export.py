@@ -1,0 +1,192 @@
+"""From a model to a bundle: export each graph, verify it on real frames, write the manifest.
+
+Importing this module imports no torch, so that an export with nothing to do ends at once.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wmdeploy.bundle import (
+    MANIFEST_FILE,
+    MODEL_DIRECTORY,
+    SCHEMA,
+    Bundle,
+    DType,
+    GraphRecord,
+    Layout,
+    Manifest,
+    Precision,
+    Recipe,
+    describe_files,
+    external_data_files,
+    write_manifest,
+)
+from wmdeploy.clips.read import read_clip
+from wmdeploy.errors import BundleError, ExportError
+from wmdeploy.files import sha256, staged_directory
+from wmdeploy.models.config import PRESETS
+
+if TYPE_CHECKING:
+    from wmdeploy.models.graphs import Graph
+    from wmdeploy.models.world_model import WorldModel
+
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, where to, and how.
+
+    `source` is a model directory, a `.pt` of the reference project, or a preset's name, whose
+    weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on.
+    """
+
+    source: str
+    output: Path
+    clip: Path
+    layout: Layout = "token"
+    precision: Precision = "fp32"
+    max_batch: int = 8
+    opset: int = 23
+    seed: int = 0
+    slim: bool = False
+
+
+def export_bundle(
+    options: ExportOptions, progress: Callable[[str], None] = lambda stage: None
+) -> tuple[Bundle, bool]:
+    """Export a model, or find that the bundle there already is what would be made.
+
+    Args:
+        progress: told what is being done, for people.
+
+    Returns:
+        The bundle, and whether it was made now.
+
+    Raises:
+        CheckpointError, ClipError: the model or the clip cannot be read.
+        ExportError: an option is out of range, or a graph fails its check; no bundle is written.
+    """
+    recipe = _recipe(options)
+    existing = _existing(options.output, recipe)
+    if existing:
+        return existing, False
+    progress("load the model")
+    from wmdeploy.models.checkpoint import load_model
+
+    model = load_model(options.source, options.seed)
+    with staged_directory(options.output, MANIFEST_FILE) as directory:
+        _write_bundle(model, recipe, options.clip, directory, progress)
+    return Bundle.open(options.output), True
+
+
+def _write_bundle(
+    model: "WorldModel",
+    recipe: Recipe,
+    clip_path: Path,
+    directory: Path,
+    progress: Callable[[str], None],
+) -> None:
+    import torch
+
+    from exporters.to_onnx import write_onnx
+    from exporters.verify import verify_graph
+    from wmdeploy.models.cases import world_model_cases
+    from wmdeploy.models.checkpoint import write_model_files
+    from wmdeploy.models.graphs import deployment
+
+    clip = read_clip(clip_path, size=model.config.vqvae.image_size, count=8)
+    actions = None
+    if model.config.temporal.num_actions:
+        known = torch.zeros(len(clip.frames)) if clip.actions is None else clip.actions
+        actions = torch.as_tensor(known, dtype=torch.int64) % model.config.temporal.num_actions
+    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
+    progress("run PyTorch on real frames")
+    frames = torch.from_numpy(clip.frames)
+    cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
+    deployed = deployment(model, recipe.layout, recipe.precision)
+    records = {}
+    for name, build in deployed.graphs.items():
+        progress(f"export the {name}")
+        graph, path = build(), directory / f"{name}.onnx"
+        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch)
+        progress(f"verify the {name}")
+        records[name] = GraphRecord(
+            path.name,
+            graph.inputs,
+            graph.outputs,
+            weight_bytes=sum((directory / f).stat().st_size for f in external_data_files(path)),
+            flops=_count_flops(graph),
+            parity=verify_graph(path, cases[name], recipe.precision),
+        )
+        del graph
+    if not recipe.slim:
+        (directory / MODEL_DIRECTORY).mkdir()
+        write_model_files(model, directory / MODEL_DIRECTORY, {"exported from": recipe.source})
+    progress("hash the files")
+    files = describe_files(directory)
+    config = model.config.to_dict()
+    write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
+
+
+def _recipe(options: ExportOptions) -> Recipe:
+    if not 1 <= options.max_batch <= MAX_BATCH:
+        raise ExportError(f"--max-batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
+    packages = ("wmdeploy", "torch", "onnx", "onnxscript")
+    return Recipe(
+        source=_fingerprint(options),
+        layout=options.layout,
+        precision=options.precision,
+        max_batch=options.max_batch,
+        opset=options.opset,
+        slim=options.slim,
+        tools={package: metadata.version(package) for package in packages},
+    )
+
+
+def _fingerprint(options: ExportOptions) -> str:
+    """What identifies the weights: a hash of the model's files, or a preset and its seed."""
+    path = Path(options.source)
+    if path.is_dir():
+        parts = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+        return "sha256:" + hashlib.sha256("".join(parts).encode()).hexdigest()
+    if path.is_file():
+        return "sha256:" + sha256(path)
+    if options.source in PRESETS:
+        return f"preset {options.source}, seed {options.seed}"
+    return ""  # load_model says what is wrong
+
+
+def _existing(path: Path, recipe: Recipe) -> Bundle | None:
+    """The bundle at `path` if it is whole and made by the same recipe."""
+    try:
+        bundle = Bundle.open(path)
+        if bundle.manifest.recipe != recipe:
+            return None
+        bundle.verify()
+        return bundle
+    except BundleError:
+        return None
+
+
+def _count_flops(graph: "Graph") -> int:
+    """Operations (a multiply and an add count as two) of one run at batch 1."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        feeds = [
+            torch.ones(
+                [1 if size == "B" else size for size in spec.shape],
+                dtype=getattr(torch, spec.dtype),
+            )
+            for spec in graph.inputs
+        ]
+        with FlopCounterMode(display=False) as counter:
+            graph.module(*feeds)
+    return int(counter.get_total_flops())

@@ -1,0 +1,90 @@
+"""One graph to one ONNX file with its weights beside it. Knows torch.onnx, and no model."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wmdeploy.bundle import BATCH, TensorSpec
+from wmdeploy.errors import ExportError
+from wmdeploy.models.graphs import Graph
+
+# 21 brought GroupNormalization with float32 statistics, 23 Attention; older ones decompose them.
+OPSETS = (21, 22, 23, 24)
+SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1
+
+
+def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
+    """Export a module as `path` and its weights as `<path>.data`; the batch alone is dynamic.
+
+    Raises:
+        ExportError: torch.onnx cannot express the module, or the file is not what was described.
+    """
+    import onnx
+
+    batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
+    dynamic = tuple(
+        {axis: batch for axis, size in enumerate(spec.shape) if size == BATCH}
+        for spec in graph.inputs
+    )
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                graph.module,
+                tuple(_sample(spec) for spec in graph.inputs),
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamic_shapes=dynamic,
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"{path.stem}: torch.onnx cannot export it: {error}") from error
+    assert program is not None  # None only with dynamo=False
+    program.save(path, external_data=True)
+    try:
+        onnx.checker.check_model(path, full_check=True)  # by path: reads weights above 2 GB too
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path.stem}: onnx.checker refuses the graph: {error}") from error
+    model = onnx.load(path, load_external_data=False)
+    _check_signature(path.stem, model.graph.input, graph.inputs)
+    _check_signature(path.stem, model.graph.output, graph.outputs)
+
+
+def _sample(spec: TensorSpec) -> Tensor:
+    shape = [SAMPLE_BATCH if size == BATCH else size for size in spec.shape]
+    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _check_signature(graph: str, found: object, expected: tuple[TensorSpec, ...]) -> None:
+    """The file's inputs or outputs are those of the contract, in name, dtype and shape."""
+    import onnx
+
+    described = []
+    for value in found:  # type: ignore[attr-defined]
+        tensor = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        shape = tuple(d.dim_value if d.HasField("dim_value") else BATCH for d in tensor.shape.dim)
+        described.append(f"{value.name}: {dtype} {shape}")
+    wanted = [f"{spec.name}: {spec.dtype} {spec.shape}" for spec in expected]
+    if described != wanted:
+        raise ExportError(f"{graph}: the ONNX file has {described}, expected {wanted}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch.onnx's notices (no torchvision, renamed dimensions): nothing to act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,300 @@
+"""A bundle: a directory with `manifest.json`, the ONNX graphs with their weights, and the model.
+
+The manifest says everything that running the graphs takes; nothing here knows a model family, torch
+or ONNX Runtime. A bundle is untrusted input: every path stays inside it, every file is a regular
+file of the recorded size, and its hash is checked before anything reads it.
+
+    bundle = Bundle.open(Path("pong.bundle"))
+    bundle.manifest.graphs["step"].inputs
+    bundle.checked_graph("step")  # the path of step.onnx, after hashing it and its weights
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+import msgspec
+
+from wmdeploy.errors import BundleError
+from wmdeploy.files import sha256
+
+MANIFEST_FILE = "manifest.json"
+MODEL_DIRECTORY = "model"
+SCHEMA = 1
+BATCH: Final = "B"  # the one symbolic dimension of a graph
+
+DType = Literal["uint8", "int64", "float16", "float32"]
+Shape = tuple[int | Literal["B"], ...]
+Layout = Literal["token", "latent"]
+Precision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph. `shape` has "B" where the batch is, integers elsewhere."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, self.shape))})"
+
+    @property
+    def item_bytes(self) -> int:
+        return {"uint8": 1, "int64": 8, "float16": 2, "float32": 4}[self.dtype]
+
+    def bytes(self, batch: int) -> int:
+        """Size of the tensor for one batch size."""
+        total = self.item_bytes
+        for size in self.shape:
+            total *= batch if size == BATCH else int(size)
+        return total
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How a session connects the graphs: tensor names, no model knowledge.
+
+    Attributes:
+        context: S, the tokens that the window holds.
+        frames, encoded, codes: the encoder's input, and its outputs for the window and for people.
+        window, length, window_actions: the prefill's inputs; actions are None without conditioning.
+        token, position, action: the step's inputs besides the cache.
+        feedback: the output of prefill and step that is the next `token`.
+        render: the output of prefill and step that the decoder reads, and the decoder's input.
+        frame: the decoder's output.
+        cache: pairs (step input, step output) that carry the KV cache; the prefill gives it under
+            the inputs' names, because an ONNX graph cannot have an output named like an input.
+            Empty: there is no step graph, and every frame is predicted by the prefill.
+    """
+
+    context: int
+    frames: str
+    encoded: str
+    codes: str
+    window: str
+    length: str
+    window_actions: str | None
+    token: str
+    position: str
+    action: str | None
+    feedback: str
+    render: tuple[str, str]
+    frame: str
+    cache: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one output is from PyTorch float32 on real frames, and how far it may be.
+
+    `max_abs` and `mean_abs` are in the tensor's own unit, `relative` is max_abs over the largest
+    absolute value of the reference, `agreement` the share of equal integers (codes).
+    """
+
+    max_abs: float
+    mean_abs: float
+    relative: float
+    agreement: float | None
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """One ONNX graph; `flops` and `weight_bytes` are what one frame of one session costs."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weight_bytes: int
+    flops: int
+    parity: dict[str, Parity]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what an export makes; the same recipe gives the same bundle."""
+
+    source: str
+    layout: Layout
+    precision: Precision
+    max_batch: int
+    opset: int
+    slim: bool
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema: int
+    recipe: Recipe
+    model: dict[str, Any]
+    wiring: Wiring
+    graphs: dict[str, GraphRecord]
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Read the manifest, and check that every file is there, inside, and of its recorded size.
+
+        Raises:
+            BundleError: it is no bundle, of a newer schema, incomplete, or leaves its directory.
+        """
+        bundle = cls(path, _read_manifest(path))
+        for name, record in bundle.manifest.files.items():
+            size = bundle._regular_file(name).stat().st_size
+            if size != record.bytes:
+                raise BundleError(
+                    f"{path / name}: got {size} bytes, expected {record.bytes}; "
+                    "the file is cut short or altered: export the model again"
+                )
+        for graph in bundle.manifest.graphs.values():
+            if graph.file not in bundle.manifest.files:
+                raise BundleError(f"{path}: {graph.file} is not among the manifest's files")
+        return bundle
+
+    def verify(self, names: Iterable[str] | None = None) -> None:
+        """Compare the hashes of files (default: of all) with the manifest's.
+
+        Raises:
+            BundleError: a file was altered.
+        """
+        records = self.manifest.files
+        if names is not None:
+            records = {name: records[name] for name in names}
+        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+            hashes = pool.map(lambda name: sha256(self._regular_file(name)), records)
+        for (name, record), found in zip(records.items(), hashes, strict=True):
+            if found != record.sha256:
+                raise BundleError(
+                    f"{self.path / name}: sha256 is {found[:12]}…, the manifest says "
+                    f"{record.sha256[:12]}…; the file was altered: export the model again"
+                )
+
+    def checked_graph(self, name: str) -> Path:
+        """The path of a graph's ONNX file, once it and its weights have been hashed.
+
+        Raises:
+            BundleError: the graph is not in the bundle, was altered, or reads weights elsewhere.
+        """
+        if name not in self.manifest.graphs:
+            have = ", ".join(self.manifest.graphs)
+            raise BundleError(f'{self.path}: no graph "{name}"; it has {have}')
+        file = self.manifest.graphs[name].file
+        self.verify([file])
+        weights = external_data_files(self.path / file)
+        unknown = sorted(weights - self.manifest.files.keys())
+        if unknown:
+            raise BundleError(
+                f"{self.path / file}: reads weights from {unknown[0]!r}, which is not one of the "
+                "manifest's files; refused"
+            )
+        self.verify(weights)
+        return self.path / file
+
+    def checked_model(self) -> Path:
+        """The directory of the source model, once its files have been hashed.
+
+        Raises:
+            BundleError: the bundle was exported with --slim, or the model was altered.
+        """
+        names = [name for name in self.manifest.files if name.startswith(f"{MODEL_DIRECTORY}/")]
+        if not names:
+            raise BundleError(
+                f"{self.path}: carries no PyTorch model, because it was exported with --slim; "
+                "the backends eager and compile need it: export again without --slim"
+            )
+        self.verify(names)
+        return self.path / MODEL_DIRECTORY
+
+    def _regular_file(self, name: str) -> Path:
+        path = self.path / name
+        for part in (path, *path.parents):
+            if part == self.path:
+                break
+            if part.is_symlink():
+                raise BundleError(f"{part}: is a link; a bundle holds regular files only")
+        if not path.is_file():
+            raise BundleError(f"{path}: is missing; copy or export the bundle again")
+        return path
+
+
+def external_data_files(graph: Path) -> set[str]:
+    """Names of the files, relative to the graph's directory, that its weights are read from.
+
+    Raises:
+        BundleError: it is not an ONNX file.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except DecodeError as error:
+        raise BundleError(f"{graph}: not an ONNX file ({error}); export the model again") from error
+    tensors = list(model.graph.initializer)
+    for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
+        tensors += [a.t for a in node.attribute if a.HasField("t")]
+    entries = [entry for tensor in tensors for entry in tensor.external_data]
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
+def describe_files(directory: Path) -> dict[str, FileRecord]:
+    """Hash every file below a directory, except a manifest; keys are relative POSIX paths."""
+    paths = [Path(root) / name for root, _, names in os.walk(directory) for name in names]
+    names = sorted(path.relative_to(directory).as_posix() for path in paths)
+    names = [name for name in names if name != MANIFEST_FILE]
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(lambda name: sha256(directory / name), names)
+    return {
+        name: FileRecord(digest, (directory / name).stat().st_size)
+        for name, digest in zip(names, hashes, strict=True)
+    }
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
+    (directory / MANIFEST_FILE).write_bytes(document + b"\n")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST_FILE
+    if not file.is_file():
+        raise BundleError(
+            f"{path}: no {MANIFEST_FILE} there; expected a bundle, as `wmdeploy export` writes it"
+        )
+    try:
+        document = msgspec.json.decode(file.read_bytes())
+        found = document.get("schema") if isinstance(document, dict) else None
+        if found != SCHEMA:
+            raise BundleError(
+                f"{file}: got schema {found}, expected {SCHEMA}; "
+                "upgrade wmdeploy, or export the model again with this version"
+            )
+        manifest = msgspec.convert(document, Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{file}: damaged ({error}); export the model again") from error
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
+    for name in manifest.files:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
+            raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
+    return manifest

@@ -1,0 +1,1 @@
+"""The world models this project knows: configuration, layers, checkpoints, deployable graphs."""

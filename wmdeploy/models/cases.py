@@ -1,0 +1,107 @@
+"""What each graph should answer on real frames, computed from the model as written.
+
+Exporters compare ONNX graphs with this before a bundle appears. The expected values come from
+`WorldModel` in float32: the whole window, no cache, no rewritten layout.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wmdeploy.bundle import DType, Layout
+from wmdeploy.models.graphs import GraphPrefill
+from wmdeploy.models.world_model import WorldModel, to_pixels
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of one graph.
+
+    `expected` is a function of the graph's own outputs: where an encoder picks another code than
+    PyTorch, because two distances tie within rounding, its token is judged by the code it picked,
+    and the codes are judged by how many agree.
+    """
+
+    feeds: dict[str, Tensor]
+    expected: Callable[[Tensors], dict[str, Tensor]]
+
+
+@torch.inference_mode()
+def world_model_cases(
+    model: WorldModel, layout: Layout, dtype: DType, frames: Tensor, actions: Tensor | None
+) -> dict[str, Case]:
+    """One case for each graph, with two rows at different points of the same clip.
+
+    Args:
+        model: float32, on the CPU.
+        dtype: of the graphs' floating-point inputs.
+        frames: (T, H, W, 3) uint8, T >= 2; of more than S frames the first S are used.
+        actions: (T,) int64 for a model with actions, else None.
+    """
+    temporal = model.temporal_model
+    size = model.config.temporal.context
+    frames = frames[:size]
+    count = len(frames)
+    actions = None if actions is None else actions[None, :count]
+    kind = getattr(torch, dtype)
+
+    def project(latents: Tensor) -> Tensor:  # (..., L) -> what this layout passes around
+        return latents if layout == "latent" else temporal.latent_proj(latents)
+
+    def both_padded(one: Tensor) -> Tensor:  # (1, T, ...) -> (2, S, ...), zeros at the end
+        padded = one.new_zeros(2, size, *one.shape[2:])
+        padded[:, :count] = one
+        return padded
+
+    latents, codes = model.encode(frames[None])  # (1, T, L), (1, T, N)
+    stream = project(latents)
+    # causal: entry n - 1 is the state after the first n frames
+    hidden = temporal.contextualize(temporal.latent_proj(latents), actions)[0]  # (T, D)
+    window_actions = None if actions is None else both_padded(actions)
+    # keys and values have no other source than the prefill
+    _, _, keys, values = GraphPrefill(model, "latent")(
+        both_padded(latents), torch.full((2,), count), window_actions
+    )
+
+    def predicted(length: Tensor, prefix: str) -> Callable[[Tensors], dict[str, Tensor]]:
+        state = hidden[length - 1]  # (2, D)
+        following = project(temporal.output_proj(state))
+        used = torch.arange(size).view(1, 1, 1, -1, 1) < length.view(1, -1, 1, 1, 1)
+
+        def expected(outputs: Tensors) -> dict[str, Tensor]:
+            cache = {
+                prefix + name: torch.where(used, value, outputs[prefix + name].float())
+                for name, value in (("keys", keys), ("values", values))  # free from `length` on
+            }
+            return {"hidden": state, f"next_{layout}": following, **cache}
+
+        return expected
+
+    def encoded(outputs: Tensors) -> dict[str, Tensor]:
+        chosen = model.vqvae.vq.lookup(outputs["codes"]).flatten(1)
+        return {layout: project(chosen), "codes": codes[0, :2]}
+
+    length = torch.tensor([count, max(1, count // 2)])
+    window: dict[str, Tensor] = {f"{layout}s": both_padded(stream).to(kind), "length": length}
+    now: dict[str, Tensor] = {
+        layout: stream[0, length - 1].to(kind),
+        "position": length - 1,
+        "keys": keys.to(kind),
+        "values": values.to(kind),
+    }
+    if actions is not None and window_actions is not None:
+        window["actions"] = window_actions
+        now["action"] = actions[0, length - 1]
+    following = temporal.output_proj(hidden[length - 1])  # (2, L)
+    rendered = ("hidden", hidden[length - 1]) if layout == "token" else ("latent", following)
+    frame = to_pixels(model.decode(following[:, None])[:, 0])
+    return {
+        "encoder": Case({"frames": frames[:2]}, encoded),
+        "prefill": Case(window, predicted(length, "")),
+        "step": Case(now, predicted(length, "next_")),
+        "decoder": Case({rendered[0]: rendered[1].to(kind)}, lambda outputs: {"frame": frame}),
+    }

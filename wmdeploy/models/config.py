@@ -1,0 +1,140 @@
+"""Sizes of a world model, and the presets. Knows nothing of torch, so that it loads at once."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from wmdeploy.errors import CheckpointError
+
+NORM_GROUPS = 8  # every GroupNorm of the reference model uses 8 groups
+
+
+def _require(ok: bool, name: str, got: object, expected: str) -> None:
+    if not ok:
+        raise CheckpointError(f"model config, {name}: got {got}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """Sizes of the VQ-VAE that turns one frame into one latent and back.
+
+    `widths` are the channels at full resolution and after each halving, so a frame of `image_size`
+    becomes a latent of `image_size / 2**(len(widths) - 1)` on each side.
+    """
+
+    image_size: int
+    widths: tuple[int, ...]
+    latent_channels: int
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        _require(len(self.widths) >= 3, "vqvae.widths", self.widths, "at least 3 widths")
+        for width in self.widths:
+            ok = width > 0 and width % NORM_GROUPS == 0
+            _require(ok, "vqvae.widths", self.widths, f"positive multiples of {NORM_GROUPS}")
+        factor = 2 ** (len(self.widths) - 1)
+        ok = self.image_size > 0 and self.image_size % factor == 0
+        _require(ok, "vqvae.image_size", self.image_size, f"a positive multiple of {factor}")
+        _require(self.latent_channels > 0, "vqvae.latent_channels", self.latent_channels, "> 0")
+        _require(self.codebook_size > 1, "vqvae.codebook_size", self.codebook_size, "> 1")
+
+    @property
+    def latent_size(self) -> int:
+        """Height and width of a latent."""
+        return self.image_size // 2 ** (len(self.widths) - 1)
+
+    @property
+    def positions(self) -> int:
+        """N: codes per frame."""
+        return self.latent_size**2
+
+    @property
+    def latent_values(self) -> int:
+        """L: values of one flattened latent, C·N."""
+        return self.latent_channels * self.positions
+
+
+@dataclass(frozen=True)
+class TemporalConfig:
+    """Sizes of the causal transformer over time, one token per frame.
+
+    `num_actions` of 0 means that the model is not conditioned on actions.
+    """
+
+    d_model: int
+    layers: int
+    heads: int
+    context: int
+    num_actions: int = 0
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        ok = self.heads > 0 and self.d_model > 0 and self.d_model % (2 * self.heads) == 0
+        _require(ok, "temporal.d_model", self.d_model, f"a multiple of 2 x heads ({self.heads})")
+        _require(self.layers > 0, "temporal.layers", self.layers, "> 0")
+        _require(self.context > 1, "temporal.context", self.context, "> 1")
+        _require(self.num_actions >= 0, "temporal.num_actions", self.num_actions, ">= 0")
+        _require(0 <= self.dropout < 1, "temporal.dropout", self.dropout, "in [0, 1)")
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.heads
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    vqvae: VQVAEConfig
+    temporal: TemporalConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "WorldModelConfig":
+        """Read `to_dict`'s form from untrusted input.
+
+        Raises:
+            CheckpointError: a field is missing, of another type or out of range.
+        """
+        try:
+            return msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise CheckpointError(f"model config: {error}") from None
+
+    def with_actions(self, num_actions: int) -> "WorldModelConfig":
+        """The same sizes, conditioned on `num_actions` actions (0: on none)."""
+        return dataclasses.replace(
+            self, temporal=dataclasses.replace(self.temporal, num_actions=num_actions)
+        )
+
+
+# reference: the published model of 312,309,507 parameters. small: a CPU's size, about 15 M.
+# tiny: for tests and the demo.
+PRESETS = {
+    "reference": WorldModelConfig(
+        VQVAEConfig(256, (64, 128, 256, 512), latent_channels=256, codebook_size=512),
+        TemporalConfig(d_model=512, layers=6, heads=8, context=32),
+    ),
+    "small": WorldModelConfig(
+        VQVAEConfig(128, (32, 64, 128, 128), latent_channels=64, codebook_size=256),
+        TemporalConfig(d_model=256, layers=4, heads=8, context=32),
+    ),
+    "tiny": WorldModelConfig(
+        VQVAEConfig(64, (16, 32, 32, 64), latent_channels=16, codebook_size=128),
+        TemporalConfig(d_model=128, layers=2, heads=4, context=16),
+    ),
+}
+
+
+def preset(name: str) -> WorldModelConfig:
+    """The preset of that name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if name not in PRESETS:
+        raise CheckpointError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]

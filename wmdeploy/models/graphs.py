@@ -1,0 +1,302 @@
+"""A world model as the four graphs of a deployment: encoder, prefill, step, decoder.
+
+Two layouts. `latent` is the model as written. `token` is an exact rewriting: nothing non-linear
+stands between the output projection and the next input projection, so a prediction is fed back as
+token' = (W_in·W_out)·hidden + (W_in·b_out + b_in), a D×D product; W_in moves to the encoder and
+W_out to the decoder. The modules here are exported by `exporters` and compiled by `engines`;
+another model family is deployed by giving its own `Deployment`.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wmdeploy.bundle import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
+from wmdeploy.models.temporal import TemporalBlock
+from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
+
+GRAPHS = ("encoder", "prefill", "step", "decoder")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One module with the names, dtypes and shapes of what it takes and gives, in order."""
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What exporters and engines need of a model family: graphs, built one by one, and wiring."""
+
+    graphs: dict[str, Callable[[], Graph]]
+    wiring: Wiring
+
+
+class GraphEncoder(nn.Module):
+    """frames (B, H, W, 3) uint8 -> token (B, D) or latent (B, L), and codes (B, N) int64."""
+
+    def __init__(self, model: WorldModel, project: bool) -> None:
+        super().__init__()
+        self.encoder = model.vqvae.encoder
+        self.vq = model.vqvae.vq
+        self.project = model.temporal_model.latent_proj if project else None
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = self.encoder.conv_out.weight.dtype
+        codes = self.vq.nearest(self.encoder(to_signal(frames).to(dtype)).float())
+        latent = self.vq.lookup(codes).flatten(1).to(dtype)
+        return latent if self.project is None else self.project(latent), codes
+
+
+class GraphDecoder(nn.Module):
+    """hidden (B, D) or latent (B, L) -> frame (B, H, W, 3) uint8."""
+
+    def __init__(self, model: WorldModel, project: bool) -> None:
+        super().__init__()
+        vqvae = model.config.vqvae
+        self.latent_shape = (vqvae.latent_channels, vqvae.latent_size, vqvae.latent_size)
+        self.decoder = model.vqvae.decoder
+        self.project = model.temporal_model.output_proj if project else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        latent = hidden if self.project is None else self.project(hidden)
+        return to_pixels(self.decoder(latent.unflatten(1, self.latent_shape)))
+
+
+class Feedback(nn.Module):
+    """hidden (..., D) -> next token (..., D): output and input projection as one product.
+
+    The product of the weights is computed in float64, and the layer stays in float32 when the rest
+    is float16, because a rollout feeds its output back again and again.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        inward, outward = model.temporal_model.latent_proj, model.temporal_model.output_proj
+        weight = torch.zeros(len(inward.weight), outward.weight.shape[1], dtype=torch.float64)
+        bias = inward.bias.double()
+        # in slices: float64 copies of both whole matrices would be four times the larger one
+        for rows in torch.arange(len(outward.weight)).split(2**14):
+            part = inward.weight[:, rows].double()  # (D, rows)
+            weight += part @ outward.weight[rows].double()
+            bias = bias + part @ outward.bias[rows].double()
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("bias", bias.float())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden.float(), self.weight, self.bias).to(hidden.dtype)
+
+
+class Transformer(nn.Module):
+    """What prefill and step share: the blocks, and the ends that the layout decides."""
+
+    positions: Tensor
+
+    def __init__(self, model: WorldModel, layout: Layout) -> None:
+        super().__init__()
+        temporal = model.temporal_model
+        self.layers = temporal.layers
+        self.norm = temporal.norm
+        self.action_embedding = temporal.action_embedding if temporal.config.num_actions else None
+        self.inward: nn.Module = nn.Identity() if layout == "token" else temporal.latent_proj
+        self.outward: nn.Module = Feedback(model) if layout == "token" else temporal.output_proj
+        self.register_buffer("positions", temporal.positions)
+
+    def blocks(self) -> list[TemporalBlock]:
+        return cast(list[TemporalBlock], list(self.layers))
+
+    def embed(self, token: Tensor, positions: Tensor, action: Tensor | None) -> Tensor:
+        """(..., D) or (..., L), (..., D), (...) int64 -> (..., D)."""
+        x = self.inward(token) + positions
+        return x if self.action_embedding is None else x + self.action_embedding(action)
+
+
+class GraphPrefill(Transformer):
+    """A window of tokens or latents at once.
+
+    tokens (B, S, D) or latents (B, S, L), length (B,) int64 in [1, S], [actions (B, S) int64] ->
+    hidden (B, D) and next token or latent after the last of the `length` frames, keys and values
+    (layers, B, heads, S, head_dim). Entries from `length` on are not read, but must be finite.
+    """
+
+    def forward(
+        self, tokens: Tensor, length: Tensor, actions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x = self.embed(tokens, self.positions, actions)
+        keys, values = [], []
+        for layer in self.blocks():
+            q, k, v = layer.self_attention.project(x)
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = layer.finish(x, layer.self_attention.merge(attended))
+            keys.append(k)
+            values.append(v)
+        last = (length - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2])
+        hidden = self.norm(x.gather(1, last).squeeze(1))
+        return hidden, self.outward(hidden), torch.stack(keys), torch.stack(values)
+
+
+class GraphStep(Transformer):
+    """One frame with the KV cache; every row of the batch is at its own position.
+
+    token (B, D) or latent (B, L), position (B,) int64 in [0, S), keys and values
+    (layers, B, heads, S, head_dim), [action (B,) int64] -> hidden, next token or latent, keys and
+    values with this frame's entry at `position`. Entries from `position` on are not read.
+    """
+
+    def forward(
+        self,
+        token: Tensor,
+        position: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        action: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        slots = torch.arange(keys.shape[3], device=keys.device).view(1, 1, -1, 1)  # (1, 1, S, 1)
+        now = position.view(-1, 1, 1, 1)
+        write = slots == now  # (B, 1, S, 1)
+        seen = (slots <= now).transpose(2, 3)  # (B, 1, 1, S)
+        x = self.embed(token, self.positions[position], action).unsqueeze(1)  # (B, 1, D)
+        new_keys, new_values = [], []
+        for i, layer in enumerate(self.blocks()):
+            q, k, v = layer.self_attention.project(x)  # (B, heads, 1, head_dim)
+            k = torch.where(write, k, keys[i])
+            v = torch.where(write, v, values[i])
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            x = layer.finish(x, layer.self_attention.merge(attended))
+            new_keys.append(k)
+            new_values.append(v)
+        hidden = self.norm(x.squeeze(1))
+        return hidden, self.outward(hidden), torch.stack(new_keys), torch.stack(new_values)
+
+
+class BaselinePrediction(nn.Module):
+    """The baseline's prefill: the transformer as written, over the frames that there are.
+
+    latents (B, S, L), length (B,) int64, [actions (B, S)] -> next latent (B, L).
+    """
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.temporal = model.temporal_model
+
+    def forward(self, latents: Tensor, length: Tensor, actions: Tensor | None = None) -> Tensor:
+        frames = int(length.max())
+        now = None if actions is None else actions[:, :frames]
+        predicted = self.temporal(latents[:, :frames], now)  # (B, frames, L)
+        return predicted[torch.arange(len(length)), length - 1]
+
+
+def to_half(module: nn.Module) -> nn.Module:
+    """A float16 copy, except for the modules whose arithmetic must stay in float32."""
+    module = copy.deepcopy(module)
+    islands = [m for m in module.modules() if isinstance(m, VectorQuantizer | Feedback)]
+    kept = {id(inner) for island in islands for inner in island.modules()}
+    for part in module.modules():
+        if id(part) not in kept:
+            part._apply(lambda t: t.half() if t.is_floating_point() else t, recurse=False)
+    return module
+
+
+def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deployment:
+    """The four graphs of a world model, and how a session wires them.
+
+    Each graph is built when it is asked for and shares the model's weights in fp32; fp16 copies the
+    weights of that one graph.
+    """
+    config = model.config.temporal
+    token = layout == "token"
+    dtype: DType = "float32" if precision == "fp32" else "float16"
+    name = "token" if token else "latent"
+    width = config.d_model if token else model.config.vqvae.latent_values
+    side = model.config.vqvae.image_size
+    pixels: Shape = (BATCH, side, side, 3)
+    cache: Shape = (config.layers, BATCH, config.heads, config.context, config.head_dim)
+
+    one = TensorSpec(name, dtype, (BATCH, width))
+    hidden = TensorSpec("hidden", dtype, (BATCH, config.d_model))
+    keys, values = (TensorSpec(n, dtype, cache) for n in ("keys", "values"))
+    codes = TensorSpec("codes", "int64", (BATCH, model.config.vqvae.positions))
+    predicted = (hidden, TensorSpec(f"next_{name}", dtype, (BATCH, width)))
+    new_cache = tuple(TensorSpec(f"next_{n}", dtype, cache) for n in ("keys", "values"))
+    window = [
+        TensorSpec(f"{name}s", dtype, (BATCH, config.context, width)),
+        TensorSpec("length", "int64", (BATCH,)),
+    ]
+    now = [one, TensorSpec("position", "int64", (BATCH,)), keys, values]
+    if config.num_actions:
+        window.append(TensorSpec("actions", "int64", (BATCH, config.context)))
+        now.append(TensorSpec("action", "int64", (BATCH,)))
+    rendered = hidden if token else one
+
+    def graph(
+        make: Callable[[], nn.Module],
+        inputs: list[TensorSpec],
+        outputs: tuple[TensorSpec, ...],
+    ) -> Callable[[], Graph]:
+        def build() -> Graph:
+            module = make().eval()
+            if precision == "fp16":
+                module = to_half(module)
+            return Graph(module, tuple(inputs), outputs)
+
+        return build
+
+    return Deployment(
+        graphs={
+            "encoder": graph(
+                lambda: GraphEncoder(model, token),
+                [TensorSpec("frames", "uint8", pixels)],
+                (one, codes),
+            ),
+            "prefill": graph(
+                lambda: GraphPrefill(model, layout), window, (*predicted, keys, values)
+            ),
+            "step": graph(lambda: GraphStep(model, layout), now, (*predicted, *new_cache)),
+            "decoder": graph(
+                lambda: GraphDecoder(model, token),
+                [rendered],
+                (TensorSpec("frame", "uint8", pixels),),
+            ),
+        },
+        wiring=Wiring(
+            context=config.context,
+            frames="frames",
+            encoded=name,
+            codes="codes",
+            window=f"{name}s",
+            length="length",
+            window_actions="actions" if config.num_actions else None,
+            token=name,
+            position="position",
+            action="action" if config.num_actions else None,
+            feedback=f"next_{name}",
+            render=("hidden", "hidden") if token else (f"next_{name}", name),
+            frame="frame",
+            cache=(("keys", "next_keys"), ("values", "next_values")),
+        ),
+    )
+
+
+def baseline_deployment(model: WorldModel) -> Deployment:
+    """The model as its authors run it, under the same contract: no step, the window each time."""
+    latent = deployment(model, "latent", "fp32")
+    prefill = latent.graphs["prefill"]()
+    predict = Graph(BaselinePrediction(model).eval(), prefill.inputs, prefill.outputs[1:2])
+    graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
+    return Deployment(
+        graphs={**graphs, "prefill": lambda: predict},
+        wiring=dataclasses.replace(latent.wiring, cache=()),
+    )
