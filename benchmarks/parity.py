@@ -11,9 +11,9 @@ IDENTICAL_DB = 120.0  # reported for equal frames: above any PSNR of unequal uin
 class Parity:
     """Errors against the baseline. None does not apply to the stage.
 
-    `max_abs` and `mean_abs` are in the tensor's own unit (levels of 255 for frames). `psnr_db` is of
-    the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst of
-    them; keys are h. `code_agreement` is the share of equal codes.
+    `max_abs` and `mean_abs` are in the tensor's own unit (levels of 255 for frames). `psnr_db` is
+    of the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst
+    of them; keys are h. `code_agreement` is the share of equal codes.
     """
 
     max_abs: float | None = None

@@ -23,7 +23,7 @@ class ModuleEngine:
         self.name = name
         self.inputs: tuple[TensorSpec, ...] = graph.inputs
         self.outputs: tuple[TensorSpec, ...] = graph.outputs
-        self._run: Callable[..., Any] | None = run or graph.module
+        self._run: Callable[..., Any] | None = graph.module if run is None else run
 
     @torch.inference_mode()
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -51,8 +51,8 @@ def rollout(
     """Imagine `horizon` frames after the first `context` frames of a clip.
 
     Args:
-        clip: at least `context` frames of the model's size; for a model with actions also the
-            actions up to the last imagined frame. Where the clip's actions end, the last one is held.
+        clip: at least `context` frames of the model's size; for a model with actions also its
+            actions; where they end before the rollout does, the last one is held.
         progress: told how many frames are done.
 
     Returns:

@@ -111,6 +111,8 @@ class Session:
                     f"reset: got {known.shape[1]} actions for {count} frames, "
                     f"expected {count - 1}, one for each frame but the last"
                 )
+            if count > 1:
+                self._check_actions(known, "reset")
             self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
         tokens, codes = self._encode(frames.reshape(-1, *frames.shape[2:]))
         self._window[where, :count] = tokens.unflatten(0, (len(where), count))
@@ -286,7 +288,15 @@ class Session:
             return
         if action is None:
             raise BackendError(f"{verb}: the model is conditioned on actions; give one per row")
+        self._check_actions(action, verb)
         self._actions[np.arange(self.batch), self._length - 1] = action
+
+    def _check_actions(self, actions: np.ndarray | int, verb: str) -> None:
+        if np.min(actions) < 0 or np.max(actions) >= self.wiring.num_actions:
+            raise BackendError(
+                f"{verb}: got actions {np.min(actions)} to {np.max(actions)}, "
+                f"expected 0 to {self.wiring.num_actions - 1}; the clip is of another game?"
+            )
 
     def _zeros(self, spec: TensorSpec) -> Tensor:
         shape = [self.batch if size == "B" else size for size in spec.shape]

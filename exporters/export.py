@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wmdeploy.bundle import (
     MANIFEST_FILE,
     MODEL_DIRECTORY,
@@ -25,6 +27,7 @@ from wmdeploy.bundle import (
     external_data_files,
     write_manifest,
 )
+from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.errors import BundleError, ExportError
 from wmdeploy.files import sha256, staged_directory
@@ -102,8 +105,7 @@ def _write_bundle(
     clip = read_clip(clip_path, size=model.config.vqvae.image_size, count=8)
     actions = None
     if model.config.temporal.num_actions:
-        known = torch.zeros(len(clip.frames)) if clip.actions is None else clip.actions
-        actions = torch.as_tensor(known, dtype=torch.int64) % model.config.temporal.num_actions
+        actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
     dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
     progress("run PyTorch on real frames")
     frames = torch.from_numpy(clip.frames)
@@ -131,6 +133,15 @@ def _write_bundle(
     files = describe_files(directory)
     config = model.config.to_dict()
     write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
+
+
+def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
+    if clip.actions is None or clip.actions.max() >= num_actions:
+        raise ExportError(
+            f"{clip.name}: the model is conditioned on {num_actions} actions, and this clip has "
+            "none or others; give a clip of the game with --clip"
+        )
+    return clip.actions
 
 
 def _recipe(options: ExportOptions) -> Recipe:

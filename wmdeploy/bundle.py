@@ -62,6 +62,7 @@ class Wiring:
 
     Attributes:
         context: S, the tokens that the window holds.
+        num_actions: 0, or actions are integers below it.
         frames, encoded, codes: the encoder's input, and its outputs for the window and for people.
         window, length, window_actions: the prefill's inputs; actions are None without conditioning.
         token, position, action: the step's inputs besides the cache.
@@ -74,6 +75,7 @@ class Wiring:
     """
 
     context: int
+    num_actions: int
     frames: str
     encoded: str
     codes: str

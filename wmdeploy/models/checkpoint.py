@@ -7,6 +7,7 @@ are checked before tensors are used, and weights that are not finite are refused
 import json
 import math
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _load_reference(path: Path) -> WorldModel:
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain values, or is no checkpoint at all; it was "

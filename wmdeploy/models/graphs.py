@@ -273,6 +273,7 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         },
         wiring=Wiring(
             context=config.context,
+            num_actions=config.num_actions,
             frames="frames",
             encoded=name,
             codes="codes",

@@ -1,0 +1,102 @@
+"""The benchmark's result: one JSON document, raw samples included. Not how it is shown."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from benchmarks.parity import Parity
+from benchmarks.timing import percentile
+from wmdeploy.files import staged_file
+
+SCHEMA = 1
+STAGES = (
+    "load", "first_call", "encode", "prefill", "step", "decode", "frame", "imagine", "slide",
+)  # fmt: skip
+
+Verdict = Literal["pass", "fail", "skipped"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend at one stage. Times are wall time in ms; memory is in 10^6 bytes.
+
+    `floor_ms` is the least time this machine could take: the larger of bytes over its bandwidth and
+    operations over its matrix rate, both measured in the same run; `of_floor` is floor_ms / p50_ms.
+    """
+
+    backend: str
+    precision: str | None
+    device: str | None
+    stage: str
+    batch: int
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    frames_per_s: float | None = None
+    speedup: float | None = None
+    floor_ms: float | None = None
+    of_floor: float | None = None
+    memory_mb: float | None = None
+    parity: Parity | None = None
+    verdict: Verdict = "skipped"
+    reason: str | None = None
+    samples_ms: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    schema: int
+    environment: dict[str, Any]
+    bundle: dict[str, Any]
+    rows: list[Row]
+
+
+def timed_row(
+    backend: str,
+    stage: str,
+    samples_ms: list[float],
+    *,
+    precision: str,
+    device: str,
+    floor_ms: float | None,
+    baseline_p50_ms: float | None,
+    memory_mb: float,
+    parity: Parity | None,
+    verdict: Verdict,
+    reason: str | None,
+) -> Row:
+    """A row with all that follows from its raw samples."""
+    p50 = percentile(samples_ms, 50)
+    return Row(
+        backend=backend,
+        precision=precision,
+        device=device,
+        stage=stage,
+        batch=1,
+        p50_ms=p50,
+        p90_ms=percentile(samples_ms, 90),
+        p99_ms=percentile(samples_ms, 99),
+        frames_per_s=None if stage in ("load", "first_call", "prefill") else 1e3 / p50,
+        speedup=None if baseline_p50_ms is None else baseline_p50_ms / p50,
+        floor_ms=floor_ms,
+        of_floor=None if floor_ms is None else floor_ms / p50,
+        memory_mb=memory_mb,
+        parity=parity,
+        verdict=verdict,
+        reason=reason,
+        samples_ms=samples_ms,
+    )
+
+
+def write_json(report: Report, path: Path) -> None:
+    """One valid JSON document: null where a figure does not apply, never NaN or Infinity."""
+    document = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    with staged_file(path) as partial:
+        partial.write_bytes(document + b"\n")
+
+
+def read_json(path: Path) -> Report:
+    """The report in a file; msgspec's ValidationError says what is wrong with another file."""
+    return msgspec.json.decode(path.read_bytes(), type=Report)

@@ -1,0 +1,121 @@
+"""A report as rich tables for the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.parity import Parity
+from benchmarks.report import STAGES, Report, Row
+
+MEANINGS = {
+    "load": "files to engines, hashes checked",
+    "first_call": "first frame after loading, compilation included",
+    "encode": "one frame to its token",
+    "prefill": "a full window through the transformer",
+    "step": "one transformer step (baseline: the whole window)",
+    "decode": "one token to its frame",
+    "frame": "a whole frame of a rollout, window full",
+    "imagine": "one step without rendering, last slot of the window",
+    "slide": "one step without rendering, window sliding",
+}
+
+
+def report_tables(report: Report) -> list[Table]:
+    """The latency table, grouped by stage, and the parity table."""
+    return [_latency(report), _parity(report)]
+
+
+def _latency(report: Report) -> Table:
+    ceilings = report.environment["ceilings"]
+    table = Table(
+        title=f"{report.bundle['name']}: latency, batch 1",
+        caption=(
+            f"floor: the least this machine can take, by {ceilings['bandwidth_gb_s']:.0f} GB/s "
+            f"and {ceilings['gemm_gflop_s']:.0f} GFLOP/s measured now ({ceilings['threads']} "
+            "threads). memory: peak resident of the backend's process"
+        ),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("stage")
+    table.add_column("backend")
+    for heading in ("p50 ms", "p90 ms", "p99 ms", "per s", "speed-up", "floor ms", "of floor"):
+        table.add_column(heading, justify="right")
+    table.add_column("memory MB", justify="right")
+    table.add_column("parity", justify="right")
+    table.add_column("verdict")
+    for stage in STAGES:
+        rows = [row for row in report.rows if row.stage == stage and row.p50_ms is not None]
+        for row in rows:
+            first = row is rows[0]
+            table.add_row(
+                Text(stage, style="bold") if first else "",
+                row.backend,
+                _number(row.p50_ms),
+                _number(row.p90_ms),
+                _number(row.p99_ms),
+                _number(row.frames_per_s),
+                "" if row.speedup is None else f"{row.speedup:.2f}x",
+                _number(row.floor_ms),
+                "" if row.of_floor is None else f"{row.of_floor:.0%}",
+                _number(row.memory_mb),
+                _short_parity(row.parity),
+                row.verdict,
+                style="red" if row.verdict == "fail" else None,
+                end_section=row is rows[-1],
+            )
+    return table
+
+
+def _parity(report: Report) -> Table:
+    baseline = report.rows[0].backend
+    precision = report.bundle["recipe"]["precision"]
+    table = Table(
+        title=f"parity with {baseline} in float32 ({precision} bundle, the same rollout)",
+        title_justify="left",
+    )
+    frames = [row for row in report.rows if row.stage == "frame"]
+    horizons = next((list(_worst(row)) for row in frames if _worst(row)), [])
+    table.add_column("backend")
+    table.add_column("codes", justify="right")
+    for horizon in horizons:
+        table.add_column(f"worst dB to {horizon}", justify="right")
+    table.add_column("mean dB", justify="right")
+    table.add_column("max error", justify="right")
+    table.add_column("verdict")
+    for row in frames:
+        table.add_row(row.backend, *_parity_cells(row, horizons), _verdict(row))
+    return table
+
+
+def _parity_cells(row: Row, horizons: list[str]) -> list[str]:
+    parity = row.parity
+    if parity is None or parity.psnr_db is None:
+        return ["baseline" if row.verdict == "pass" else "", *[""] * (len(horizons) + 2)]
+    codes = "" if parity.code_agreement is None else f"{parity.code_agreement:.2%}"
+    worst = [f"{_worst(row)[h]:.1f}" for h in horizons]
+    return [codes, *worst, f"{parity.psnr_db[horizons[-1]]:.1f}", f"{parity.max_abs:.0f} of 255"]
+
+
+def _verdict(row: Row) -> Text:
+    styles = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
+    words = row.verdict if row.reason is None else f"{row.verdict}: {row.reason}"
+    return Text(words, style=styles[row.verdict])
+
+
+def _worst(row: Row) -> dict[str, float]:
+    return (row.parity and row.parity.worst_frame_psnr_db) or {}
+
+
+def _short_parity(parity: Parity | None) -> str:
+    if parity is None:
+        return ""
+    if parity.worst_frame_psnr_db:
+        return f"{min(parity.worst_frame_psnr_db.values()):.1f} dB"
+    return f"{parity.max_abs:.1e}"
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits at most, without exponents."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,266 @@
+"""One backend in a process of its own: `python -m benchmarks.worker JOB.json`.
+
+So that no backend pays for another's memory, threads or imports. It reads a job, and writes
+`result.json` and its tensors as .npz files into the job's directory.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from benchmarks.timing import Effort, measure
+from wmdeploy.bundle import Bundle, DType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engines.base import Backend
+    from engines.session import Session
+
+CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
+ROLLOUT_FILE = "rollout.npz"
+RESULT_FILE = "result.json"
+EXPECTED_ERROR = "error: "  # how the last line on standard error begins if the user can mend it
+ENGINE_STAGES = {"encode": "encoder", "prefill": "prefill", "step": "step", "decode": "decoder"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """`clip` is an .npz with `frames` and, for a model with actions, `actions`."""
+
+    bundle: Path
+    backend: str
+    clip: Path
+    context: int
+    horizon: int
+    refill: int | None
+    effort: Effort
+    directory: Path
+    cases: Path | None  # the baseline's directory; None: this is the baseline, and makes them
+
+
+@dataclass(frozen=True)
+class Result:
+    precision: str
+    device: str
+    samples_ms: dict[str, list[float]]
+    memory_mb: float
+
+
+def run_job(job: Job) -> None:
+    import torch  # noqa: F401  (not part of any backend's load time)
+
+    from engines.base import load_backend
+    from engines.session import Session
+
+    with np.load(job.clip) as clip:
+        frames = clip["frames"]
+        actions = clip["actions"] if "actions" in clip else None
+    bundle = Bundle.open(job.bundle)
+    start = time.perf_counter()
+    backend = load_backend(job.backend, bundle)
+    samples = {"load": [(time.perf_counter() - start) * 1e3]}
+    tell("first call")
+    session = Session(backend, refill=job.refill)
+    rollout = Rollout(session, frames, actions, job.context)
+    start = time.perf_counter()
+    rollout.reset()
+    rollout.step()
+    session.synchronize()
+    samples["first_call"] = [(time.perf_counter() - start) * 1e3]
+    samples |= time_engines(backend, frames, job.effort)
+    samples |= time_session(rollout, job.effort)
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux: KiB
+    tell("parity")
+    record_rollout(rollout, job)
+    record_stages(backend, job, bundle, frames, actions)
+    result = Result(backend.precision, str(backend.device), samples, memory_mb)
+    (job.directory / RESULT_FILE).write_bytes(msgspec.json.encode(result))
+
+
+class Rollout:
+    """A session on one clip, with the clip's actions where the model takes them."""
+
+    def __init__(
+        self, session: "Session", frames: np.ndarray, actions: np.ndarray | None, context: int
+    ) -> None:
+        self.session = session
+        self.context_frames = frames[:context]
+        self.actions = actions if session.wiring.window_actions else None
+        self.now = context - 1
+
+    def reset(self) -> None:
+        self.now = len(self.context_frames) - 1
+        known = None if self.actions is None else self.actions[: self.now]
+        self.session.reset(self.context_frames, known)
+
+    def action(self) -> int | None:
+        """The action at the newest frame, cycling through the clip's."""
+        self.now += 1
+        return (
+            None if self.actions is None else int(self.actions[(self.now - 1) % len(self.actions)])
+        )
+
+    def step(self) -> np.ndarray:
+        return self.session.step(self.action())
+
+    def advance(self) -> None:
+        self.session.advance(self.action())
+
+
+def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> dict[str, list[float]]:
+    """Each engine alone, at batch 1, with a full window; feeds are what the graphs gave."""
+    import torch
+
+    engines, wiring = backend.engines, backend.wiring
+    pixels = torch.tensor(frames[:1], device=backend.device)
+    encoded = engines["encoder"].run({wiring.frames: pixels})[wiring.encoded].clone()
+    feeds: dict[str, dict[str, Tensor]] = {"encoder": {wiring.frames: pixels}}
+    feeds["prefill"] = {
+        wiring.window: encoded[:, None].expand(-1, wiring.context, -1).contiguous(),
+        wiring.length: torch.tensor([wiring.context], device=backend.device),
+    }
+    feeds["step"] = {
+        wiring.token: encoded,
+        wiring.position: torch.tensor([wiring.context - 1], device=backend.device),
+    }
+    if wiring.window_actions and wiring.action:
+        zeros = torch.zeros(1, wiring.context, dtype=torch.int64, device=backend.device)
+        feeds["prefill"][wiring.window_actions] = zeros
+        feeds["step"][wiring.action] = zeros[:, 0]
+    predicted = {k: v.clone() for k, v in engines["prefill"].run(feeds["prefill"]).items()}
+    feeds["step"] |= {name: predicted[name] for name, _ in wiring.cache}
+    feeds["decoder"] = {wiring.render[1]: predicted[wiring.render[0]]}
+    samples = {}
+    for stage, graph in ENGINE_STAGES.items():
+        tell(stage)
+        # without a step graph, as in the baseline, a step is the whole window once more
+        name = graph if graph in engines else "prefill"
+        engine, feed = engines[name], feeds[name]
+        samples[stage] = measure(partial(engine.run, feed), engine.synchronize, effort)
+    return samples
+
+
+def time_session(rollout: Rollout, effort: Effort) -> dict[str, list[float]]:
+    """Whole steps of a session whose window is full."""
+    session = rollout.session
+    rollout.reset()
+    for _ in range(session.wiring.context - len(rollout.context_frames)):
+        rollout.advance()
+    newest_slot = session.snapshot()  # the next step uses the window's last position
+    stages: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "imagine": (rollout.advance, lambda: session.restore(newest_slot)),
+        "slide": (rollout.advance, lambda: None),
+        "frame": (rollout.step, lambda: None),
+    }
+    samples = {}
+    for stage, (run, prepare) in stages.items():
+        tell(stage)
+        samples[stage] = measure(run, session.synchronize, effort, prepare)
+    return samples
+
+
+def record_rollout(rollout: Rollout, job: Job) -> None:
+    """The imagined frames, and the codes of as many real frames as the parity looks at."""
+    rollout.reset()
+    imagined = np.concatenate([rollout.step() for _ in range(job.horizon)])
+    with np.load(job.clip) as clip:
+        frames = clip["frames"]
+    encoder, wiring = rollout.session.backend.engines["encoder"], rollout.session.wiring
+    import torch
+
+    device = rollout.session.backend.device
+    codes = []
+    for frame in frames[: job.context + job.horizon]:
+        feeds = {wiring.frames: torch.tensor(frame[None], device=device)}
+        codes.append(encoder.run(feeds)[wiring.codes].cpu().numpy())
+    np.savez(job.directory / ROLLOUT_FILE, frames=imagined, codes=np.concatenate(codes))
+
+
+def record_stages(
+    backend: "Backend",
+    job: Job,
+    bundle: Bundle,
+    frames: np.ndarray,
+    actions: np.ndarray | None,
+) -> None:
+    """Each graph's outputs for the baseline's feeds; the baseline writes feeds and expectations."""
+    import torch
+
+    if job.cases is None:
+        arrays = baseline_cases(bundle, frames[: job.context], actions)
+    else:
+        arrays = {}
+        with np.load(job.cases / CASES_FILE) as cases:
+            for name, engine in backend.engines.items():
+                feeds = {
+                    s.name: torch.tensor(cases[f"{name}/feed/{s.name}"]) for s in engine.inputs
+                }
+                outputs = engine.run({k: v.to(backend.device) for k, v in feeds.items()})
+                arrays |= {f"{name}/{k}": v.float().cpu().numpy() for k, v in outputs.items()}
+    np.savez(job.directory / CASES_FILE, allow_pickle=False, **arrays)
+
+
+def baseline_cases(
+    bundle: Bundle, frames: np.ndarray, actions: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Feeds of each graph of the bundle, and what the model as written answers, in float32."""
+    import torch
+
+    from wmdeploy.models.cases import world_model_cases
+    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.models.graphs import deployment
+
+    recipe = bundle.manifest.recipe
+    model = load_model(bundle.checked_model())
+    acted = torch.tensor(actions) if actions is not None else None
+    acted = acted if model.config.temporal.num_actions else None
+    float_type: DType = "float32" if recipe.precision == "fp32" else "float16"
+    cases = world_model_cases(model, recipe.layout, float_type, torch.tensor(frames), acted)
+    arrays: dict[str, np.ndarray] = {}
+    with torch.inference_mode():
+        for name, build in deployment(model, recipe.layout, "fp32").graphs.items():
+            graph, case = build(), cases[name]
+            feeds = {k: v.float() if v.is_floating_point() else v for k, v in case.feeds.items()}
+            results = graph.module(*(feeds[spec.name] for spec in graph.inputs))
+            results = results if isinstance(results, tuple) else (results,)
+            specs = [spec.name for spec in graph.outputs]
+            expected = case.expected(dict(zip(specs, results, strict=True)))
+            arrays |= _named(f"{name}/feed", case.feeds) | _named(f"{name}/expected", expected)
+    return arrays
+
+
+def _named(prefix: str, tensors: "Mapping[str, Tensor]") -> dict[str, np.ndarray]:
+    return {f"{prefix}/{name}": tensor.numpy() for name, tensor in tensors.items()}
+
+
+def tell(stage: str) -> None:
+    """A line for the parent's progress display."""
+    print(f"stage {stage}", flush=True)
+
+
+def main() -> None:
+    from wmdeploy.errors import WmdeployError
+
+    job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job, dec_hook=_path)
+    try:
+        run_job(job)
+    except WmdeployError as error:
+        print(f"{EXPECTED_ERROR}{error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _path(kind: type, value: str) -> Path:
+    return Path(value)
+
+
+if __name__ == "__main__":
+    main()

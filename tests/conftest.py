@@ -1,0 +1,86 @@
+"""Fixtures: a model small enough to run everything in a moment, real frames, exported bundles."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from exporters.export import ExportOptions, export_bundle
+from wmdeploy.bundle import Bundle, Layout, Precision
+from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import read_clip
+from wmdeploy.models.checkpoint import save_model
+from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.models.world_model import WorldModel
+
+GOLDEN = Path(__file__).parent / "golden"
+MICRO = WorldModelConfig(
+    VQVAEConfig(image_size=32, widths=(8, 16, 16), latent_channels=8, codebook_size=32),
+    TemporalConfig(d_model=32, layers=2, heads=2, context=6),
+)
+
+Bundles = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def micro() -> WorldModel:
+    return WorldModel(MICRO).initialize(seed=1).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def micro_actions() -> WorldModel:
+    return WorldModel(MICRO.with_actions(3)).initialize(seed=2).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def clip() -> Clip:
+    """40 real frames, (40, 32, 32, 3) uint8, with actions in 0..2."""
+    return read_clip(SAMPLE_CLIP, size=32, count=40)
+
+
+@pytest.fixture(scope="session")
+def frames(clip: Clip) -> np.ndarray:
+    return clip.frames
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    micro: WorldModel, micro_actions: WorldModel, tmp_path_factory: pytest.TempPathFactory
+) -> Bundles:
+    """bundles(layout, precision, actions=False): exported once a session. Do not write to them."""
+    root = tmp_path_factory.mktemp("bundles")
+    made: dict[tuple[str, str, bool], Bundle] = {}
+
+    def get(
+        layout: Layout = "token", precision: Precision = "fp32", actions: bool = False
+    ) -> Bundle:
+        key = (layout, precision, actions)
+        if key not in made:
+            name = "-".join(map(str, key))
+            save_model(micro_actions if actions else micro, root / f"{name}.model")
+            options = ExportOptions(
+                str(root / f"{name}.model"),
+                root / name,
+                SAMPLE_CLIP,
+                layout,
+                precision,
+                max_batch=4,
+            )
+            made[key], _ = export_bundle(options)
+        return made[key]
+
+    return get
+
+
+def future_pixels(
+    model: WorldModel, frames: np.ndarray, horizon: int, actions: np.ndarray | None = None
+) -> np.ndarray:
+    """The baseline's own answer, (horizon, H, W, 3) uint8."""
+    from wmdeploy.models.world_model import to_pixels
+
+    given = None if actions is None else torch.tensor(actions)[None]
+    imagined = model.predict_future(torch.tensor(frames)[None], horizon, given)
+    return to_pixels(imagined[0]).numpy()

@@ -1,0 +1,252 @@
+"""The command line. Options become dataclasses, which become arguments; only this file prints.
+
+Nothing heavy is imported until a command runs, so that `wmdeploy --help` answers at once.
+"""
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from wmdeploy import __version__
+from wmdeploy.errors import WmdeployError
+
+SAMPLE_CLIP = Path(__file__).parent / "sample" / "clip-00000.mkv"  # 72 frames of Freeway, 256x256
+
+app = typer.Typer(
+    help="Take latent world models from PyTorch to ONNX and TensorRT, with proof of parity.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
+
+
+class LayoutName(enum.StrEnum):
+    token = "token"
+    latent = "latent"
+
+
+class PrecisionName(enum.StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with 1 and one line for errors that are the user's to mend."""
+    try:
+        app(arguments)
+    except WmdeployError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _example(text: str) -> str:
+    return f"[dim]Example:[/dim] {text}"
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if version:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.command(epilog=_example("wmdeploy record pong -o data/pong --frames 3000 --size 64"))
+def record(
+    game: Annotated[str, typer.Argument(help="An Atari game: pong, ms_pacman, Riverraid ...")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to write.")],
+    frames: Annotated[int, typer.Option(min=1, help="Frames to record, all clips together.")],
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(help="Height and width of the frames.")] = 256,
+    frame_skip: Annotated[int, typer.Option(help="Emulator frames for each recorded one.")] = 4,
+    clip_frames: Annotated[int, typer.Option(help="Frames in a clip, at most.")] = 500,
+) -> None:
+    """Play a real Atari game with a random policy and record clips with their actions."""
+    from wmdeploy.clips import RecordOptions
+    from wmdeploy.clips import record as record_game
+
+    options = RecordOptions(game, frames, seed, size, frame_skip, clip_frames=clip_frames)
+    with _bar() as bar:
+        task = bar.add_task(f"record {game}", total=frames)
+        summary = record_game(options, output, lambda done: bar.update(task, completed=done))
+    out.print(
+        f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
+        f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}"
+    )
+
+
+@app.command(epilog=_example("wmdeploy export models/pong -o bundles/pong"))
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(help="Model directory, reference .pt, or preset (reference, small, tiny)."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    layout: Annotated[
+        LayoutName, typer.Option(help="token: folded projections. latent: as written.")
+    ] = LayoutName.token,
+    precision: Annotated[PrecisionName, typer.Option()] = PrecisionName.fp32,
+    max_batch: Annotated[int, typer.Option(help="Largest batch of the graphs.")] = 8,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 21 to 24.")] = 23,
+    seed: Seed = 0,
+    slim: Annotated[bool, typer.Option(help="Leave the PyTorch model out, for shipping.")] = False,
+    clip: Annotated[
+        Path, typer.Option(help="Real frames that the graphs are verified on.")
+    ] = SAMPLE_CLIP,
+) -> None:
+    """Export a model as a bundle of ONNX graphs, each verified against PyTorch."""
+    from exporters.export import ExportOptions, export_bundle
+    from wmdeploy.tables import bundle_tables
+
+    options = ExportOptions(
+        source=model,
+        output=output,
+        clip=clip,
+        layout=layout.value,
+        precision=precision.value,
+        max_batch=max_batch,
+        opset=opset,
+        seed=seed,
+        slim=slim,
+    )
+    with err.status("export") as status:
+        bundle, made = export_bundle(options, lambda stage: status.update(stage))
+    if not made:
+        out.print(f"{output}: up to date, nothing to do", highlight=False)
+        return
+    for table in bundle_tables(bundle, details=False):
+        out.print(table)
+
+
+@app.command(epilog=_example("wmdeploy rollout bundles/pong clip.mp4 -o dream.gif"))
+def rollout(
+    source: Annotated[str, typer.Argument(help="A bundle, or a model (run by the baseline).")],
+    clip: Annotated[Path, typer.Argument(help="Video, picture folder, .npz or clip.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help=".mp4, .gif, .mkv or .npz")],
+    context: Annotated[int, typer.Option(min=1, help="Frames given.")] = 8,
+    horizon: Annotated[int, typer.Option(min=1, help="Frames imagined.")] = 24,
+    backend: Annotated[str | None, typer.Option(help="For a bundle; default ort-cpu.")] = None,
+    refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
+    import numpy as np
+
+    from engines.rollout import image_size, open_source
+    from engines.rollout import rollout as imagine
+    from wmdeploy.clips import count_frames, read_clip, side_by_side, write_npz, write_video
+    from wmdeploy.clips.write import check_suffix
+
+    check_suffix(output)
+    have = count_frames(clip)
+    with err.status("load"):
+        engines = open_source(source, backend, seed)
+    real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
+    with _bar() as bar:
+        task = bar.add_task("imagine", total=horizon)
+        frames = imagine(
+            engines, real, context, horizon, refill, lambda n: bar.update(task, completed=n)
+        )
+    if output.suffix == ".npz":
+        write_npz(output, frames)
+    else:
+        future = np.zeros_like(frames)  # black where the clip does not know it
+        known = real.frames[context : context + horizon]
+        future[: len(known)] = known
+        write_video(output, side_by_side(future, frames) if len(known) else frames, real.fps)
+    out.print(f"{horizon} frames imagined by {engines.name}: {output}", highlight=False)
+
+
+@app.command(epilog=_example("wmdeploy bench bundles/pong --json pong.json"))
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Repeat to choose; default all of this machine's.")
+    ] = None,
+    clip: Clip = SAMPLE_CLIP,
+    context: Annotated[int, typer.Option(help="Frames given.")] = 8,
+    horizon: Annotated[
+        int | None, typer.Option(help="Frames imagined for parity; default 2 S.")
+    ] = None,
+    refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time spent on each stage, at least.")] = 3.0,
+    json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+) -> None:
+    """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
+    from benchmarks.report import write_json
+    from benchmarks.run import BenchOptions
+    from benchmarks.run import bench as run_bench
+    from benchmarks.table import report_tables
+    from benchmarks.timing import Effort
+    from engines.base import BACKENDS
+
+    options = BenchOptions(
+        bundle=bundle,
+        clip=clip,
+        backends=tuple(backend or BACKENDS),
+        context=context,
+        horizon=horizon,
+        refill=refill,
+        effort=Effort(seconds=seconds),
+    )
+    with err.status("bench") as status:
+        report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
+    if json:
+        write_json(report, json)
+    for table in report_tables(report):
+        out.print(table)
+    if json:
+        out.print(f"report: {json}", highlight=False)
+    if any(row.verdict == "fail" for row in report.rows):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_example("wmdeploy inspect bundles/pong"))
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
+) -> None:
+    """Show what a bundle or a model holds, and check its hashes."""
+    from wmdeploy.bundle import MANIFEST_FILE, Bundle
+    from wmdeploy.tables import bundle_tables, model_table
+
+    if (path / MANIFEST_FILE).is_file():
+        opened = Bundle.open(path)
+        opened.verify()
+        for table in bundle_tables(opened, details=True):
+            out.print(table)
+    else:
+        out.print(model_table(path))
+
+
+@app.command(epilog=_example("wmdeploy doctor"))
+def doctor() -> None:
+    """Show versions, devices and backends, and what would bring the missing ones."""
+    from wmdeploy.doctor import findings
+    from wmdeploy.tables import doctor_table
+
+    out.print(doctor_table(findings()))
+
+
+def _bar() -> Any:
+    """A progress bar on standard error."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("[progress.description]{task.description}")
+    return Progress(text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err)
+
+
+if __name__ == "__main__":
+    main()

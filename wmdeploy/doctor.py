@@ -1,0 +1,112 @@
+"""What this machine and environment can do, and what each missing piece would enable."""
+
+import importlib.util
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `fix` is the command that brings what is missing, or what to do about a problem."""
+
+    what: str
+    found: str
+    state: Literal["ok", "missing", "problem"]
+    enables: str
+    fix: str = ""
+
+
+def findings() -> list[Finding]:
+    """Everything worth knowing before asking why something does not run."""
+    return [
+        _python(),
+        _memory(),
+        _torch(),
+        *_onnxruntime(),
+        _package("tensorrt", "backend tensorrt", "https://docs.nvidia.com/deeplearning/tensorrt"),
+        _package("tensorrt_rtx", "backend tensorrt-rtx", "pip install 'wmdeploy[rtx]'"),
+        _compiler(),
+        _package("gymnasium", "wmdeploy record", "pip install 'wmdeploy[train]'"),
+        _package("ale_py", "wmdeploy record", "pip install 'wmdeploy[train]'"),
+    ]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    return Finding(
+        "Python",
+        version,
+        "ok" if sys.version_info >= (3, 11) else "problem",
+        "everything",
+        "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer",
+    )
+
+
+def _memory() -> Finding:
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count()
+    total = psutil.virtual_memory().total / 1e9
+    return Finding("CPU", f"{cores} cores, {total:.0f} GB", "ok", "the reference preset wants 5 GB")
+
+
+def _torch() -> Finding:
+    import torch
+
+    enables = "train, export, backends eager and compile"
+    if torch.cuda.is_available():
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        found = f"{torch.__version__}, {name} (SM{major}{minor}), CUDA {torch.version.cuda}"
+        return Finding("torch", found, "ok", enables)
+    reason = "CPU build" if torch.version.cuda is None else "no NVIDIA GPU or driver found"
+    return Finding("torch", f"{torch.__version__}, {reason}", "ok", enables)
+
+
+def _onnxruntime() -> list[Finding]:
+    """Both distributions write the same import name; with both, one silently hides the other."""
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    enables = "export, backend ort-cpu"
+    if not installed:
+        fix = "pip install 'wmdeploy[cpu]'   (or [gpu], never both)"
+        return [Finding("onnxruntime", "not installed", "missing", enables, fix)]
+    if len(installed) == 2:
+        fix = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
+        found = "onnxruntime and onnxruntime-gpu both installed"
+        return [Finding("onnxruntime", found, "problem", enables, fix)]
+    try:
+        import onnxruntime
+
+        providers = ", ".join(
+            p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()
+        )
+    except ImportError as error:
+        fix = f"pip install --force-reinstall {installed[0]}"
+        return [Finding(installed[0], f"cannot be imported: {error}", "problem", enables, fix)]
+    found = f"{_version(installed[0])}, providers {providers}"
+    return [Finding(installed[0], found, "ok", enables)]
+
+
+def _package(module: str, enables: str, fix: str) -> Finding:
+    if importlib.util.find_spec(module) is None:
+        return Finding(module, "not installed", "missing", enables, fix)
+    distribution = metadata.packages_distributions().get(module, [module])[0]
+    return Finding(module, _version(distribution) or "installed", "ok", enables)
+
+
+def _compiler() -> Finding:
+    for name in ("g++", "clang++", "c++"):
+        if path := shutil.which(name):
+            return Finding("C++ compiler", path, "ok", "backend compile on a CPU")
+    fix = "apt install g++   (Debian, Ubuntu)"
+    return Finding("C++ compiler", "not on the PATH", "missing", "backend compile on a CPU", fix)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

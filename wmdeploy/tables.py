@@ -1,0 +1,108 @@
+"""Bundles, models and the doctor's findings as rich tables."""
+
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from wmdeploy.bundle import Bundle, Parity
+from wmdeploy.doctor import Finding
+
+
+def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
+    """The graphs with their parity; with `details` also tensors, wiring and files."""
+    tables = [_graphs(bundle)]
+    if details:
+        tables += [_tensors(bundle), _wiring(bundle), _files(bundle)]
+    return tables
+
+
+def model_table(path: Path) -> Table:
+    """Sizes of a model directory or a reference checkpoint.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.models.world_model import count_parameters
+
+    model = load_model(path)
+    table = Table("what", "value", title=str(path), title_justify="left")
+    table.add_row("parameters", f"{count_parameters(model):,}")
+    table.add_row("of the VQ-VAE", f"{count_parameters(model.vqvae):,}")
+    table.add_row("of the transformer", f"{count_parameters(model.temporal_model):,}")
+    for part, fields in model.config.to_dict().items():
+        for name, value in fields.items():
+            table.add_row(f"{part}.{name}", str(value))
+    return table
+
+
+def doctor_table(findings: list[Finding]) -> Table:
+    table = Table("what", "found", "enables", "to get it", title="wmdeploy doctor")
+    styles = {"ok": "green", "missing": "yellow", "problem": "bold red"}
+    for finding in findings:
+        found = Text(finding.found, style=styles[finding.state])
+        table.add_row(finding.what, found, finding.enables, Text(finding.fix))
+    return table
+
+
+def _graphs(bundle: Bundle) -> Table:
+    recipe = bundle.manifest.recipe
+    table = Table(
+        title=f"{bundle.path}: {recipe.layout} layout, {recipe.precision}, opset {recipe.opset}, "
+        f"batch 1 to {recipe.max_batch}",
+        caption="error: largest over all outputs, relative to the largest value of PyTorch float32",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("graph")
+    for heading in ("weights MB", "GFLOP per frame", "error", "tolerance", "codes equal"):
+        table.add_column(heading, justify="right")
+    for name, graph in bundle.manifest.graphs.items():
+        floats = [p for p in graph.parity.values() if p.agreement is None]
+        worst = max(floats, key=lambda p: p.relative / p.tolerance)
+        table.add_row(
+            name,
+            f"{graph.weight_bytes / 1e6:.1f}",
+            f"{graph.flops / 1e9:.3g}",
+            f"{worst.relative:.1e}",
+            f"{worst.tolerance:.1e}",
+            _agreement(graph.parity),
+        )
+    return table
+
+
+def _agreement(parity: dict[str, Parity]) -> str:
+    return "".join(f"{p.agreement:.2%}" for p in parity.values() if p.agreement is not None)
+
+
+def _tensors(bundle: Bundle) -> Table:
+    table = Table("graph", "", "tensor", "type and shape", title="tensors", title_justify="left")
+    for name, graph in bundle.manifest.graphs.items():
+        rows = [("in", spec) for spec in graph.inputs] + [("out", spec) for spec in graph.outputs]
+        for i, (way, spec) in enumerate(rows):
+            table.add_row(
+                name if i == 0 else "", way, spec.name, str(spec), end_section=spec is rows[-1][1]
+            )
+    return table
+
+
+def _wiring(bundle: Bundle) -> Table:
+    wiring = bundle.manifest.wiring
+    table = Table("from", "to", title="wiring", title_justify="left")
+    table.add_row(f"encoder.{wiring.encoded}", f"the window of {wiring.context}")
+    table.add_row("the window", f"prefill.{wiring.window} and step.{wiring.token}")
+    table.add_row(f"prefill, step: {wiring.feedback}", "the window's next entry")
+    for given, new in wiring.cache:
+        table.add_row(f"prefill.{given}, step.{new}", f"step.{given}")
+    table.add_row(f"prefill, step: {wiring.render[0]}", f"decoder.{wiring.render[1]}")
+    actions = f"0 to {wiring.num_actions - 1}" if wiring.num_actions else "none"
+    table.add_row("actions", actions)
+    return table
+
+
+def _files(bundle: Bundle) -> Table:
+    table = Table("file", "MB", "sha256", title="files (hashes checked)", title_justify="left")
+    for name, record in bundle.manifest.files.items():
+        table.add_row(name, f"{record.bytes / 1e6:.2f}", record.sha256)
+    return table
