@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from wmdeploy.models.world_model import WorldModel
 
 MAX_BATCH = 1024
+# 21 brought GroupNormalization with float32 statistics, 23 Attention, which 21 and 22 spell out
+OPSETS = (21, 22, 23, 24)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,10 @@ def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
 def _recipe(options: ExportOptions) -> Recipe:
     if not 1 <= options.max_batch <= MAX_BATCH:
         raise ExportError(f"--max-batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
+    if options.opset not in OPSETS:
+        raise ExportError(
+            f"--opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
+        )
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")
     return Recipe(
         source=_fingerprint(options),

@@ -13,8 +13,6 @@ from wmdeploy.bundle import BATCH, TensorSpec
 from wmdeploy.errors import ExportError
 from wmdeploy.models.graphs import Graph
 
-# 21 brought GroupNormalization with float32 statistics, 23 Attention; older ones decompose them.
-OPSETS = (21, 22, 23, 24)
 SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1
 
 

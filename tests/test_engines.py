@@ -1,0 +1,308 @@
+"""One contract for all backends, and the session on top of them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from engines.base import BACKENDS, Backend, Engine, check_feeds, load_backend
+from engines.eager import ModuleEngine, baseline
+from engines.session import Session
+from tests.conftest import MICRO, Bundles, future_pixels
+from wmdeploy.bundle import Layout
+from wmdeploy.errors import BackendError
+from wmdeploy.models.graphs import deployment
+from wmdeploy.models.world_model import WorldModel
+
+S = MICRO.temporal.context
+Variant = tuple[str, Layout]
+VARIANTS: list[Variant] = [
+    ("eager", "token"),
+    ("ort-cpu", "token"),
+    ("ort-cpu", "latent"),
+    ("compile", "token"),
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
+def backend(request: pytest.FixtureRequest, bundles: Bundles) -> Backend:
+    name, layout = request.param
+    return load_backend(name, bundles(layout))
+
+
+def modules(model: WorldModel, layout: Layout = "token") -> Backend:
+    """The graphs' own PyTorch modules as a backend: fast to make, for tests of the session."""
+    deployed = deployment(model, layout, "fp32")
+    engines = {name: ModuleEngine(name, build()) for name, build in deployed.graphs.items()}
+    return Backend("modules", "fp32", torch.device("cpu"), engines, deployed.wiring, 8)
+
+
+def ones(engine: Engine, batch: int) -> dict[str, torch.Tensor]:
+    shapes = {s.name: [batch if size == "B" else size for size in s.shape] for s in engine.inputs}
+    return {
+        s.name: torch.ones(shapes[s.name], dtype=getattr(torch, s.dtype)) for s in engine.inputs
+    }
+
+
+def assert_same_pixels(got: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for roundings that fall the other way."""
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    difference = np.abs(got.astype(int) - expected.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+def test_backend_imagines_what_the_baseline_imagines(
+    backend: Backend, micro: WorldModel, frames: np.ndarray
+) -> None:
+    session = Session(backend)
+    session.reset(frames[:4])
+    imagined = np.concatenate([session.step() for _ in range(2 * S)])  # far past the window
+    assert_same_pixels(imagined, future_pixels(micro, frames[:4], 2 * S))
+
+
+def test_engine_has_the_contract(backend: Backend) -> None:
+    for name, engine in backend.engines.items():
+        assert engine.name == name and engine.inputs and engine.outputs
+        feeds = {
+            s.name: torch.ones(
+                [2 if d == "B" else d for d in s.shape], dtype=getattr(torch, s.dtype)
+            )
+            for s in engine.inputs
+        }
+        check_feeds(engine, feeds)
+        outputs = engine.run(feeds)
+        engine.synchronize()
+        assert list(outputs) == [spec.name for spec in engine.outputs]
+        for spec in engine.outputs:
+            value = outputs[spec.name]
+            assert tuple(value.shape) == tuple(2 if d == "B" else d for d in spec.shape)
+            assert str(value.dtype) == f"torch.{spec.dtype}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("position"), 'step: input "position" is missing'),
+        (lambda f: f.update(extra=torch.ones(1)), 'input "extra" is unknown; expected token'),
+        (
+            lambda f: f.update(token=torch.ones(1, 3)),
+            r'input "token": got float32 \(1, 3\), expected float32 \(B, 32\)',
+        ),
+        (lambda f: f.update(position=torch.ones(1)), "got float32 .* expected int64"),
+        (lambda f: f.update(position=torch.zeros(2, dtype=torch.int64)), "got batches of"),
+    ],
+)
+def test_wrong_feeds_say_what_was_given_and_expected(
+    micro: WorldModel, change: object, message: str
+) -> None:
+    engine = modules(micro).engines["step"]
+    feeds = ones(engine, batch=1)
+    change(feeds)  # type: ignore[operator]
+    with pytest.raises(BackendError, match=message):
+        check_feeds(engine, feeds)
+
+
+def test_unknown_backend_lists_the_known_ones(bundles: Bundles) -> None:
+    with pytest.raises(BackendError, match="got 'cuda', expected one of eager, compile, ort-cpu"):
+        load_backend("cuda", bundles())
+
+
+def test_provider_that_is_not_there_is_refused(bundles: Bundles) -> None:
+    from engines.ort import open_session
+
+    assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    with pytest.raises(BackendError, match="has no CUDAExecutionProvider here; it has .*CPU"):
+        open_session(bundles().checked_graph("step"), "CUDAExecutionProvider")
+
+
+def test_provider_that_gives_way_to_another_is_refused(
+    bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engines.ort import open_session
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    with pytest.raises(BackendError, match="asked ONNX Runtime for CUDAExecutionProvider, got"):
+        open_session(bundles().checked_graph("step"), "CUDAExecutionProvider")
+
+
+def test_every_backend_name_resolves() -> None:
+    import importlib
+
+    for target in BACKENDS.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_importing_the_registry_imports_no_backend() -> None:
+    code = "import sys, engines.base; print({'torch', 'onnxruntime'} & set(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert output.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("context", [1, 4, S, S + 3])
+def test_any_context_length_gives_the_baselines_frames(
+    micro: WorldModel, frames: np.ndarray, context: int
+) -> None:
+    expected = future_pixels(micro, frames[:context], S)
+    for kind in (baseline(micro), modules(micro)):
+        session = Session(kind)
+        session.reset(frames[:context])
+        imagined = np.concatenate([session.step() for _ in range(S)])
+        assert_same_pixels(imagined, expected)
+
+
+def test_step_runs_until_the_window_is_full_and_the_prefill_after(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    kind, calls = modules(micro), []
+    for name, engine in kind.engines.items():
+        run = engine.run
+        engine.run = lambda f, n=name, r=run: (calls.append(n), r(f))[1]  # type: ignore
+    session = Session(kind)
+    session.reset(frames[:4])
+    session.imagine(5)
+    assert calls == ["encoder", "prefill", "step", "step", "prefill", "prefill"]
+
+
+def test_refill_is_the_documented_policy(micro: WorldModel, frames: np.ndarray) -> None:
+    keep, horizon = 3, 9
+    tokens = list(micro.encode(torch.tensor(frames[None, :4]))[0][0])  # latents, (L,) each
+    window, expected = list(tokens), []
+    for _ in range(horizon):
+        if len(window) > S:
+            window = window[-keep:]
+        following = micro.temporal_model(torch.stack(window)[None])[0, -1]
+        expected.append(following)
+        window.append(following)
+    for kind in (modules(micro, "latent"), baseline(micro)):
+        session = Session(kind, refill=keep)
+        session.reset(frames[:4])
+        for want in expected:
+            session.advance()
+            assert session._rendered is not None
+            torch.testing.assert_close(session._rendered[0], want, rtol=1e-3, atol=1e-4)
+
+
+def test_imagine_is_step_without_rendering(micro: WorldModel, frames: np.ndarray) -> None:
+    a, b = Session(modules(micro)), Session(modules(micro))
+    a.reset(frames[:4])
+    b.reset(frames[:4])
+    for _ in range(7):
+        last = a.step()
+    b.imagine(7)
+    np.testing.assert_array_equal(b.render(), last)
+
+
+def test_observed_frame_takes_the_place_of_the_imagined_one(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    session, told = Session(modules(micro)), Session(modules(micro))
+    session.reset(frames[:4])
+    for t in range(4, 4 + S):  # past the window too
+        session.step()
+        session.observe(frames[t])
+        told.reset(frames[: t + 1])
+        assert_same_pixels(session.step(), told.step())
+        session.observe(frames[t])  # the same frame again replaces the prediction after it
+        session.reset(frames[: t + 1])
+
+
+def test_observing_without_a_step_moves_time_on(micro: WorldModel, frames: np.ndarray) -> None:
+    session, told = Session(modules(micro)), Session(modules(micro))
+    session.reset(frames[:2])
+    for t in range(2, 10):
+        session.observe(frames[t])
+    told.reset(frames[:10])
+    assert_same_pixels(session.step(), told.step())
+
+
+def test_rows_at_different_points_do_not_disturb_each_other(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    session = Session(modules(micro), batch=3)
+    starts, contexts = (0, 10, 20), (2, 4, S)
+    alone = []
+    for row, (start, context) in enumerate(zip(starts, contexts, strict=True)):
+        clip = frames[start : start + context]
+        session.reset(clip, rows=[row])
+        alone.append(future_pixels(micro, clip, 2 * S))
+    for t in range(2 * S):
+        together = session.step()
+        for row in range(3):
+            assert_same_pixels(together[row], alone[row][t])
+        if t == 5:  # one row starts anew while the others go on
+            session.reset(frames[30:33], rows=[1])
+            alone[1] = np.concatenate(
+                [alone[1][:6], future_pixels(micro, frames[30:33], 2 * S)], axis=0
+            )
+
+
+def test_snapshot_goes_back_exactly(micro: WorldModel, frames: np.ndarray) -> None:
+    session = Session(modules(micro))
+    session.reset(frames[:3])
+    session.step()
+    before = session.snapshot()
+    first = [session.step() for _ in range(5)]
+    for _ in range(2):
+        session.restore(before)
+        for frame in first:
+            np.testing.assert_array_equal(session.step(), frame)
+
+
+@pytest.mark.parametrize("name", ["eager", "ort-cpu"])
+def test_actions_reach_every_graph(
+    bundles: Bundles, micro_actions: WorldModel, frames: np.ndarray, name: str
+) -> None:
+    actions = np.arange(30) % 3
+    session = Session(load_backend(name, bundles(actions=True)))
+    session.reset(frames[:4], actions[:3])
+    imagined = np.concatenate([session.step(int(actions[3 + t])) for t in range(2 * S)])
+    expected = future_pixels(micro_actions, frames[:4], 2 * S, actions[: 4 + 2 * S - 1])
+    assert_same_pixels(imagined, expected)
+    session.reset(frames[:4], actions[:3])
+    other = np.concatenate([session.step(1) for _ in range(2 * S)])
+    assert not np.array_equal(imagined, other)
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda s, f: s.step(), "call reset first"),
+        (lambda s, f: s.reset(f[0]), "reset: got frames"),
+        (lambda s, f: s.reset(f[:4].astype(np.float32)), "got float32 .*expected uint8"),
+        (lambda s, f: s.reset(f[:4, :16]), r"got uint8 \(4, 16, 32, 3\), expected uint8"),
+        (lambda s, f: (s.reset(f[:4]), s.render()), "nothing predicted yet"),
+        (lambda s, f: (s.reset(f[:4]), s.step(action=1)), "takes no actions"),
+        (lambda s, f: s.reset(f[:4], np.zeros(3, np.int64)), "takes no actions"),
+    ],
+)
+def test_misuse_is_explained(
+    micro: WorldModel, frames: np.ndarray, misuse: object, message: str
+) -> None:
+    with pytest.raises(BackendError, match=message):
+        misuse(Session(modules(micro)), frames)  # type: ignore[operator]
+
+
+def test_missing_and_foreign_actions_are_explained(
+    micro_actions: WorldModel, frames: np.ndarray
+) -> None:
+    session = Session(modules(micro_actions))
+    with pytest.raises(BackendError, match="takes the action at each frame but the last"):
+        session.reset(frames[:4])
+    with pytest.raises(BackendError, match="got actions 0 to 7, expected 0 to 2"):
+        session.reset(frames[:4], np.array([0, 7, 1]))
+    session.reset(frames[:4], np.array([0, 1, 1]))
+    with pytest.raises(BackendError, match="conditioned on actions; give one per row"):
+        session.step()
+    with pytest.raises(BackendError, match="got actions 3 to 3"):
+        session.step(3)
+
+
+@pytest.mark.parametrize("refill", [0, S])
+def test_refill_out_of_range_is_refused(micro: WorldModel, refill: int) -> None:
+    with pytest.raises(BackendError, match=f"refill: got {refill}, expected 1 to {S - 1}"):
+        Session(modules(micro), refill=refill)

@@ -1,0 +1,157 @@
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from exporters.export import ExportOptions, export_bundle
+from exporters.to_onnx import write_onnx
+from exporters.verify import compare
+from tests.conftest import MICRO, Bundles
+from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.clips.write import write_npz
+from wmdeploy.errors import ClipError, ExportError, WmdeployError
+from wmdeploy.models.checkpoint import save_model
+from wmdeploy.models.graphs import Graph
+from wmdeploy.models.world_model import WorldModel
+
+VARIANTS = [("token", "fp32"), ("latent", "fp32"), ("token", "fp16"), ("latent", "fp16")]
+
+
+def options(source: str | Path, output: Path, **changes: object) -> ExportOptions:
+    return ExportOptions(str(source), output, SAMPLE_CLIP, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("layout", "precision"), VARIANTS)
+def test_every_output_is_verified_and_within_tolerance(
+    bundles: Bundles, layout: str, precision: str
+) -> None:
+    bundle = bundles(layout, precision)
+    for name, graph in bundle.manifest.graphs.items():
+        assert set(graph.parity) == {spec.name for spec in graph.outputs}, name
+        for parity in graph.parity.values():
+            if parity.agreement is None:
+                assert parity.relative <= parity.tolerance
+            else:
+                assert parity.agreement >= parity.tolerance
+        assert graph.flops > 0 and graph.weight_bytes > 0
+
+
+@pytest.mark.parametrize(("layout", "precision"), VARIANTS)
+def test_norms_and_attention_are_single_ops(bundles: Bundles, layout: str, precision: str) -> None:
+    bundle = bundles(layout, precision)
+    ops = {
+        name: [node.op_type for node in onnx.load(bundle.path / graph.file).graph.node]
+        for name, graph in bundle.manifest.graphs.items()
+    }
+    assert ops["step"].count("Attention") == MICRO.temporal.layers
+    assert ops["step"].count("LayerNormalization") == 2 * MICRO.temporal.layers + 1
+    assert ops["decoder"].count("GroupNormalization") > 0
+    assert ops["decoder"].count("Attention") == 2
+    forbidden = {"ReduceMean", "Softmax", "InstanceNormalization", "ScatterND", "ScatterElements"}
+    assert not forbidden & {op for names in ops.values() for op in names}
+
+
+def test_fp16_graphs_hold_half_weights_and_float_islands(bundles: Bundles) -> None:
+    bundle = bundles("token", "fp16")
+    assert bundle.manifest.graphs["step"].inputs[0].dtype == "float16"
+    model = onnx.load(bundle.path / "encoder.onnx")
+    kinds = {t.name: t.data_type for t in model.graph.initializer if len(t.dims) >= 2}
+    floats = [name for name, kind in kinds.items() if kind == TensorProto.FLOAT]
+    halves = [name for name, kind in kinds.items() if kind == TensorProto.FLOAT16]
+    assert len(halves) > 10 and 1 <= len(floats) <= 3  # the codebook, and its transpose
+
+
+def test_same_recipe_is_not_made_again(micro: WorldModel, tmp_path: Path) -> None:
+    save_model(micro, tmp_path / "model")
+    first, made = export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    stamp = os.stat(tmp_path / "b" / "manifest.json").st_mtime_ns
+    again, made_again = export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    assert made and not made_again and again.manifest == first.manifest
+    assert os.stat(tmp_path / "b" / "manifest.json").st_mtime_ns == stamp
+    (tmp_path / "b" / "step.onnx").write_bytes(b"damaged")
+    _, repaired = export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    assert repaired
+    Bundle.open(tmp_path / "b").verify()
+
+
+def test_slim_bundle_says_what_it_lacks(micro: WorldModel, tmp_path: Path) -> None:
+    from engines.base import load_backend
+
+    save_model(micro, tmp_path / "model")
+    bundle, _ = export_bundle(options(tmp_path / "model", tmp_path / "b", slim=True))
+    assert not (tmp_path / "b" / "model").exists()
+    for backend in ("eager", "compile"):
+        with pytest.raises(WmdeployError, match="exported with --slim.*export again without"):
+            load_backend(backend, bundle)
+    assert load_backend("ort-cpu", bundle).name == "ort-cpu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"opset": 17}, "--opset: got 17, expected one of 21"),
+        ({"max_batch": 0}, "--max-batch: got 0, expected 1 to"),
+    ],
+)
+def test_option_out_of_range_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_bundle(options("tiny", tmp_path / "b", **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_failing_graph_writes_no_bundle(
+    micro: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wmdeploy.models.graphs import GraphStep
+
+    def wrong(self: GraphStep, *feeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        hidden, following, keys, values = right(self, *feeds)
+        return hidden * 1.01, following, keys, values
+
+    right = GraphStep.forward
+    monkeypatch.setattr(GraphStep, "forward", wrong)
+    save_model(micro, tmp_path / "model")
+    with pytest.raises(ExportError, match='step: output "hidden" differs from PyTorch by'):
+        export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_full_disk_leaves_no_bundle(micro: WorldModel, tmp_path: Path) -> None:
+    save_model(micro, tmp_path / "model")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(WmdeployError, match="cannot be written"):
+            export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_clip_that_is_too_short_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
+    write_npz(tmp_path / "one.npz", frames[:1])
+    with pytest.raises(ClipError, match="one.npz"):
+        export_bundle(ExportOptions("tiny", tmp_path / "b", tmp_path / "one.npz"))
+
+
+def test_signature_that_is_not_the_contract_is_refused(tmp_path: Path) -> None:
+    wrong = Graph(
+        torch.nn.Linear(3, 4),
+        (TensorSpec("x", "float32", ("B", 3)),),
+        (TensorSpec("y", "float32", ("B", 5)),),
+    )
+    with pytest.raises(ExportError, match="expected .*y: float32 .*5"):
+        write_onnx(wrong, tmp_path / "wrong.onnx", opset=23, max_batch=4)
+
+
+def test_compare_measures_what_it_says() -> None:
+    parity = compare(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]), 0.1)
+    assert (parity.max_abs, parity.mean_abs, parity.relative) == (0.5, 0.25, 0.25)
+    codes = compare(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]), 0.9)
+    assert codes.agreement == 0.75

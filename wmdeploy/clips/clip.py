@@ -1,0 +1,85 @@
+"""A clip: some frames, and the action taken at each of them where actions are known.
+
+Knows shapes and types. Does not know files; see read.py, write.py and record.py for those.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wmdeploy.errors import ClipError
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Consecutive frames of one scene.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8, RGB in 0..255.
+        actions: (T,) int64, never negative, or None. `actions[t]` is the action taken at frame t,
+            which leads to frame t+1.
+        name: what to call the clip in messages and reports.
+        fps: frames per second, for display only.
+
+    Raises:
+        ClipError: a field has another type, shape or range.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray | None
+    name: str
+    fps: float = 30
+
+    def __post_init__(self) -> None:
+        _check_frames(self.frames, self.name)
+        if self.actions is not None:
+            _check_actions(self.actions, len(self.frames), self.name)
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ClipError(f"clip {self.name}: got fps {self.fps}, expected a number above 0")
+
+    def __len__(self) -> int:
+        """The number of frames, T."""
+        return len(self.frames)
+
+
+def _check_frames(frames: np.ndarray, name: str) -> None:
+    fits = (
+        isinstance(frames, np.ndarray)
+        and frames.dtype == np.uint8
+        and frames.ndim == 4
+        and frames.shape[3] == 3
+        and frames.size > 0
+    )
+    if not fits:
+        raise ClipError(
+            f"clip {name}: frames: got {described(frames)}, expected uint8 (T, H, W, 3); "
+            "pass pixels as they come from the decoder"
+        )
+
+
+def _check_actions(actions: np.ndarray, length: int, name: str) -> None:
+    fits = isinstance(actions, np.ndarray) and actions.dtype == np.int64
+    if not fits or actions.shape != (length,):
+        raise ClipError(
+            f"clip {name}: actions: got {described(actions)}, expected int64 ({length},); "
+            "give one action index for each frame"
+        )
+    if actions.min() < 0:
+        raise ClipError(
+            f"clip {name}: actions: got {actions.min()} as the lowest, expected 0 or more; "
+            "number the actions from 0"
+        )
+
+
+def described(value: object) -> str:
+    """What a value is, for an error message: `float32 (8, 64, 64)`, or its Python type."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__
+
+
+def reason(error: Exception) -> str:
+    """Why a library could not read a file, on one line, without the path that we name ourselves."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,200 @@
+"""Data folders, the list of clips in any folder, and the split into training and validation.
+
+A data folder is what `record` writes: `clips.json`, one lossless video per clip (FFV1, RFC 9043,
+in Matroska, RFC 9559; every frame is a key frame) and beside it the actions, as in
+
+    clips.json  clip-00000.mkv  clip-00000.actions.npy  clip-00001.mkv  ...
+
+Knows names and the index. Does not decode.
+"""
+
+import json
+import random
+import reprlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wmdeploy.clips.clip import reason
+from wmdeploy.clips.pictures import list_pictures, natural_order
+from wmdeploy.clips.video import VIDEO_SUFFIXES
+from wmdeploy.errors import ClipError
+
+INDEX_NAME = "clips.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """One clip of a data folder; `score` is the sum of the rewards inside it."""
+
+    file: str
+    frames: int
+    episode: int
+    score: float
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """What `clips.json` tells. `action_meanings[a]` names action a; `num_actions` 0: no actions."""
+
+    game: str
+    seed: int
+    size: int
+    fps: float
+    frame_skip: int
+    policy: str
+    num_actions: int
+    action_meanings: tuple[str, ...]
+    clips: tuple[ClipEntry, ...]
+
+
+def read_data_folder(folder: Path) -> DataFolder:
+    """Read and check the `clips.json` of a data folder.
+
+    Raises:
+        ClipError: it is missing, is not valid, is of a newer schema, or names files that are
+            missing or lie outside the folder.
+    """
+    index = folder / INDEX_NAME
+    try:
+        document = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ClipError(f"{index}: cannot be read ({reason(error)})") from error
+    if not isinstance(document, dict):
+        raise ClipError(f"{index}: got a {type(document).__name__}, expected an object")
+    schema = _field(index, document, "schema", int)
+    if schema != SCHEMA:
+        raise ClipError(f"{index}: is of schema {schema}, this version reads {SCHEMA}; update it")
+    meanings = _field(index, document, "action_meanings", list)
+    clips = tuple(_entry(index, clip) for clip in _field(index, document, "clips", list))
+    fps = _field(index, document, "fps", int, float)
+    if not 0 < fps < float("inf"):
+        raise ClipError(f'{index}: "fps" is {fps}, expected a number above 0')
+    return DataFolder(
+        game=_field(index, document, "game", str),
+        seed=_field(index, document, "seed", int),
+        size=_field(index, document, "size", int),
+        fps=fps,
+        frame_skip=_field(index, document, "frame_skip", int),
+        policy=_field(index, document, "policy", str),
+        num_actions=_field(index, document, "num_actions", int),
+        action_meanings=tuple(str(meaning) for meaning in meanings),
+        clips=clips,
+    )
+
+
+def write_index(data: DataFolder, folder: Path) -> None:
+    """Write `clips.json`. The caller stages the folder."""
+    document = {"schema": SCHEMA, **asdict(data)}
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    (folder / INDEX_NAME).write_text(text, encoding="utf-8")
+
+
+def actions_path(video: Path) -> Path:
+    """Where the actions of a data folder's clip lie: clip-00000.mkv -> clip-00000.actions.npy."""
+    return video.with_suffix(".actions.npy")
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """The clips of a folder, each a path for `read_clip`.
+
+    For a data folder the clips it lists, in its order. For any other folder every video and .npz
+    directly in it, in natural order; a folder that holds only pictures is one clip itself.
+
+    Raises:
+        ClipError: no such folder, nothing in it, or an invalid data folder.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ClipError(f"{folder}: {what}, expected a folder of clips")
+    try:
+        if (folder / INDEX_NAME).exists():
+            found = [folder / clip.file for clip in read_data_folder(folder).clips]
+        else:
+            found = _videos_and_arrays(folder)
+            if not found and list_pictures(folder):
+                found = [folder]
+    except OSError as error:
+        raise ClipError(f"{folder}: cannot be read ({reason(error)})") from error
+    if not found:
+        raise ClipError(
+            f"{folder}: holds no clips; expected videos, .npz files, pictures or a data folder"
+        )
+    return found
+
+
+def split_clips(
+    paths: Sequence[Path], *, validation: float = 0.1, seed: int = 0
+) -> tuple[list[Path], list[Path]]:
+    """Split clips into (training, validation), never cutting through a clip.
+
+    The same clips and seed give the same split in whatever order they come. Each side gets at
+    least one clip, and is sorted.
+
+    Args:
+        paths: clips, as `find_clips` gives them; a path given twice counts once.
+        validation: share of the clips for validation, between 0 and 1.
+        seed: which split of the possible ones.
+
+    Raises:
+        ClipError: fewer than two clips, or a share outside (0, 1).
+    """
+    if not 0 < validation < 1:
+        raise ClipError(f"validation: got {validation}, expected a share between 0 and 1")
+    clips = sorted(set(paths))
+    if len(clips) < 2:
+        raise ClipError(
+            f"got {len(clips)} clip{'s' * (len(clips) != 1)}, expected at least 2 to keep one for "
+            "validation; record more episodes or add clips"
+        )
+    held_out = min(max(1, round(len(clips) * validation)), len(clips) - 1)
+    chosen = set(random.Random(seed).sample(clips, held_out))
+    return [clip for clip in clips if clip not in chosen], sorted(chosen)
+
+
+def _videos_and_arrays(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in VIDEO_SUFFIXES | {".npz"} and not path.name.startswith(".")
+    ]
+    return sorted((path for path in found if path.is_file()), key=natural_order)
+
+
+def _entry(index: Path, clip: object) -> ClipEntry:
+    if not isinstance(clip, dict):
+        raise ClipError(f'{index}: "clips" holds a {type(clip).__name__}, expected objects')
+    entry = ClipEntry(
+        file=_field(index, clip, "file", str),
+        frames=_field(index, clip, "frames", int),
+        episode=_field(index, clip, "episode", int),
+        score=_field(index, clip, "score", int, float),
+    )
+    if entry.frames < 1:
+        raise ClipError(f"{index}: {entry.file} has {entry.frames} frames, expected 1 or more")
+    _check_inside(index, entry.file)
+    return entry
+
+
+def _check_inside(index: Path, name: str) -> None:
+    """Refuse a file name that leaves the folder, by itself or through a link, or is not there."""
+    plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
+    folder = index.parent
+    if not plain or (folder / name).resolve().parent != folder.resolve():
+        raise ClipError(
+            f"{index}: got the file name {reprlib.repr(name)}, expected a plain name of a file "
+            "inside the folder"
+        )
+    if not (folder / name).is_file():
+        raise ClipError(f"{index}: lists {name}, which is not there; record or copy it again")
+
+
+def _field(index: Path, document: dict[str, Any], key: str, *types: type) -> Any:
+    value = document.get(key)
+    if not isinstance(value, types) or isinstance(value, bool):
+        names = " or ".join(kind.__name__ for kind in types)
+        got = reprlib.repr(value) if key in document else "missing"
+        raise ClipError(f'{index}: "{key}" is {got}, expected {names}; is it a data folder?')
+    return value
