@@ -42,7 +42,8 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"{path.stem}: torch.onnx cannot export it: {error}") from error
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ExportError(f"{path.stem}: torch.onnx cannot export it: {cause}") from error
     assert program is not None  # None only with dynamo=False
     program.save(path, external_data=True)
     try:

@@ -135,6 +135,13 @@ def test_pt_that_is_no_world_model_is_explained(tmp_path: Path, content: Any, me
         load_model(tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize("content", [b"this is no model", b"\x80", bytes(300), b"PK\x03\x04" * 9])
+def test_bytes_that_are_no_checkpoint_are_explained(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "noise.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="noise.pt"):
+        load_model(tmp_path / "noise.pt")
+
+
 @pytest.mark.parametrize("size", [0, 100, 100_000])
 def test_truncated_pt_is_explained(tmp_path: Path, size: int) -> None:
     path = tmp_path / "short.pt"

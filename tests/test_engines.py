@@ -66,19 +66,15 @@ def test_backend_imagines_what_the_baseline_imagines(
 def test_engine_has_the_contract(backend: Backend) -> None:
     for name, engine in backend.engines.items():
         assert engine.name == name and engine.inputs and engine.outputs
-        feeds = {
-            s.name: torch.ones(
-                [2 if d == "B" else d for d in s.shape], dtype=getattr(torch, s.dtype)
-            )
-            for s in engine.inputs
-        }
+        batch = min(2, backend.encode_batch)  # 1 where another batch size costs a compilation
+        feeds = ones(engine, batch)
         check_feeds(engine, feeds)
         outputs = engine.run(feeds)
         engine.synchronize()
         assert list(outputs) == [spec.name for spec in engine.outputs]
         for spec in engine.outputs:
             value = outputs[spec.name]
-            assert tuple(value.shape) == tuple(2 if d == "B" else d for d in spec.shape)
+            assert tuple(value.shape) == tuple(batch if d == "B" else d for d in spec.shape)
             assert str(value.dtype) == f"torch.{spec.dtype}"
 
 

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from torch import Tensor
 
 from exporters.export import ExportOptions, export_bundle
 from exporters.to_onnx import write_onnx
@@ -110,8 +111,10 @@ def test_failing_graph_writes_no_bundle(
 ) -> None:
     from wmdeploy.models.graphs import GraphStep
 
-    def wrong(self: GraphStep, *feeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        hidden, following, keys, values = right(self, *feeds)
+    def wrong(
+        self: GraphStep, token: Tensor, position: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, ...]:
+        hidden, following, keys, values = right(self, token, position, keys, values)
         return hidden * 1.01, following, keys, values
 
     right = GraphStep.forward

@@ -53,15 +53,22 @@ def _example(text: str) -> str:
     return f"[dim]Example:[/dim] {text}"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    if version:
-        out.print(__version__, highlight=False)
-        raise typer.Exit
+    pass
 
 
 @app.command(epilog=_example("wmdeploy record pong -o data/pong --frames 3000 --size 64"))
@@ -86,6 +93,47 @@ def record(
         f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
         f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}"
     )
+
+
+@app.command(epilog=_example("wmdeploy train --data data/pong --preset tiny -o models/pong"))
+def train(
+    data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat to mix several.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
+    preset: Annotated[str, typer.Option(help="reference, small or tiny.")] = "tiny",
+    vqvae_steps: Annotated[int | None, typer.Option(help="Steps of the VQ-VAE.")] = None,
+    temporal_steps: Annotated[int | None, typer.Option(help="Steps of the transformer.")] = None,
+    actions: Annotated[bool, typer.Option(help="Condition on the recorded actions.")] = True,
+    seed: Seed = 0,
+) -> None:
+    """Train a VQ-VAE, then a transformer on its latents. Run again after a kill to go on."""
+    from wmdeploy.tables import training_table
+    from wmdeploy.training import TrainOptions
+
+    defaults = TrainOptions(tuple(data), output)
+    options = TrainOptions(
+        data=tuple(data),
+        output=output,
+        preset=preset,
+        vqvae_steps=defaults.vqvae_steps if vqvae_steps is None else vqvae_steps,
+        temporal_steps=defaults.temporal_steps if temporal_steps is None else temporal_steps,
+        actions=actions,
+        seed=seed,
+    )
+    from wmdeploy.training.train import train as run_training
+
+    with _bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, step: int, total: int, loss: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            told = stage if loss is None else f"{stage} (loss {loss:.4f})"
+            bar.update(tasks[stage], completed=step, total=total, description=told)
+
+        summary = run_training(options, report)
+    if not summary.fresh:
+        out.print(f"{output}: already trained with these options, nothing to do", highlight=False)
+    out.print(training_table(summary))
 
 
 @app.command(epilog=_example("wmdeploy export models/pong -o bundles/pong"))
@@ -241,11 +289,12 @@ def doctor() -> None:
 
 
 def _bar() -> Any:
-    """A progress bar on standard error."""
+    """A progress bar on standard error; none where that is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     text = TextColumn("[progress.description]{task.description}")
-    return Progress(text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from wmdeploy.bundle import Bundle, Parity
 from wmdeploy.doctor import Finding
+from wmdeploy.training.summary import TrainSummary
 
 
 def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
@@ -34,6 +35,27 @@ def model_table(path: Path) -> Table:
     for part, fields in model.config.to_dict().items():
         for name, value in fields.items():
             table.add_row(f"{part}.{name}", str(value))
+    return table
+
+
+def training_table(summary: TrainSummary) -> Table:
+    found = summary.validation
+    table = Table(
+        title=f"{summary.output}: {summary.training_frames} training frames, "
+        f"{found.frames} validation frames",
+        title_justify="left",
+    )
+    table.add_column("on clips never trained on")
+    table.add_column("PSNR dB", justify="right")
+    table.add_row("next frame, predicted", f"{found.psnr_next:.2f}", style="bold")
+    table.add_row("copy of the last frame (to beat)", f"{found.psnr_copy:.2f}")
+    table.add_row("decoded true latent (the ceiling)", f"{found.psnr_ceiling:.2f}")
+    table.add_row("reconstruction", f"{found.psnr_reconstruction:.2f}")
+    table.caption = (
+        f"VQ-VAE {summary.vqvae_seconds:.0f} s ({summary.images_per_second:.0f} images/s), "
+        f"transformer {summary.temporal_seconds:.0f} s; "
+        f"{found.codes_used} of {found.codebook_size} codes used"
+    )
     return table
 
 

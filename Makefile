@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up everything they need. Extras: make setup EXTRAS=gpu,train,dev
+PYTHON ?= python3
+VENV := .venv
+EXTRAS ?= cpu,train,dev
+RUN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test check setup clean-demo
+
+demo: setup
+	@echo "1/5 play a real game"
+	$(RUN)/wmdeploy record $(GAME) -o $(DEMO)/data --frames $(FRAMES) --size 64 --seed 0
+	@echo "2/5 train the tiny preset"
+	$(RUN)/wmdeploy train --data $(DEMO)/data --preset tiny -o $(DEMO)/model
+	@echo "3/5 export it"
+	$(RUN)/wmdeploy export $(DEMO)/model -o $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv
+	@echo "4/5 imagine: real frames on the left, imagined on the right"
+	$(RUN)/wmdeploy rollout $(DEMO)/bundle $(DEMO)/data/clip-00000.mkv -o $(DEMO)/rollout.gif
+	@echo "5/5 compare the backends"
+	$(RUN)/wmdeploy bench $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv --json $(DEMO)/bench.json
+
+GAME ?= pong
+FRAMES ?= 2500
+
+test: check
+	$(RUN)/pytest
+
+check: setup
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+setup: $(VENV)/.ready-$(EXTRAS)
+
+$(VENV)/.ready-$(EXTRAS): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python {v.major}.{v.minor}: 3.11 or newer is needed; use make PYTHON=python3.12" if v < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+clean-demo:
+	rm -rf $(DEMO)

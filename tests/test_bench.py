@@ -1,0 +1,204 @@
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from rich.console import Console
+
+from benchmarks.parity import GATES, IDENTICAL_DB, Parity, failure, frame_parity, horizons
+from benchmarks.report import STAGES, Report, Row, read_json, write_json
+from benchmarks.run import BenchOptions, bench
+from benchmarks.table import report_tables
+from benchmarks.timing import Effort, measure
+from tests.conftest import MICRO, Bundles
+from wmdeploy.bundle import Bundle, describe_files, write_manifest
+from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.errors import BackendError, ClipError
+
+QUICK = Effort(runs=3, seconds=0.05, warmup=1)
+S = MICRO.temporal.context
+
+
+def run(bundle: Bundle, *backends: str, **changes: Any) -> Report:
+    options = BenchOptions(bundle.path, SAMPLE_CLIP, backends, context=4, effort=QUICK)
+    return bench(dataclasses.replace(options, **changes))
+
+
+@pytest.fixture(scope="module")
+def report(bundles: Bundles) -> Report:
+    return run(bundles(), "eager", "ort-cpu")
+
+
+def row(report: Report, backend: str, stage: str) -> Row:
+    return next(r for r in report.rows if (r.backend, r.stage) == (backend, stage))
+
+
+def test_every_stage_of_every_backend_has_a_passing_row(report: Report) -> None:
+    assert [(r.stage, r.backend) for r in report.rows] == [
+        (stage, backend) for stage in STAGES for backend in ("eager", "ort-cpu")
+    ]
+    for r in report.rows:
+        assert r.verdict == "pass" and r.reason is None
+        assert r.p50_ms is not None and r.p99_ms is not None and r.memory_mb is not None
+        assert 0 < r.p50_ms <= r.p99_ms and r.memory_mb > 50
+        assert len(r.samples_ms) >= (1 if r.stage in ("load", "first_call") else QUICK.runs)
+
+
+def test_speed_up_is_over_the_baseline_of_the_same_stage(report: Report) -> None:
+    for stage in STAGES:
+        mine, base = row(report, "ort-cpu", stage), row(report, "eager", stage)
+        assert mine.p50_ms and base.p50_ms
+        assert mine.speedup == pytest.approx(base.p50_ms / mine.p50_ms)
+        assert base.speedup == 1
+
+
+def test_floor_is_the_larger_of_bytes_and_operations(report: Report, bundles: Bundles) -> None:
+    ceilings = report.environment["ceilings"]
+    decoder = bundles().manifest.graphs["decoder"]
+    moved = decoder.weight_bytes + sum(t.bytes(1) for t in (*decoder.inputs, *decoder.outputs))
+    expected = max(
+        moved / ceilings["bandwidth_gb_s"] / 1e6, decoder.flops / ceilings["gemm_gflop_s"] / 1e6
+    )
+    decode = row(report, "ort-cpu", "decode")
+    assert decode.floor_ms == pytest.approx(expected)
+    assert decode.of_floor == pytest.approx(expected / (decode.p50_ms or 0))
+
+
+def test_parity_covers_the_horizons(report: Report) -> None:
+    parity = row(report, "ort-cpu", "frame").parity
+    assert parity is not None and parity.psnr_db is not None and parity.worst_frame_psnr_db
+    assert list(parity.psnr_db) == ["1", str(S), "8", str(2 * S)]
+    assert min(parity.worst_frame_psnr_db.values()) >= 60 and parity.code_agreement == 1
+    assert row(report, "eager", "frame").parity is None
+
+
+def test_json_is_valid_and_reads_back(report: Report, tmp_path: Path) -> None:
+    write_json(report, tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert document["schema"] == 1
+    assert {"environment", "bundle", "rows"} <= set(document)
+    assert set(document["rows"][0]) >= {
+        "backend", "precision", "device", "stage", "batch", "p50_ms", "p90_ms", "p99_ms",
+        "frames_per_s", "speedup", "floor_ms", "of_floor", "memory_mb", "parity", "verdict",
+        "reason",
+    }  # fmt: skip
+    assert read_json(tmp_path / "r.json") == report
+
+
+def test_tables_show_every_backend(report: Report) -> None:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    for table in report_tables(report):
+        console.print(table)
+    text = console.export_text()
+    for word in ("ort-cpu", "imagine", "speed-up", "of floor", "worst dB to 12", "GFLOP/s"):
+        assert word in text
+
+
+def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> None:
+    """One weight tensor of the decoder is scaled, and the hashes are made to fit."""
+    broken = tmp_path / "broken"
+    shutil.copytree(bundles().path, broken)
+    model = onnx.load(broken / "decoder.onnx")
+    weight = next(t for t in model.graph.initializer if "conv_out" in t.name and len(t.dims) == 4)
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) * 1.2).tobytes()
+    onnx.save(
+        model, broken / "decoder.onnx", save_as_external_data=True, location="decoder.onnx.data"
+    )
+    bundle = Bundle.open(bundles().path)
+    write_manifest(dataclasses.replace(bundle.manifest, files=describe_files(broken)), broken)
+    report = run(Bundle.open(broken), "ort-cpu")
+    failed = row(report, "ort-cpu", "frame")
+    assert failed.verdict == "fail" and failed.reason and "worst frame" in failed.reason
+    assert row(report, "eager", "frame").verdict == "pass"
+
+
+def test_backend_that_cannot_run_is_skipped_with_its_reason(
+    bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")  # no C++ compiler for the worker to find
+    report = run(bundles(), "compile")
+    skipped = row(report, "compile", "frame")
+    assert skipped.verdict == "skipped" and "install g++" in (skipped.reason or "")
+    assert skipped.p50_ms is None and row(report, "eager", "frame").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backends": ("cuda",)}, "got 'cuda', expected one of"),
+        ({"context": 7}, "context 7 .* expected a context of 1 to 6"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    bundles: Bundles, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BackendError, match=message):
+        run(bundles(), "ort-cpu", **changes)
+
+
+def test_clip_shorter_than_the_context_is_refused(
+    bundles: Bundles, tmp_path: Path, frames: np.ndarray
+) -> None:
+    np.savez(tmp_path / "short.npz", frames=frames[:3])
+    with pytest.raises(ClipError, match="has 3 frames, expected at least the context, 4"):
+        run(bundles(), "ort-cpu", clip=tmp_path / "short.npz")
+
+
+def test_measure_keeps_raw_values_and_prepares_off_the_clock() -> None:
+    calls: list[str] = []
+    samples = measure(
+        lambda: calls.append("run"),
+        lambda: calls.append("sync"),
+        Effort(runs=2, seconds=0, warmup=1),
+        lambda: calls.append("prepare"),
+    )
+    assert len(samples) == 2 and all(0 < s < 1000 for s in samples)
+    assert calls == [
+        "prepare", "run", "sync", *["prepare", "sync", "run", "sync"] * 2,
+    ]  # fmt: skip
+
+
+def test_frame_parity_finds_the_worst_frame() -> None:
+    expected = np.full((4, 8, 8, 3), 100, np.uint8)
+    got = expected.copy()
+    got[2] += 10
+    parity = frame_parity(got, expected, [1, 4])
+    assert parity.worst_frame_psnr_db == {
+        "1": IDENTICAL_DB, "4": pytest.approx(10 * math.log10(255**2 / 100)),
+    }  # fmt: skip
+    assert parity.psnr_db and parity.psnr_db["4"] == pytest.approx(10 * math.log10(255**2 / 25))
+    assert parity.max_abs == 10 and parity.mean_abs == 2.5
+
+
+def test_horizons_end_where_the_rollout_ends() -> None:
+    assert horizons(32, 64) == [1, 8, 32, 64]
+    assert horizons(16, 20) == [1, 8, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("worst", "codes", "error", "reason"),
+    [
+        ({"1": 70.0, "8": 61.0}, 1.0, 0.0, None),
+        ({"1": 70.0, "8": 59.0}, 1.0, 0.0, "worst frame 59.0 dB at horizon 8, expected 60 dB"),
+        ({"1": float("nan")}, 1.0, 0.0, "worst frame nan dB at horizon 1"),
+        ({"1": 70.0}, 0.99, 0.0, "codes agree 99.00%, expected 99.9%"),
+        ({"1": 70.0}, 1.0, 0.1, "step: relative error 1.0e-01, expected 1e-03"),
+    ],
+)
+def test_gate_names_the_first_figure_that_misses(
+    worst: dict[str, float], codes: float, error: float, reason: str | None
+) -> None:
+    rollout = Parity(worst_frame_psnr_db=worst, code_agreement=codes)
+    found = failure(GATES["fp32"], rollout, {"step": error})
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_json_has_no_nan() -> None:
+    row = Row("x", None, None, "frame", 1, p50_ms=float("nan"))
+    assert json.loads(msgspec.json.encode(row))["p50_ms"] is None

@@ -1,0 +1,230 @@
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import Bundles
+from wmdeploy import cli
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("wmdeploy", "exporters", "engines", "benchmarks")
+VERBS = ("record", "train", "export", "rollout", "bench", "inspect", "doctor")
+HEAVY = {"torch", "onnx", "onnxruntime"}
+
+
+def wmdeploy(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wmdeploy.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "160"} | environment,
+    )
+
+
+def heavy_imports(code: str) -> set[str]:
+    probe = f"import sys\n{code}\nprint(*({HEAVY!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split("\n")[-2].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    run_help = "from wmdeploy import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass"
+    assert heavy_imports(run_help) == set()
+
+
+def test_the_import_test_can_fail() -> None:
+    assert heavy_imports("import wmdeploy.models.world_model") == {"torch"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example_that_parses(verb: str) -> None:
+    result = wmdeploy(verb, "--help")
+    assert result.returncode == 0
+    assert f"Example: wmdeploy {verb}" in result.stdout
+
+
+def test_verbs_are_those_that_are_tested() -> None:
+    named = {command.name or command.callback.__name__ for command in cli.app.registered_commands}  # type: ignore[union-attr]
+    assert named == set(VERBS)
+
+
+def test_completion_script_is_offered() -> None:
+    result = wmdeploy("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "_WMDEPLOY_COMPLETE" in result.stdout or "complete" in result.stdout
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", wmdeploy("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "nothing", "-o", "{tmp}/b"], "no such directory, file or preset"),
+        (["export", "tiny", "-o", "{tmp}/b", "--opset", "9"], "--opset: got 9"),
+        (["bench", "{tmp}"], "no manifest.json there; expected a bundle"),
+        (["inspect", "{tmp}"], "no config.json; expected a model directory"),
+        (["rollout", "tiny", "{tmp}/none.mp4", "-o", "{tmp}/x.gif"], "none.mp4"),
+        (["rollout", "tiny", "{clip}", "-o", "{tmp}/x.avi"], "x.avi"),
+        (["rollout", "tiny", "{clip}", "-o", "{tmp}/x.gif", "--context", "99"], "99"),
+        (["rollout", "tiny", "{clip}", "-o", "{tmp}/x.gif", "--backend", "compile"],
+         "export it first"),
+        (["rollout", "{tmp}/text.pt", "{clip}", "-o", "{tmp}/x.gif"], "text.pt"),
+        (["record", "pongg", "-o", "{tmp}/d", "--frames", "9"], "pongg"),
+        (["record", "pong", "-o", "{tmp}/d", "--frames", "9", "--size", "3"], "size: got 3"),
+        (["train", "--data", "{tmp}", "-o", "{tmp}/m"], "{tmp}"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_1(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "text.pt").write_text("this is no model")
+    names = {"tmp": str(tmp_path), "clip": str(cli.SAMPLE_CLIP)}
+    result = wmdeploy(*(a.format(**names) for a in arguments))
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    assert message.format(**names) in lines[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["text.pt"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["export"],
+        ["export", "tiny"],
+        ["export", "tiny", "-o", "x", "--layout", "q"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    result = wmdeploy(*arguments)
+    assert result.returncode == 2 and "Usage" in result.stderr
+
+
+def test_square_brackets_of_a_message_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(arguments: object) -> None:
+        raise cli.WmdeployError("pip install 'wmdeploy[cpu]'")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "wmdeploy[cpu]" in capsys.readouterr().err
+
+
+def test_other_exceptions_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main([])
+
+
+def test_rollout_of_a_bundle_writes_what_was_asked_for(bundles: Bundles, tmp_path: Path) -> None:
+    path = bundles().path
+    for name in ("out.npz", "out.gif", "out.mp4"):
+        result = wmdeploy("rollout", path, cli.SAMPLE_CLIP, "--horizon", "5", "-o", tmp_path / name,
+                          "--context", "4")  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert "5 frames imagined by ort-cpu" in result.stdout
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays["frames"].shape == (5, 32, 32, 3)
+    from wmdeploy.clips import read_clip
+
+    shown = read_clip(tmp_path / "out.gif").frames
+    assert len(shown) == 5 and shown.shape[2] > 64  # real and imagined side by side
+
+
+def test_bench_command_prints_tables_and_writes_json(bundles: Bundles, tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    result = wmdeploy("bench", bundles().path, "--backend", "ort-cpu", "--context", "4",
+                      "--seconds", "0.05", "--json", target)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "speed-up" in result.stdout and "worst dB" in result.stdout
+    assert len(json.loads(target.read_text())["rows"]) == 18
+
+
+def test_inspect_shows_graphs_wiring_and_hashes(bundles: Bundles) -> None:
+    bundle = bundles()
+    result = wmdeploy("inspect", bundle.path)
+    assert result.returncode == 0, result.stderr
+    for word in ("encoder", "uint8 (B, 32, 32, 3)", "next_token", "step.next_keys"):
+        assert word in result.stdout
+    assert bundle.manifest.files["step.onnx"].sha256 in result.stdout
+
+
+def test_inspect_finds_an_altered_file(bundles: Bundles, tmp_path: Path) -> None:
+    shutil.copytree(bundles().path, tmp_path / "b")
+    data = (tmp_path / "b" / "step.onnx.data").read_bytes()
+    (tmp_path / "b" / "step.onnx.data").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = wmdeploy("inspect", tmp_path / "b")
+    assert result.returncode == 1 and "the file was altered" in result.stderr
+
+
+def test_inspect_counts_the_parameters_of_a_model() -> None:
+    result = wmdeploy("inspect", ROOT / "tests" / "golden" / "best.pt")
+    assert result.returncode == 0 and "vqvae.codebook_size" in result.stdout
+
+
+def test_doctor_names_what_is_here_and_what_is_missing() -> None:
+    result = wmdeploy("doctor")
+    assert result.returncode == 0
+    for word in ("torch", "onnxruntime", "tensorrt", "C++ compiler"):
+        assert word in result.stdout
+
+
+def test_doctor_finds_both_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wmdeploy import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    (finding,) = doctor._onnxruntime()
+    assert finding.state == "problem" and "both installed" in finding.found
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    (finding,) = doctor._onnxruntime()
+    assert finding.state == "missing" and "pip install" in finding.fix
+
+
+# Who may import whom: the packages on the left import nothing but those on the right.
+MAY_IMPORT = {
+    "wmdeploy": {"wmdeploy"},
+    "exporters": {"wmdeploy", "exporters"},
+    "engines": {"wmdeploy", "engines"},
+    "benchmarks": {"wmdeploy", "engines", "benchmarks"},
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names} & set(PACKAGES)
+
+
+def test_imports_point_one_way() -> None:
+    for package, allowed in MAY_IMPORT.items():
+        for path in (ROOT / package).rglob("*.py"):
+            if path == ROOT / "wmdeploy" / "cli.py":
+                continue  # the one place where all meet, inside its commands
+            assert imported_packages(path) <= allowed, path
+
+
+def test_cli_imports_other_packages_inside_commands_only() -> None:
+    tree = ast.parse((ROOT / "wmdeploy" / "cli.py").read_text())
+    top = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert not {name.split(".")[0] for name in top} & {"exporters", "engines", "benchmarks"}
+    assert imported_packages(ROOT / "wmdeploy" / "cli.py") == set(PACKAGES)
