@@ -1,0 +1,69 @@
+import numpy as np
+import onnx
+import onnxruntime
+
+from engines.ort import cpu_graph
+from engines.split_attention import split_attention
+from tests.conftest import Bundles
+
+CPU = ["CPUExecutionProvider"]
+
+
+def attention_model(shape: list[int], mask: bool = False) -> onnx.ModelProto:
+    """y = Attention(relu(q), k, v[, mask]) with value_info for relu(q)."""
+    tensor = onnx.helper.make_tensor_value_info
+    inputs = [tensor(name, onnx.TensorProto.FLOAT, shape) for name in "qkv"]
+    names = ["relu", "k", "v"]
+    if mask:
+        inputs.append(tensor("mask", onnx.TensorProto.FLOAT, [shape[2], shape[2]]))
+        names.append("mask")
+    nodes = [
+        onnx.helper.make_node("Relu", ["q"], ["relu"]),
+        onnx.helper.make_node("Attention", names, ["y"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", inputs, [tensor("y", onnx.TensorProto.FLOAT, shape)],
+        value_info=[tensor("relu", onnx.TensorProto.FLOAT, shape)],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 23)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=CPU)
+    return session.run(None, feeds)[0]
+
+
+def test_same_numbers_come_out() -> None:
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((2, 1, 64, 8), dtype=np.float32) for name in "qkv"}
+    model = attention_model([2, 1, 64, 8])
+    before = run(model, feeds)
+    assert split_attention(model) == 1
+    assert [node.op_type for node in model.graph.node] == [
+        "Relu",
+        "Reshape",
+        "Attention",
+        "Reshape",
+    ]
+    np.testing.assert_allclose(run(model, feeds), before, rtol=1e-6, atol=1e-6)
+
+
+def test_what_cannot_be_split_is_left_alone() -> None:
+    for model in (
+        attention_model([2, 4, 64, 8]),  # several heads already
+        attention_model([2, 1, 24, 8]),  # not a multiple of the groups
+        attention_model([2, 1, 64, 8], mask=True),
+    ):
+        before = model.SerializeToString()
+        assert split_attention(model) == 0
+        assert model.SerializeToString() == before
+
+
+def test_the_vqvaes_attention_is_found_in_exported_graphs(bundles: Bundles) -> None:
+    bundle = bundles()
+    for name, count in (("encoder", 2), ("decoder", 2), ("step", 0), ("prefill", 0)):
+        model = onnx.load(bundle.path / f"{name}.onnx", load_external_data=False)
+        assert split_attention(model) == count, name
+    assert len(cpu_graph(bundle.path / "decoder.onnx")) < 200_000  # the weights stay in their file
