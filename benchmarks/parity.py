@@ -42,7 +42,9 @@ GATES = {
 
 def psnr(mse: float) -> float:
     """10·log10(255² / MSE), at most `IDENTICAL_DB`."""
-    return min(IDENTICAL_DB, 10 * float(np.log10(255.0**2 / mse))) if mse > 0 else IDENTICAL_DB
+    if mse == 0:
+        return IDENTICAL_DB
+    return float(np.minimum(IDENTICAL_DB, 10 * np.log10(255.0**2 / mse)))  # NaN stays NaN
 
 
 def horizons(context: int, frames: int) -> list[int]:

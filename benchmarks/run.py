@@ -72,15 +72,17 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
     """Run every backend and compare it with the baseline.
 
     Raises:
-        BackendError: an unknown backend, or an option out of range.
+        BackendError: an unknown backend, an option out of range, or the baseline cannot run.
         BundleError, ClipError: the bundle or the clip cannot be used.
     """
     unknown = [name for name in options.backends if name not in BACKENDS]
     if unknown:
         raise BackendError(f"backend: got {unknown[0]!r}, expected one of {', '.join(BACKENDS)}")
     bundle = Bundle.open(options.bundle)
+    bundle.verify()
+    described = environment()  # now: later the load average would be our own
     context = bundle.manifest.wiring.context
-    horizon = options.horizon or 2 * context
+    horizon = 2 * context if options.horizon is None else options.horizon
     if not 1 <= options.context <= context or horizon < 1:
         raise BackendError(
             f"bench: got context {options.context} and horizon {horizon}, "
@@ -92,10 +94,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         ceilings = _ceilings()
         outcomes: list[Outcome] = []
         for name in dict.fromkeys((BASELINE, *options.backends)):  # the baseline first
-            cases = outcomes[0].directory if outcomes and outcomes[0].result else None
-            if name != BASELINE and cases is None:
-                outcomes.append(_skip(name, Path(scratch), outcomes[0]))
-                continue
+            cases = outcomes[0].directory if outcomes else None
             directory = Path(scratch) / name
             directory.mkdir()
             job = Job(
@@ -103,9 +102,11 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
                 options.effort, directory, cases,
             )  # fmt: skip
             outcomes.append(_run_worker(job, progress))
+            if outcomes[0].result is None:
+                raise BackendError(f"the baseline cannot run: {outcomes[0].reason}")
         floors = _floors(bundle, ceilings, options.refill)
         rows = [row for outcome in outcomes for row in _rows(outcome, outcomes[0], bundle, floors)]
-    described = environment() | {"ceilings": dataclasses.asdict(ceilings)}
+    described |= {"ceilings": dataclasses.asdict(ceilings)}
     about = _describe_bundle(bundle) | {
         "clip": options.clip.name,
         "context": options.context,
@@ -129,6 +130,12 @@ def _clip_file(options: BenchOptions, bundle: Bundle, horizon: int, scratch: Pat
     if bundle.manifest.wiring.window_actions:
         if clip.actions is None:
             raise ClipError(f"{options.clip}: has no actions, and the model is conditioned on them")
+        known = bundle.manifest.wiring.num_actions
+        if clip.actions.max() >= known:
+            raise ClipError(
+                f"{options.clip}: has actions up to {clip.actions.max()}, the model knows {known}; "
+                "give a clip of the model's game with --clip"
+            )
         arrays["actions"] = clip.actions
     path = scratch / "clip.npz"
     np.savez(path, allow_pickle=False, **arrays)
@@ -140,7 +147,9 @@ def _ceilings() -> Ceilings:
         "import msgspec, sys; from benchmarks.machine import measure_ceilings; "
         "sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings()))"
     )
-    output = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout
+    output = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE
+    ).stdout
     return msgspec.json.decode(output, type=Ceilings)
 
 
@@ -151,7 +160,7 @@ def _run_worker(job: Job, progress: Progress) -> Outcome:
     log = job.directory / "stderr.txt"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", str(job_file)],
+            [sys.executable, "-P", "-m", "benchmarks.worker", str(job_file)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -174,11 +183,6 @@ def _run_worker(job: Job, progress: Progress) -> Outcome:
         return Outcome(job.backend, job.directory, None, reason, "skipped")
     died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
     return Outcome(job.backend, job.directory, None, died + last, "fail")
-
-
-def _skip(name: str, scratch: Path, baseline: Outcome) -> Outcome:
-    reason = f"no baseline to compare with: {baseline.reason}"
-    return Outcome(name, scratch, None, reason, "skipped")
 
 
 def _rows(

@@ -29,15 +29,17 @@ def _latency(report: Report) -> Table:
     table = Table(
         title=f"{report.bundle['name']}: latency, batch 1",
         caption=(
-            f"floor: the least this machine can take, by {ceilings['bandwidth_gb_s']:.0f} GB/s "
-            f"and {ceilings['gemm_gflop_s']:.0f} GFLOP/s measured now ({ceilings['threads']} "
-            "threads). memory: peak resident of the backend's process"
+            f"floor: bytes over {ceilings['bandwidth_gb_s']:.0f} GB/s or operations over "
+            f"{ceilings['gemm_gflop_s']:.0f} GFLOP/s, the larger; both measured now with "
+            f"{ceilings['threads']} threads. Weights that stay in a cache can beat it. "
+            "memory: peak resident of the backend's process"
         ),
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("stage")
     table.add_column("backend")
+    table.add_column("runs", justify="right")
     for heading in ("p50 ms", "p90 ms", "p99 ms", "per s", "speed-up", "floor ms", "of floor"):
         table.add_column(heading, justify="right")
     table.add_column("memory MB", justify="right")
@@ -50,6 +52,7 @@ def _latency(report: Report) -> Table:
             table.add_row(
                 Text(stage, style="bold") if first else "",
                 row.backend,
+                str(len(row.samples_ms)),
                 _number(row.p50_ms),
                 _number(row.p90_ms),
                 _number(row.p99_ms),

@@ -4,7 +4,7 @@ So that no backend pays for another's memory, threads or imports. It reads a job
 `result.json` and its tensors as .npz files into the job's directory.
 """
 
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.timing import Effort, measure
 from wmdeploy.bundle import Bundle, DType
+from wmdeploy.errors import BackendError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +79,7 @@ def run_job(job: Job) -> None:
     samples["first_call"] = [(time.perf_counter() - start) * 1e3]
     samples |= time_engines(backend, frames, job.effort)
     samples |= time_session(rollout, job.effort)
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux: KiB
+    memory_mb = peak_resident_mb()
     tell("parity")
     record_rollout(rollout, job)
     record_stages(backend, job, bundle, frames, actions)
@@ -103,10 +104,12 @@ class Rollout:
         self.session.reset(self.context_frames, known)
 
     def action(self) -> int | None:
-        """The action at the newest frame, cycling through the clip's."""
+        """The action at the newest frame, past the clip's end its last one is held."""
         self.now += 1
         return (
-            None if self.actions is None else int(self.actions[(self.now - 1) % len(self.actions)])
+            None
+            if self.actions is None
+            else int(self.actions[min(self.now, len(self.actions)) - 1])
         )
 
     def step(self) -> np.ndarray:
@@ -152,8 +155,11 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> dict
 def time_session(rollout: Rollout, effort: Effort) -> dict[str, list[float]]:
     """Whole steps of a session whose window is full."""
     session = rollout.session
+    slots = session.wiring.context
+    # at least one advance, so that the cache is filled and the next step is a step
+    rollout.context_frames = rollout.context_frames[: slots - 1]
     rollout.reset()
-    for _ in range(session.wiring.context - len(rollout.context_frames)):
+    for _ in range(slots - len(rollout.context_frames)):
         rollout.advance()
     newest_slot = session.snapshot()  # the next step uses the window's last position
     stages: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -240,6 +246,15 @@ def baseline_cases(
 
 def _named(prefix: str, tensors: "Mapping[str, Tensor]") -> dict[str, np.ndarray]:
     return {f"{prefix}/{name}": tensor.numpy() for name, tensor in tensors.items()}
+
+
+def peak_resident_mb() -> float:
+    """Peak resident memory of this process in 10^6 bytes; getrusage's would be the parent's too."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)
+    if found is None:
+        raise BackendError("bench: /proc/self/status has no VmHWM; Linux is needed")
+    return int(found[1]) * 1024 / 1e6
 
 
 def tell(stage: str) -> None:

@@ -28,7 +28,8 @@ class Engine(Protocol):
     """One graph, loaded by one backend, ready to run.
 
     Tensors are torch tensors on the backend's device. Those that `run` returns may be overwritten
-    by the next `run` of the same engine.
+    by the next `run` of the same engine, unless they are among its feeds: a step gives its new
+    cache while it reads the old one, so an engine with buffers of its own needs two sets of them.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Backend:
     """The engines of one bundle by graph name, and how a session connects them.
 
     `encode_batch` is how many frames of a context are encoded at once; 1 where every batch size
-    costs a compilation.
+    costs a compilation. `max_batch` is the largest batch its graphs take; None: any.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Backend:
     engines: Mapping[str, Engine]
     wiring: Wiring
     encode_batch: int
+    max_batch: int | None = None
 
     def close(self) -> None:
         for engine in self.engines.values():

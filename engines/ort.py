@@ -54,7 +54,8 @@ def load_cpu(bundle: Bundle) -> Backend:
     engines = {name: OrtEngine(name, bundle, CPU) for name in bundle.manifest.graphs}
     device = torch.device("cpu")
     recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
-    return Backend("ort-cpu", recipe.precision, device, engines, wiring, recipe.max_batch)
+    batch = recipe.max_batch
+    return Backend("ort-cpu", recipe.precision, device, engines, wiring, batch, batch)
 
 
 def cpu_graph(path: Path) -> bytes:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend, Engine, check_feeds
-from wmdeploy.bundle import TensorSpec
+from wmdeploy.bundle import BATCH, TensorSpec
 from wmdeploy.errors import BackendError
 
 
@@ -54,8 +54,10 @@ class Session:
         context = self.wiring.context
         if refill is not None and not 1 <= refill < context:
             raise BackendError(f"refill: got {refill}, expected 1 to {context - 1}, or none")
-        if batch < 1:
-            raise BackendError(f"batch: got {batch}, expected at least 1")
+        most = backend.max_batch
+        if batch < 1 or (most is not None and batch > most):
+            expected = "at least 1" if most is None else f"1 to {most}, as the bundle was exported"
+            raise BackendError(f"batch: got {batch}, expected {expected}")
         self.batch = batch
         self.kept_when_full = context - 1 if refill is None else refill - 1
         inputs = {spec.name: spec for spec in backend.engines["prefill"].inputs}
@@ -69,6 +71,7 @@ class Session:
             specs = {spec.name: spec for spec in backend.engines["step"].inputs}
             self._cache = {name: self._zeros(specs[name]) for name, _ in self.wiring.cache}
         self._rendered: Tensor | None = None  # the decoder's input for the newest prediction
+        self._checked: set[str] = set()  # graphs whose feeds were found right once
 
     def reset(
         self,
@@ -91,7 +94,7 @@ class Session:
         Raises:
             BackendError: shapes, dtypes or the presence of actions do not fit.
         """
-        where = list(range(self.batch) if rows is None else rows)
+        where = self._rows(rows, "reset")
         if frames.ndim == 4:
             frames = np.broadcast_to(frames, (len(where), *frames.shape))
         if frames.ndim != 5 or frames.shape[0] != len(where) or frames.shape[1] < 1:
@@ -99,23 +102,20 @@ class Session:
                 f"reset: got frames {frames.shape}, expected (T, H, W, 3) or "
                 f"({len(where)}, T, H, W, 3) with at least one frame"
             )
-        if (actions is None) == bool(self.wiring.window_actions) and frames.shape[1] > 1:
-            expected = "the action at each frame but the last" if actions is None else "no actions"
-            raise BackendError(f"reset: this model takes {expected}")
+        given = frames.shape[1]
+        known = np.zeros((len(where), 0), np.int64)
+        if self.wiring.window_actions and given > 1:
+            if actions is None:
+                raise BackendError("reset: this model takes the action at each frame but the last")
+            known = self._actions_of(actions, (len(where), given - 1), "reset")
+        elif actions is not None and not self.wiring.window_actions:
+            raise BackendError("reset: this model takes no actions")
         frames = frames[:, -self.wiring.context :]
         count = frames.shape[1]
-        if actions is not None and self.wiring.window_actions:
-            known = np.broadcast_to(actions, (len(where), actions.shape[-1]))
-            if known.shape[1] < count - 1:
-                raise BackendError(
-                    f"reset: got {known.shape[1]} actions for {count} frames, "
-                    f"expected {count - 1}, one for each frame but the last"
-                )
-            if count > 1:
-                self._check_actions(known, "reset")
-            self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
         tokens, codes = self._encode(frames.reshape(-1, *frames.shape[2:]))
         self._window[where, :count] = tokens.unflatten(0, (len(where), count))
+        if known.size:
+            self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
         self._length[where] = count
         self._cached[where] = 0
         self._imagined[where] = False
@@ -142,7 +142,14 @@ class Session:
 
         Args:
             actions: (count,) or (B, count) int64, for a model with actions only.
+
+        Raises:
+            BackendError: as `step`.
         """
+        if actions is not None and (actions.ndim not in (1, 2) or actions.shape[-1] != count):
+            raise BackendError(
+                f"imagine: got actions {actions.shape}, expected ({count},) or (B, {count})"
+            )
         for i in range(count):
             self.advance(None if actions is None else actions[..., i])
 
@@ -157,48 +164,63 @@ class Session:
         frame = self._run("decoder", {self.wiring.render[1]: self._rendered})[self.wiring.frame]
         return frame.cpu().numpy()
 
-    def observe(self, frame: np.ndarray, action: np.ndarray | int | None = None) -> np.ndarray:
-        """Tell every row the real frame.
+    def observe(
+        self,
+        frame: np.ndarray,
+        action: np.ndarray | int | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Tell rows the real frame.
 
-        After a step it takes the place of the predicted frame. Otherwise time moves on by one frame
-        without a prediction.
+        In a row that has just predicted, it takes the place of the prediction; in another, time
+        moves on by one frame without a prediction.
 
         Args:
-            frame: (B, H, W, 3) or (H, W, 3) uint8.
-            action: what was done at the frame before; needed by a model with actions when the frame
-                does not replace a prediction.
+            frame: (rows, H, W, 3), or (H, W, 3) for all of `rows`, uint8.
+            action: (rows,) int64 or one for all, what was done at the frame before; needed by a
+                model with actions in rows where the frame does not replace a prediction.
+            rows: default all.
 
         Returns:
-            The frame's codes, (B, N) int64.
+            The frame's codes, (rows, N) int64.
 
         Raises:
-            BackendError: not every row has been reset, or shapes or the action do not fit.
+            BackendError: a row has not been reset, or shapes or the action do not fit.
         """
-        self._check_reset("observe")
+        where = self._rows(rows, "observe")
+        self._check_reset("observe", where)
         if frame.ndim == 3:
-            frame = np.broadcast_to(frame, (self.batch, *frame.shape))
-        token, codes = self._encode(frame)
-        if self._imagined.all():
-            self._window[np.arange(self.batch), self._length - 1] = token
-        elif self._imagined.any():
-            raise BackendError("observe: some rows were reset after the last step; step first")
-        else:
-            self._note_action(action, "observe")
-            self._append(token)
-        self._imagined[:] = False
+            frame = np.broadcast_to(frame, (len(where), *frame.shape))
+        if len(frame) != len(where):
+            raise BackendError(
+                f"observe: got {len(frame)} frames, expected one for {len(where)} rows"
+            )
+        replaced = self._imagined[where]
+        added = where[~replaced]
+        if len(added):
+            acted = (
+                action if action is None or np.ndim(action) == 0 else np.asarray(action)[~replaced]
+            )
+            self._note_action(acted, added, "observe")
+        tokens, codes = self._encode(frame)
+        self._window[where[replaced], self._length[where[replaced]] - 1] = tokens[replaced]
+        if len(added):
+            self._append(tokens[~replaced], added)
+        self._imagined[where] = False
         return codes
 
     def advance(self, action: np.ndarray | int | None = None) -> None:
         """Predict the next token of every row, without rendering."""
-        self._check_reset("step")
-        self._note_action(action, "step")
+        everyone = np.arange(self.batch)
+        self._check_reset("step", everyone)
+        self._note_action(action, everyone, "step")
         if self.wiring.cache and np.array_equal(self._cached, self._length - 1):
             outputs = self._step()
         else:
             outputs = self._prefill()
         self._cached[:] = self._length
         self._rendered = outputs[self.wiring.render[0]]
-        self._append(outputs[self.wiring.feedback])
+        self._append(outputs[self.wiring.feedback], everyone)
         self._imagined[:] = True
 
     def snapshot(self) -> "Snapshot":
@@ -211,7 +233,16 @@ class Session:
         )
 
     def restore(self, snapshot: "Snapshot") -> None:
-        """Go back to a snapshot of this session; it can be restored again and again."""
+        """Go back to a snapshot of this session; it can be restored again and again.
+
+        Raises:
+            BackendError: the snapshot is of a session of another shape.
+        """
+        if snapshot.window.shape != self._window.shape:
+            raise BackendError(
+                f"restore: got a snapshot of {tuple(snapshot.window.shape)}, "
+                f"expected {tuple(self._window.shape)}; it is of another session"
+            )
         self._window.copy_(snapshot.window)
         self._cache = {name: tensor.clone() for name, tensor in snapshot.cache.items()}
         self._rendered = None if snapshot.rendered is None else snapshot.rendered.clone()
@@ -250,9 +281,9 @@ class Session:
         self._cache = {name: outputs[name] for name, _ in self.wiring.cache}
         return outputs
 
-    def _append(self, token: Tensor) -> None:
-        """Add the newest token (B, width); a full window keeps its newest ones, uncached."""
-        full = np.flatnonzero(self._length == self.wiring.context)
+    def _append(self, tokens: Tensor, rows: np.ndarray) -> None:
+        """Add the newest token of rows, (rows, width); a full window keeps its newest, uncached."""
+        full = rows[self._length[rows] == self.wiring.context]
         if len(full):
             keep = self.kept_when_full
             start = self.wiring.context - keep
@@ -260,12 +291,13 @@ class Session:
             self._actions[full, :keep] = self._actions[full, start:]
             self._length[full] = keep
             self._cached[full] = 0
-        self._window[np.arange(self.batch), self._length] = token
-        self._length += 1
+        self._window[rows, self._length[rows]] = tokens
+        self._length[rows] += 1
 
     def _encode(self, frames: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """(n, H, W, 3) uint8 -> tokens (n, width), codes (n, N) int64."""
         tokens, codes = [], []
+        self._checked.discard("encoder")  # people's frames are looked at every time
         for part in torch.tensor(frames).split(self.backend.encode_batch):
             encoded = self._run("encoder", {self.wiring.frames: part.to(self.backend.device)})
             tokens.append(encoded[self.wiring.encoded].clone())  # the next run may overwrite it
@@ -274,32 +306,56 @@ class Session:
 
     def _run(self, name: str, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         engine: Engine = self.backend.engines[name]
-        check_feeds(engine, feeds)
+        if name not in self._checked:  # once: what follows has the same shapes, and time counts
+            check_feeds(engine, feeds)
+            self._checked.add(name)
         return engine.run(feeds)
 
-    def _check_reset(self, verb: str) -> None:
-        if not self._length.all():
+    def _rows(self, rows: Sequence[int] | None, verb: str) -> np.ndarray:
+        chosen = np.arange(self.batch) if rows is None else np.asarray(rows, np.int64)
+        if (
+            len(chosen) == 0
+            or len(set(chosen)) < len(chosen)
+            or not set(chosen) <= set(range(self.batch))
+        ):
+            raise BackendError(
+                f"{verb}: got rows {list(map(int, chosen))}, expected different ones "
+                f"of 0 to {self.batch - 1}"
+            )
+        return chosen
+
+    def _check_reset(self, verb: str, rows: np.ndarray) -> None:
+        if not self._length[rows].all():
             raise BackendError(f"{verb}: not every row has a context yet; call reset first")
 
-    def _note_action(self, action: np.ndarray | int | None, verb: str) -> None:
+    def _note_action(self, action: np.ndarray | int | None, rows: np.ndarray, verb: str) -> None:
         if not self.wiring.window_actions:
             if action is not None:
                 raise BackendError(f"{verb}: the model takes no actions, got {action}")
             return
         if action is None:
             raise BackendError(f"{verb}: the model is conditioned on actions; give one per row")
-        self._check_actions(action, verb)
-        self._actions[np.arange(self.batch), self._length - 1] = action
+        self._actions[rows, self._length[rows] - 1] = self._actions_of(action, (len(rows),), verb)
 
-    def _check_actions(self, actions: np.ndarray | int, verb: str) -> None:
-        if np.min(actions) < 0 or np.max(actions) >= self.wiring.num_actions:
+    def _actions_of(
+        self, actions: np.ndarray | int, shape: tuple[int, ...], verb: str
+    ) -> np.ndarray:
+        """Actions as int64 of `shape`, once their dtype, shape and range have been looked at."""
+        found = np.asarray(actions)
+        if not np.issubdtype(found.dtype, np.integer) or found.shape not in (shape, shape[1:]):
             raise BackendError(
-                f"{verb}: got actions {np.min(actions)} to {np.max(actions)}, "
+                f"{verb}: got actions {found.dtype} {found.shape}, "
+                f"expected integers {shape} or {shape[1:]}"
+            )
+        if found.size and (found.min() < 0 or found.max() >= self.wiring.num_actions):
+            raise BackendError(
+                f"{verb}: got actions {found.min()} to {found.max()}, "
                 f"expected 0 to {self.wiring.num_actions - 1}; the clip is of another game?"
             )
+        return np.broadcast_to(found, shape).astype(np.int64)
 
     def _zeros(self, spec: TensorSpec) -> Tensor:
-        shape = [self.batch if size == "B" else size for size in spec.shape]
+        shape = [self.batch if size == BATCH else size for size in spec.shape]
         return torch.zeros(shape, dtype=getattr(torch, spec.dtype), device=self.backend.device)
 
     def _on_device(self, values: np.ndarray) -> Tensor:

@@ -125,7 +125,7 @@ def _write_bundle(
             graph.outputs,
             weight_bytes=sum((directory / f).stat().st_size for f in external_data_files(path)),
             flops=_count_flops(graph),
-            parity=verify_graph(path, cases[name], recipe.precision),
+            parity=verify_graph(path, cases[name], graph, recipe.precision),
         )
         del graph
     if not recipe.slim:
@@ -153,6 +153,11 @@ def _recipe(options: ExportOptions) -> Recipe:
         raise ExportError(
             f"--opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
         )
+    if options.precision == "fp16" and options.opset < 23:
+        raise ExportError(
+            f"--opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
+            "Attention that computes its softmax in float32"
+        )
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")
     return Recipe(
         source=_fingerprint(options),
@@ -161,21 +166,30 @@ def _recipe(options: ExportOptions) -> Recipe:
         max_batch=options.max_batch,
         opset=options.opset,
         slim=options.slim,
+        clip=_digest(options.clip),
         tools={package: metadata.version(package) for package in packages},
     )
 
 
 def _fingerprint(options: ExportOptions) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
-    path = Path(options.source)
-    if path.is_dir():
-        parts = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
-        return "sha256:" + hashlib.sha256("".join(parts).encode()).hexdigest()
-    if path.is_file():
-        return "sha256:" + sha256(path)
-    if options.source in PRESETS:
+    if options.source in PRESETS and not Path(options.source).exists():
         return f"preset {options.source}, seed {options.seed}"
-    return ""  # load_model says what is wrong
+    return _digest(Path(options.source))
+
+
+def _digest(path: Path) -> str:
+    """The hash of a file, or of a directory's files; of what cannot be read, none.
+
+    Whoever reads the model or the clip in earnest says what is wrong with it.
+    """
+    try:
+        if path.is_file():
+            return "sha256:" + sha256(path)
+        parts = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+    except OSError:
+        return ""
+    return "sha256:" + hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _existing(path: Path, recipe: Recipe) -> Bundle | None:

@@ -23,6 +23,7 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
         ExportError: torch.onnx cannot express the module, or the file is not what was described.
     """
     import onnx
+    import onnx_ir as ir
 
     batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
     dynamic = tuple(
@@ -45,6 +46,10 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
             cause = str(error.__cause__ or error).strip().splitlines()[0]
             raise ExportError(f"{path.stem}: torch.onnx cannot export it: {cause}") from error
     assert program is not None  # None only with dynamo=False
+    for node in program.model.graph:
+        if node.op_type == "Attention":  # otherwise a float16 graph's softmax is float16 too
+            float32 = onnx.TensorProto.FLOAT
+            node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", float32)
     program.save(path, external_data=True)
     try:
         onnx.checker.check_model(path, full_check=True)  # by path: reads weights above 2 GB too

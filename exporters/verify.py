@@ -6,41 +6,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmdeploy.bundle import Parity, Precision
+from wmdeploy.bundle import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.errors import ExportError, require
 from wmdeploy.models.cases import Case
+from wmdeploy.models.graphs import Graph
 
 # The largest allowed relative error of float outputs, of uint8 pixels (in levels of 255), and the
-# share of codes that must agree. Codes may differ where two distances tie within rounding.
+# share of codes that must agree. Codes may differ where two distances tie within rounding: of the
+# golden checkpoint's 8 x 1024 codes, 38 differ between PyTorch at batch 1 and PyTorch at batch 8.
 TOLERANCES: dict[Precision, dict[torch.dtype, float]] = {
     "fp32": {torch.float32: 1e-3, torch.uint8: 2 / 255, torch.int64: 0.99},
     "fp16": {torch.float32: 3e-2, torch.uint8: 32 / 255, torch.int64: 0.95},
 }
 
 
-def verify_graph(path: Path, case: Case, precision: Precision) -> dict[str, Parity]:
-    """Parity of every output of the ONNX file at `path`.
+def verify_graph(path: Path, case: Case, graph: Graph, precision: Precision) -> dict[str, Parity]:
+    """Parity of every output of the ONNX file at `path`, the worse of the case's batch and batch 1.
 
     Raises:
         ExportError: an output is not finite, or further from PyTorch than its tolerance.
     """
-    outputs = _run_onnx(path, case.feeds)
-    parity = {}
-    for name, expected in case.expected(outputs).items():
-        measured = compare(outputs[name], expected, TOLERANCES[precision][expected.dtype])
-        problem = _problem(measured, outputs[name])
-        if problem:
-            raise ExportError(
-                f'{path.stem}: output "{name}" {problem}; no bundle was written. '
-                "Untrained or badly scaled weights cause this more often than the export does: "
-                "try --precision fp32, and other frames with --clip"
-            )
-        parity[name] = measured
+    session = _open(path)
+    together = _run(session, path, case.feeds)
+    feeds = {spec.name: _first_row(case.feeds[spec.name], spec) for spec in graph.inputs}
+    alone = _run(session, path, feeds)
+    mixed = {s.name: _with_first_row(together[s.name], alone[s.name], s) for s in graph.outputs}
+    parity: dict[str, Parity] = {}
+    for outputs in (together, mixed):
+        for name, expected in case.expected(outputs).items():
+            measured = compare(outputs[name], expected, TOLERANCES[precision][expected.dtype])
+            problem = _problem(measured, outputs[name])
+            if problem:
+                raise ExportError(
+                    f'{path.stem}: output "{name}" {problem}; no bundle was written. '
+                    "Untrained or badly scaled weights cause this more often than the export "
+                    "does: try --precision fp32, and other frames with --clip"
+                )
+            if name not in parity or measured.relative > parity[name].relative:
+                parity[name] = measured
     return parity
 
 
+def _first_row(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    return tensor.narrow(spec.shape.index(BATCH), 0, 1).contiguous()
+
+
+def _with_first_row(tensor: Tensor, row: Tensor, spec: TensorSpec) -> Tensor:
+    axis = spec.shape.index(BATCH)
+    return torch.cat([row, tensor.narrow(axis, 1, tensor.shape[axis] - 1)], dim=axis)
+
+
 def compare(got: Tensor, expected: Tensor, tolerance: float) -> Parity:
-    """Errors of one tensor; both have the same shape."""
+    """Errors of one tensor.
+
+    Raises:
+        ExportError: the shapes differ.
+    """
+    if got.shape != expected.shape:
+        raise ExportError(f"got shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
     difference = (got.double() - expected.double()).abs()
     largest = float(difference.max())
     integers = expected.dtype == torch.int64
@@ -68,14 +91,20 @@ def _problem(parity: Parity, output: Tensor) -> str | None:
     return None
 
 
-def _run_onnx(path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+def _open(path: Path) -> Any:
     ort: Any = require("onnxruntime", extra="cpu", purpose="verifying an export")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        results = session.run(None, {name: tensor.numpy() for name, tensor in feeds.items()})
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension
+        raise ExportError(f"{path.stem}: ONNX Runtime refuses the graph: {error}") from error
+
+
+def _run(session: Any, path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        results = session.run(None, {name: tensor.numpy() for name, tensor in feeds.items()})
+    except Exception as error:
         raise ExportError(f"{path.stem}: ONNX Runtime cannot run the graph: {error}") from error
     names = [output.name for output in session.get_outputs()]
     return {n: torch.from_numpy(r) for n, r in zip(names, results, strict=True)}

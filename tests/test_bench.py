@@ -16,10 +16,12 @@ from benchmarks.report import STAGES, Report, Row, read_json, write_json
 from benchmarks.run import BenchOptions, bench
 from benchmarks.table import report_tables
 from benchmarks.timing import Effort, measure
+from engines.session import Session
 from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle, describe_files, write_manifest
 from wmdeploy.cli import SAMPLE_CLIP
-from wmdeploy.errors import BackendError, ClipError
+from wmdeploy.errors import BackendError, BundleError, ClipError
+from wmdeploy.models.world_model import WorldModel
 
 QUICK = Effort(runs=3, seconds=0.05, warmup=1)
 S = MICRO.temporal.context
@@ -116,6 +118,43 @@ def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> No
     failed = row(report, "ort-cpu", "frame")
     assert failed.verdict == "fail" and failed.reason and "worst frame" in failed.reason
     assert row(report, "eager", "frame").verdict == "pass"
+
+
+def test_fp16_bundle_passes_its_own_gate(bundles: Bundles) -> None:
+    report = run(bundles("token", "fp16"), "ort-cpu")
+    frame = row(report, "ort-cpu", "frame")
+    assert frame.precision == "fp16" and frame.verdict == "pass", frame.reason
+    assert (
+        frame.parity and frame.parity.max_abs and row(report, "eager", "frame").precision == "fp32"
+    )
+
+
+@pytest.mark.parametrize("context", [1, S])
+def test_imagine_times_the_step_graph(micro: WorldModel, frames: np.ndarray, context: int) -> None:
+    from benchmarks.worker import Rollout, time_session
+    from tests.test_engines import modules
+
+    kind, calls = modules(micro), []
+    for name, engine in kind.engines.items():
+        inner = engine.run
+        engine.run = lambda f, n=name, r=inner: (calls.append(n), r(f))[1]  # type: ignore
+    rollout = Rollout(Session(kind), frames, None, context)
+    rollout.reset()
+    for _ in range(S - min(context, S - 1)):
+        rollout.advance()
+    calls.clear()
+    time_session(rollout, Effort(runs=4, seconds=0, warmup=0))
+    after_fill = calls[calls.index("encoder") + 1 + S - min(context, S - 1) :]
+    assert after_fill == ["step"] * 4 + ["prefill"] * 4 + ["prefill", "decoder"] * 4
+
+
+def test_altered_bundle_is_an_error_not_a_skipped_row(bundles: Bundles, tmp_path: Path) -> None:
+    shutil.copytree(bundles().path, tmp_path / "b")
+    data = bytearray((tmp_path / "b" / "step.onnx.data").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "b" / "step.onnx.data").write_bytes(data)
+    with pytest.raises(BundleError, match="the file was altered"):
+        run(Bundle.open(tmp_path / "b"), "ort-cpu")
 
 
 def test_backend_that_cannot_run_is_skipped_with_its_reason(

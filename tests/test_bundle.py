@@ -91,7 +91,7 @@ def test_path_that_leaves_the_bundle_is_refused(copy: Path, name: str) -> None:
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("linked", ["step.onnx", "model"])
+@pytest.mark.parametrize("linked", ["step.onnx", "model", "manifest.json"])
 def test_link_is_refused(copy: Path, linked: str) -> None:
     (copy / linked).rename(copy.parent / "outside")
     (copy / linked).symlink_to(copy.parent / "outside")
@@ -112,6 +112,38 @@ def test_graph_that_reads_weights_elsewhere_is_refused(copy: Path, location: str
     edit_manifest(copy, lambda m: m["files"].update({"step.onnx": record}))
     with pytest.raises(BundleError, match="is not one of the manifest's files; refused"):
         Bundle.open(copy).checked_graph("step")
+
+
+def test_weights_of_an_inner_graph_are_seen(copy: Path) -> None:
+    hidden = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location="EXTERNAL")
+    hidden.external_data.add(key="location", value="../../secret")
+    inner = onnx.helper.make_graph([], "inner", [], [], [hidden])
+    node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    (copy / "evil.onnx").write_bytes(model.SerializeToString())
+    assert external_data_files(copy / "evil.onnx") == {"../../secret"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m["wiring"].update(window="nope"),
+            'names "nope", which is no tensor of the',
+        ),
+        (lambda m: m["wiring"].update(cache=[["keys", "x"]]), 'names "x", .* of the step graph'),
+        (lambda m: m["graphs"].pop("decoder"), "has no decoder graph"),
+        (lambda m: m["wiring"].update(context=0), "a size below 1"),
+        (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", -3]), "a size below 1"),
+        (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", "D"]), "Invalid enum|`int"),
+    ],
+)
+def test_wiring_that_does_not_fit_the_graphs_is_refused(
+    copy: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    edit_manifest(copy, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(copy)
 
 
 def test_graph_with_a_file_outside_the_manifest_is_refused(copy: Path) -> None:

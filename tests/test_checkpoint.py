@@ -135,6 +135,39 @@ def test_pt_that_is_no_world_model_is_explained(tmp_path: Path, content: Any, me
         load_model(tmp_path / "other.pt")
 
 
+def reference_state() -> dict[str, torch.Tensor]:
+    document = torch.load(GOLDEN / "best.pt", weights_only=True)
+    state: dict[str, torch.Tensor] = document["model_state_dict"]
+    return state
+
+
+def test_half_precision_reference_checkpoint_loads(tmp_path: Path) -> None:
+    half = {name: tensor.half() for name, tensor in reference_state().items()}
+    torch.save(half, tmp_path / "half.pt")
+    model = load_model(tmp_path / "half.pt")
+    assert model.dtype == torch.float32 and model.config.temporal.context == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("temporal_model.pos_encoding.pe", torch.zeros(1, 6, 32)),
+        ("temporal_model.pos_encoding.pe", torch.zeros(1, 0, 64)),
+        ("temporal_model.pos_encoding.pe", torch.zeros(1, 6, 64)),
+        ("vqvae.vq.embedding.weight", torch.zeros(32, 0)),
+        ("vqvae.vq.embedding.weight", torch.zeros(32, 4).to_sparse()),
+        ("vqvae.encoder.encoder.x.1.conv1.weight", torch.zeros(1)),
+        ("temporal_model.latent_proj.weight", torch.zeros(3)),
+    ],
+)
+def test_malformed_reference_checkpoint_is_explained(
+    tmp_path: Path, name: str, tensor: torch.Tensor
+) -> None:
+    torch.save(reference_state() | {name: tensor}, tmp_path / "bad.pt")
+    with pytest.raises(CheckpointError, match="bad.pt|tensor|model config"):
+        load_model(tmp_path / "bad.pt")
+
+
 @pytest.mark.parametrize("content", [b"this is no model", b"\x80", bytes(300), b"PK\x03\x04" * 9])
 def test_bytes_that_are_no_checkpoint_are_explained(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "noise.pt").write_bytes(content)

@@ -2,6 +2,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from tests.conftest import Bundles
 from wmdeploy import cli
@@ -48,7 +50,10 @@ def test_the_import_test_can_fail() -> None:
 def test_help_of_every_verb_has_an_example_that_parses(verb: str) -> None:
     result = wmdeploy(verb, "--help")
     assert result.returncode == 0
-    assert f"Example: wmdeploy {verb}" in result.stdout
+    (example,) = re.findall(rf"Example: wmdeploy {verb} (.*)", result.stdout)
+    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    with command.make_context(verb, shlex.split(example)) as context:
+        assert context.params
 
 
 def test_verbs_are_those_that_are_tested() -> None:

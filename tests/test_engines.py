@@ -198,13 +198,14 @@ def test_observed_frame_takes_the_place_of_the_imagined_one(
 ) -> None:
     session, told = Session(modules(micro)), Session(modules(micro))
     session.reset(frames[:4])
-    for t in range(4, 4 + S):  # past the window too
-        session.step()
+    predicted = session.step()
+    for t in range(4, 4 + 2 * S):  # one stream, far past the window
         session.observe(frames[t])
         told.reset(frames[: t + 1])
-        assert_same_pixels(session.step(), told.step())
-        session.observe(frames[t])  # the same frame again replaces the prediction after it
-        session.reset(frames[: t + 1])
+        following = session.step()
+        assert_same_pixels(following, told.step())
+        assert not np.array_equal(following, predicted)
+        predicted = following
 
 
 def test_observing_without_a_step_moves_time_on(micro: WorldModel, frames: np.ndarray) -> None:
@@ -214,6 +215,42 @@ def test_observing_without_a_step_moves_time_on(micro: WorldModel, frames: np.nd
         session.observe(frames[t])
     told.reset(frames[:10])
     assert_same_pixels(session.step(), told.step())
+
+
+def test_rows_are_observed_on_their_own(micro: WorldModel, frames: np.ndarray) -> None:
+    """Row 0 goes on from what it imagined; row 1 has just begun, and sees two real frames."""
+    session = Session(modules(micro), batch=2)
+    session.reset(frames[:3])
+    session.step()
+    session.reset(frames[10:12], rows=[1])
+    session.observe(frames[12], rows=[1])
+    session.observe(frames[13:14], rows=[1])
+    together = session.step()
+    assert_same_pixels(together[:1], future_pixels(micro, frames[:3], 2)[1:])
+    assert_same_pixels(together[1:], future_pixels(micro, frames[10:14], 1))
+
+
+def test_session_survives_engines_that_reuse_their_outputs(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    """As engines with static buffers do: two sets, the older one is overwritten."""
+    kind = modules(micro)
+    for engine in kind.engines.values():
+        run, kept = engine.run, [{}, {}]  # type: ignore[var-annotated]
+
+        def reuse(feeds, run=run, kept=kept):  # type: ignore[no-untyped-def]
+            kept.reverse()
+            for name, value in run(feeds).items():
+                kept[0].setdefault(name, value.clone()).copy_(value)
+            return kept[0]
+
+        engine.run = reuse  # type: ignore[method-assign]
+    session, steady = Session(kind), Session(modules(micro))
+    for start in (0, 15):
+        session.reset(frames[start : start + 3])
+        steady.reset(frames[start : start + 3])
+        for _ in range(2 * S):
+            np.testing.assert_array_equal(session.step(), steady.step())
 
 
 def test_rows_at_different_points_do_not_disturb_each_other(
@@ -274,6 +311,12 @@ def test_actions_reach_every_graph(
         (lambda s, f: (s.reset(f[:4]), s.render()), "nothing predicted yet"),
         (lambda s, f: (s.reset(f[:4]), s.step(action=1)), "takes no actions"),
         (lambda s, f: s.reset(f[:4], np.zeros(3, np.int64)), "takes no actions"),
+        (
+            lambda s, f: s.reset(f[:4], rows=[2]),
+            r"got rows \[2\], expected different ones",
+        ),
+        (lambda s, f: (s.reset(f[:4]), s.observe(f[:2])), "got 2 frames, expected one for 1 rows"),
+        (lambda s, f: s.restore(Session(s.backend, batch=2).snapshot()), "of another session"),
     ],
 )
 def test_misuse_is_explained(
@@ -291,11 +334,22 @@ def test_missing_and_foreign_actions_are_explained(
         session.reset(frames[:4])
     with pytest.raises(BackendError, match="got actions 0 to 7, expected 0 to 2"):
         session.reset(frames[:4], np.array([0, 7, 1]))
+    with pytest.raises(BackendError, match=r"got actions int64 \(4,\), expected integers \(1, 3\)"):
+        session.reset(frames[:4], np.array([0, 1, 1, 2]))  # one too many: which frame is it of?
     session.reset(frames[:4], np.array([0, 1, 1]))
+    with pytest.raises(BackendError, match="got actions float64"):
+        session.step(1.5)  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"imagine: got actions \(2,\), expected \(3,\)"):
+        session.imagine(3, np.array([0, 1]))
     with pytest.raises(BackendError, match="conditioned on actions; give one per row"):
         session.step()
     with pytest.raises(BackendError, match="got actions 3 to 3"):
         session.step(3)
+
+
+def test_batch_above_the_exported_one_is_refused(bundles: Bundles) -> None:
+    with pytest.raises(BackendError, match="batch: got 5, expected 1 to 4, as the bundle was"):
+        Session(load_backend("ort-cpu", bundles()), batch=5)
 
 
 @pytest.mark.parametrize("refill", [0, S])

@@ -68,6 +68,17 @@ def test_fp16_graphs_hold_half_weights_and_float_islands(bundles: Bundles) -> No
     assert len(halves) > 10 and 1 <= len(floats) <= 3  # the codebook, and its transpose
 
 
+def test_fp16_softmax_and_norms_compute_in_float32(bundles: Bundles) -> None:
+    bundle = bundles("token", "fp16")
+    for graph in bundle.manifest.graphs.values():
+        for node in onnx.load(bundle.path / graph.file, load_external_data=False).graph.node:
+            values = {a.name: a.i for a in node.attribute}
+            if node.op_type == "Attention":
+                assert values["softmax_precision"] == TensorProto.FLOAT
+            if node.op_type in ("LayerNormalization", "GroupNormalization"):
+                assert values.get("stash_type", TensorProto.FLOAT) == TensorProto.FLOAT
+
+
 def test_same_recipe_is_not_made_again(micro: WorldModel, tmp_path: Path) -> None:
     save_model(micro, tmp_path / "model")
     first, made = export_bundle(options(tmp_path / "model", tmp_path / "b"))
@@ -97,6 +108,7 @@ def test_slim_bundle_says_what_it_lacks(micro: WorldModel, tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"opset": 17}, "--opset: got 17, expected one of 21"),
+        ({"opset": 21, "precision": "fp16"}, "--opset: got 21 with fp16, expected 23"),
         ({"max_batch": 0}, "--max-batch: got 0, expected 1 to"),
     ],
 )

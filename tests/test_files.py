@@ -44,6 +44,26 @@ def test_directory_replaces_its_own_kind_only(tmp_path: Path) -> None:
             pytest.fail("must refuse before anything is written")
 
 
+def test_failing_swap_brings_the_old_directory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bundle"
+    with staged_directory(target, "m") as partial:
+        (partial / "m").write_text("old")
+    replace = Path.replace
+
+    def fail(self: Path, destination: Path) -> Path:
+        if self.name.startswith(".bundle.partial"):
+            raise OSError(5, "Input/output error")
+        return replace(self, destination)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(WmdeployError, match="Input/output error.*nothing was changed"):
+        with staged_directory(target, "m") as partial:
+            (partial / "m").write_text("new")
+    assert (target / "m").read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     target = tmp_path / "big"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -73,6 +93,7 @@ def test_killed_process_leaves_nothing_that_the_next_write_keeps(tmp_path: Path)
     time.sleep(0.1)
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1  # the partial directory
+    (tmp_path / f".retired.model.partial-{process.pid}.v2").mkdir()  # killed between two renames
     with staged_directory(target, "config.json") as partial:
         (partial / "config.json").touch()
     assert list(tmp_path.iterdir()) == [target]

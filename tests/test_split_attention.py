@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from engines.ort import cpu_graph
+from engines.ort import cpu_graph, open_session
 from engines.split_attention import split_attention
 from tests.conftest import Bundles
 
@@ -66,4 +66,10 @@ def test_the_vqvaes_attention_is_found_in_exported_graphs(bundles: Bundles) -> N
     for name, count in (("encoder", 2), ("decoder", 2), ("step", 0), ("prefill", 0)):
         model = onnx.load(bundle.path / f"{name}.onnx", load_external_data=False)
         assert split_attention(model) == count, name
+    hidden = np.random.default_rng(0).standard_normal((3, 32), dtype=np.float32)
+    plain = onnxruntime.InferenceSession(str(bundle.path / "decoder.onnx"), providers=CPU)
+    split = open_session(bundle.path / "decoder.onnx", CPU[0])
+    for batch in (1, 3):
+        feeds = {"hidden": hidden[:batch]}
+        np.testing.assert_array_equal(split.run(None, feeds)[0], plain.run(None, feeds)[0])
     assert len(cpu_graph(bundle.path / "decoder.onnx")) < 200_000  # the weights stay in their file

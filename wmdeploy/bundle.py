@@ -11,7 +11,7 @@ file of the recorded size, and its hash is checked before anything reads it.
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -126,7 +126,10 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what an export makes; the same recipe gives the same bundle."""
+    """All that decides what an export makes; the same recipe gives the same bundle.
+
+    `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths.
+    """
 
     source: str
     layout: Layout
@@ -134,6 +137,7 @@ class Recipe:
     max_batch: int
     opset: int
     slim: bool
+    clip: str
     tools: dict[str, str]
 
 
@@ -170,6 +174,7 @@ class Bundle:
         for graph in bundle.manifest.graphs.values():
             if graph.file not in bundle.manifest.files:
                 raise BundleError(f"{path}: {graph.file} is not among the manifest's files")
+        _check_wiring(bundle)
         return bundle
 
     def verify(self, names: Iterable[str] | None = None) -> None:
@@ -251,11 +256,30 @@ def external_data_files(graph: Path) -> set[str]:
         model = onnx.load(graph, load_external_data=False)
     except DecodeError as error:
         raise BundleError(f"{graph}: not an ONNX file ({error}); export the model again") from error
-    tensors = list(model.graph.initializer)
-    for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
-        tensors += [a.t for a in node.attribute if a.HasField("t")]
+    tensors = list(_tensors(model.graph))
+    for function in model.functions:
+        tensors += _node_tensors(function.node)
     entries = [entry for tensor in tensors for entry in tensor.external_data]
     return {entry.value for entry in entries if entry.key == "location"}
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of an ONNX graph that could name a file, those of inner graphs too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[Any]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.ByteSize():
+                yield from _tensors(inner)
 
 
 def describe_files(directory: Path) -> dict[str, FileRecord]:
@@ -278,6 +302,8 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST_FILE
+    if file.is_symlink():
+        raise BundleError(f"{file}: is a link; a bundle holds regular files only")
     if not file.is_file():
         raise BundleError(
             f"{path}: no {MANIFEST_FILE} there; expected a bundle, as `wmdeploy export` writes it"
@@ -300,3 +326,41 @@ def _read_manifest(path: Path) -> Manifest:
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
     return manifest
+
+
+def _check_wiring(bundle: Bundle) -> None:
+    """Every tensor that the wiring names is in the graph where a session looks for it.
+
+    Raises:
+        BundleError: a graph or a tensor is missing, or sizes are no sizes.
+    """
+    wiring, graphs = bundle.manifest.wiring, bundle.manifest.graphs
+    caches = [given for given, _ in wiring.cache]
+    news = [new for _, new in wiring.cache]
+    wanted: dict[str, tuple[list[str | None], list[str | None]]] = {
+        "encoder": ([wiring.frames], [wiring.encoded, wiring.codes]),
+        "prefill": (
+            [wiring.window, wiring.length, wiring.window_actions],
+            [wiring.feedback, wiring.render[0], *caches],
+        ),
+        "decoder": ([wiring.render[1]], [wiring.frame]),
+    }
+    if wiring.cache:
+        wanted["step"] = (
+            [wiring.token, wiring.position, wiring.action, *caches],
+            [wiring.feedback, wiring.render[0], *news],
+        )
+    for name, sides in wanted.items():
+        if name not in graphs:
+            raise BundleError(f"{bundle.path}: the manifest has no {name} graph; export again")
+        specs = (graphs[name].inputs, graphs[name].outputs)
+        for names, found in zip(sides, specs, strict=True):
+            missing = {n for n in names if n is not None} - {spec.name for spec in found}
+            if missing:
+                raise BundleError(
+                    f'{bundle.path}: the wiring names "{min(missing)}", which is no tensor of the '
+                    f"{name} graph; the manifest was altered: export again"
+                )
+    sizes = [size for g in graphs.values() for t in (*g.inputs, *g.outputs) for size in t.shape]
+    if wiring.context < 1 or any(size != BATCH and int(size) < 1 for size in sizes):
+        raise BundleError(f"{bundle.path}: the manifest has a size below 1; export again")

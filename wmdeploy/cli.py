@@ -208,7 +208,7 @@ def rollout(
         frames = imagine(
             engines, real, context, horizon, refill, lambda n: bar.update(task, completed=n)
         )
-    if output.suffix == ".npz":
+    if output.suffix.lower() == ".npz":
         write_npz(output, frames)
     else:
         future = np.zeros_like(frames)  # black where the clip does not know it
@@ -258,8 +258,9 @@ def bench(
         out.print(table)
     if json:
         out.print(f"report: {json}", highlight=False)
-    if any(row.verdict == "fail" for row in report.rows):
-        raise typer.Exit(1)
+    failed = any(row.verdict == "fail" for row in report.rows)
+    if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
+        raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
 
 
 @app.command(epilog=_example("wmdeploy inspect bundles/pong"))

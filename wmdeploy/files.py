@@ -59,32 +59,36 @@ def staged_directory(target: Path, marker: str) -> Iterator[Path]:
             "choose another path or remove it yourself"
         )
     partial = _partial_path(target)
+    retired = partial.with_name(f".retired{partial.name}")
     try:
         partial.mkdir()
         yield partial
         if target.exists():
-            retired = _partial_path(target, "retired")
             target.replace(retired)
+        try:
             partial.replace(target)
-            shutil.rmtree(retired)
-        else:
-            partial.replace(target)
+        except OSError:
+            if retired.exists():
+                retired.replace(target)
+            raise
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
-def _partial_path(target: Path, kind: str = "partial") -> Path:
+def _partial_path(target: Path) -> Path:
     """A free name beside `target` with our process id; those of dead processes are removed."""
     target = target.absolute()
+    prefix = f".{target.stem}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{target.stem}.{kind}-"
-        for leftover in target.parent.glob(f"{glob.escape(prefix)}*"):
-            owner = leftover.name.removeprefix(prefix).split(".")[0]
-            if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for name in (prefix, f".retired{prefix}"):
+            for leftover in target.parent.glob(f"{glob.escape(name)}*"):
+                owner = leftover.name.removeprefix(name).split(".")[0]
+                if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     except OSError as error:
         raise _cannot_write(target, error) from error
     return target.with_name(f"{prefix}{os.getpid()}{target.suffix}")

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from wmdeploy.bundle import Bundle, Parity
 from wmdeploy.doctor import Finding
+from wmdeploy.files import sha256
 from wmdeploy.training.summary import TrainSummary
 
 
@@ -29,6 +30,8 @@ def model_table(path: Path) -> Table:
 
     model = load_model(path)
     table = Table("what", "value", title=str(path), title_justify="left")
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        table.add_row(file.name, f"{file.stat().st_size / 1e6:.2f} MB, sha256 {sha256(file)}")
     table.add_row("parameters", f"{count_parameters(model):,}")
     table.add_row("of the VQ-VAE", f"{count_parameters(model.vqvae):,}")
     table.add_row("of the transformer", f"{count_parameters(model.temporal_model):,}")
@@ -99,12 +102,23 @@ def _agreement(parity: dict[str, Parity]) -> str:
 
 
 def _tensors(bundle: Bundle) -> Table:
-    table = Table("graph", "", "tensor", "type and shape", title="tensors", title_justify="left")
+    table = Table(
+        "graph", "", "tensor", "type and shape", "error", "relative",
+        title="tensors, and the errors of outputs measured at export",
+        title_justify="left",
+    )  # fmt: skip
     for name, graph in bundle.manifest.graphs.items():
         rows = [("in", spec) for spec in graph.inputs] + [("out", spec) for spec in graph.outputs]
         for i, (way, spec) in enumerate(rows):
+            parity = graph.parity.get(spec.name) if way == "out" else None
             table.add_row(
-                name if i == 0 else "", way, spec.name, str(spec), end_section=spec is rows[-1][1]
+                name if i == 0 else "",
+                way,
+                spec.name,
+                str(spec),
+                f"{parity.max_abs:.1e}" if parity else "",
+                f"{parity.relative:.1e}" if parity else "",
+                end_section=i == len(rows) - 1,
             )
     return table
 

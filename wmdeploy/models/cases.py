@@ -39,32 +39,31 @@ def world_model_cases(
     Args:
         model: float32, on the CPU.
         dtype: of the graphs' floating-point inputs.
-        frames: (T, H, W, 3) uint8, T >= 2; of more than S frames the first S are used.
+        frames: (T, H, W, 3) uint8, T >= 2; of more than S frames the first S are used, fewer are
+            repeated until the window is full.
         actions: (T,) int64 for a model with actions, else None.
     """
     temporal = model.temporal_model
     size = model.config.temporal.context
-    frames = frames[:size]
-    count = len(frames)
-    actions = None if actions is None else actions[None, :count]
+    filled = torch.arange(size) % len(frames)  # (S,): which frame stands in each slot
+    actions = None if actions is None else actions[None, filled]
     kind = getattr(torch, dtype)
 
     def project(latents: Tensor) -> Tensor:  # (..., L) -> what this layout passes around
         return latents if layout == "latent" else temporal.latent_proj(latents)
 
-    def both_padded(one: Tensor) -> Tensor:  # (1, T, ...) -> (2, S, ...), zeros at the end
-        padded = one.new_zeros(2, size, *one.shape[2:])
-        padded[:, :count] = one
-        return padded
+    def both(one: Tensor) -> Tensor:  # (1, S, ...) -> (2, S, ...)
+        return one.expand(2, *one.shape[1:]).contiguous()
 
-    latents, codes = model.encode(frames[None])  # (1, T, L), (1, T, N)
+    latents, codes = model.encode(frames[None, :size])  # (1, T, L), (1, T, N)
+    latents = latents[:, filled]  # (1, S, L)
     stream = project(latents)
     # causal: entry n - 1 is the state after the first n frames
-    hidden = temporal.contextualize(temporal.latent_proj(latents), actions)[0]  # (T, D)
-    window_actions = None if actions is None else both_padded(actions)
+    hidden = temporal.contextualize(temporal.latent_proj(latents), actions)[0]  # (S, D)
+    window_actions = None if actions is None else both(actions)
     # keys and values have no other source than the prefill
     _, _, keys, values = GraphPrefill(model, "latent")(
-        both_padded(latents), torch.full((2,), count), window_actions
+        both(latents), torch.full((2,), size), window_actions
     )
 
     def predicted(length: Tensor, prefix: str) -> Callable[[Tensors], dict[str, Tensor]]:
@@ -85,8 +84,8 @@ def world_model_cases(
         chosen = model.vqvae.vq.lookup(outputs["codes"]).flatten(1)
         return {layout: project(chosen), "codes": codes[0, :2]}
 
-    length = torch.tensor([count, max(1, count // 2)])
-    window: dict[str, Tensor] = {f"{layout}s": both_padded(stream).to(kind), "length": length}
+    length = torch.tensor([size, size // 2])
+    window: dict[str, Tensor] = {f"{layout}s": both(stream).to(kind), "length": length}
     now: dict[str, Tensor] = {
         layout: stream[0, length - 1].to(kind),
         "position": length - 1,

@@ -1,0 +1,84 @@
+"""The commands and the program of the README run as they stand there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import ROOT, VERBS
+from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.clips import read_clip, write_video
+from wmdeploy.models.checkpoint import save_model
+from wmdeploy.models.world_model import WorldModel
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    line for block in blocks("sh") for line in block.splitlines() if line.startswith("wmdeploy ")
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, micro: WorldModel) -> Path:
+    """A directory with what the README supposes: a trained model and a clip."""
+    place = tmp_path_factory.mktemp("readme")
+    save_model(micro, place / "models" / "pong")
+    write_video(place / "clip.mp4", read_clip(SAMPLE_CLIP, size=64, count=40).frames, 15)
+    return place
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs(place: Path, command: str) -> None:
+    arguments = shlex.split(command, comments=True)[1:]
+    if arguments[0] == "bench":
+        arguments += ["--seconds", "0.05", "--context", "4"]
+    if arguments[0] == "rollout":
+        arguments += ["--context", "4"]
+    result = subprocess.run(
+        [sys.executable, "-m", "wmdeploy.cli", *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+
+
+def test_program_runs(place: Path) -> None:
+    (program,) = blocks("python")
+    result = subprocess.run(
+        [sys.executable, "-c", program + "\nprint(frame.shape, frame.dtype)"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "(1, 64, 64, 3) uint8"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE)
+    assert set(targets) == {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    named = set(re.findall(r"^\| `wmdeploy (\w+)", README, flags=re.MULTILINE))
+    assert named == set(VERBS)
+
+
+def test_linked_files_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
