@@ -1,0 +1,105 @@
+"""The codebook while it is learned: straight-through quantisation, EMA updates, revival of codes.
+
+As van den Oord et al. 2017 (arXiv:1711.00937), section 3.2 and appendix A.1: the codebook gets no
+gradient, each code moves to the running mean of the encoder outputs nearest to it. Codes that are
+hardly used start again at an encoder output that is badly served (random restarts as in Dhariwal
+et al. 2020, arXiv:2005.00341, appendix). Changes the buffers of `VectorQuantizer`, nothing else.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from wmdeploy.models.vqvae import VectorQuantizer
+
+DECAY = 0.99
+COMMITMENT = 0.25
+_DEAD_SHARE = 0.03  # of the use that a code would have if all were used alike
+_REVIVED_SHARE = 0.2  # what a revived code starts with, so that it has time to gather its own
+
+
+def straight_through(vq: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantise, with the gradient of the identity.
+
+    Args:
+        z: (B, C, h, w), the encoder's outputs.
+
+    Returns:
+        quantised (B, C, h, w); codes (B, N) int64; the commitment loss, a scalar.
+    """
+    codes = vq.nearest(z.detach())
+    chosen = vq.lookup(codes).detach()
+    return z + (chosen - z).detach(), codes, COMMITMENT * F.mse_loss(z, chosen)
+
+
+@torch.no_grad()
+def start_codebook(vq: VectorQuantizer, z: Tensor) -> None:
+    """Put the codes at encoder outputs, far from each other, drawn from torch's generator.
+
+    Args:
+        z: (B, C, h, w). With fewer than K outputs some codes are equal; they are revived later.
+    """
+    outputs = _flat(z)
+    chosen = _spread(outputs, len(vq.embedding.weight))
+    vq.embedding.weight.copy_(chosen)
+    vq.ema_cluster_size.fill_(len(outputs) / len(chosen))
+    vq.ema_embed_avg.copy_(chosen * vq.ema_cluster_size[:, None])
+
+
+@torch.no_grad()
+def update_codebook(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
+    """Move each code towards the mean of the outputs that chose it.
+
+    Args:
+        z: (B, C, h, w).
+        codes: (B, N) int64, nearest to z.
+    """
+    outputs = _flat(z)
+    # a product, not index_add_: its order of summation is fixed
+    chosen = F.one_hot(codes.flatten(), len(vq.embedding.weight)).to(outputs.dtype)  # (B·N, K)
+    vq.ema_cluster_size.lerp_(chosen.sum(0), 1 - DECAY)
+    vq.ema_embed_avg.lerp_(chosen.t() @ outputs, 1 - DECAY)
+    used = vq.ema_cluster_size.clamp(min=1e-5)
+    vq.embedding.weight.copy_(vq.ema_embed_avg / used[:, None])
+
+
+@torch.no_grad()
+def revive_codes(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
+    """Move codes that are hardly used to outputs, the likelier the worse these are served.
+
+    Draws from torch's generator. Arguments as `update_codebook`.
+    """
+    outputs = _flat(z)
+    share = len(outputs) / len(vq.embedding.weight)
+    dead = vq.ema_cluster_size < _DEAD_SHARE * share
+    count = min(int(dead.sum()), len(outputs))
+    if count == 0:
+        return
+    slots = dead.nonzero().flatten()[:count]
+    badness = (outputs - vq.embedding(codes.flatten())).square().sum(1)
+    picked = outputs[_draw(badness, count)]
+    vq.embedding.weight[slots] = picked
+    vq.ema_cluster_size[slots] = _REVIVED_SHARE * share
+    vq.ema_embed_avg[slots] = picked * _REVIVED_SHARE * share
+
+
+def _spread(outputs: Tensor, count: int) -> Tensor:
+    """(M, C) -> (count, C): the first drawn at random, each other by its squared distance to the
+    nearest one so far (k-means++, Arthur and Vassilvitskii 2007)."""
+    chosen = outputs[torch.randint(len(outputs), (1,))]
+    nearest = (outputs - chosen).square().sum(1)
+    for _ in range(count - 1):
+        picked = outputs[_draw(nearest, 1)]
+        nearest = torch.minimum(nearest, (outputs - picked).square().sum(1))
+        chosen = torch.cat([chosen, picked])
+    return chosen
+
+
+def _draw(weights: Tensor, count: int) -> Tensor:
+    """Indices, (M,) -> (count,), each the likelier the larger its weight; none twice."""
+    return torch.multinomial(weights.clamp(1e-9, 1e30), count)  # a sum that overflows is refused
+
+
+def _flat(z: Tensor) -> Tensor:
+    return rearrange(z.detach(), "b c h w -> (b h w) c")
