@@ -19,7 +19,7 @@ demo: setup
 	@echo "5/5 compare the backends"
 	$(RUN)/wmdeploy bench $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv --json $(DEMO)/bench.json
 
-GAME ?= pong
+GAME ?= boxing
 FRAMES ?= 2500
 
 test: check

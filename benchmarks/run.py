@@ -82,6 +82,12 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
     bundle.verify()
     described = environment()  # now: later the load average would be our own
     context = bundle.manifest.wiring.context
+    seconds, refill = options.effort.seconds, options.refill
+    if not 0 <= seconds < float("inf") or not (refill is None or 1 <= refill < context):
+        raise BackendError(
+            f"bench: got {seconds} seconds and refill {refill}, expected finite seconds of 0 or "
+            f"more and a refill of 1 to {context - 1}"
+        )
     horizon = 2 * context if options.horizon is None else options.horizon
     if not 1 <= options.context <= context or horizon < 1:
         raise BackendError(

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from engines.base import Backend
-from engines.eager import ModuleEngine
+from engines.eager import ModuleEngine, bundled_model
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
-from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.graphs import deployment
 
 INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
@@ -36,7 +35,7 @@ def load(bundle: Bundle) -> Backend:
             "install g++ (Debian, Ubuntu: apt install g++)"
         )
     recipe = bundle.manifest.recipe
-    model = load_model(bundle.checked_model())
+    model = bundled_model(bundle)
     deployed = deployment(model, recipe.layout, recipe.precision)
     engines = {}
     for name, build in deployed.graphs.items():

@@ -6,11 +6,13 @@ Also `ModuleEngine`, which runs any graph's PyTorch module.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from engines.base import Backend
 from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.errors import BundleError
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.graphs import Graph, baseline_deployment
 from wmdeploy.models.world_model import WorldModel
@@ -45,7 +47,21 @@ def load(bundle: Bundle) -> Backend:
     Raises:
         BundleError: the bundle carries no model, or it was altered.
     """
-    return baseline(load_model(bundle.checked_model()))
+    return baseline(bundled_model(bundle))
+
+
+def bundled_model(bundle: Bundle) -> WorldModel:
+    """The PyTorch model that the bundle carries.
+
+    Raises:
+        BundleError: there is none, it was altered, or its sizes are not the manifest's.
+    """
+    model = load_model(bundle.checked_model())
+    if msgspec.to_builtins(model.config) != bundle.manifest.model:
+        raise BundleError(
+            f"{bundle.path}: the model in it has other sizes than the manifest; export again"
+        )
+    return model
 
 
 def baseline(model: WorldModel) -> Backend:

@@ -30,11 +30,18 @@ class OrtEngine:
         self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
         self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
         self._output_names = [spec.name for spec in self.outputs]
-        self._session = open_session(bundle.checked_graph(name), provider)
+        path = bundle.checked_graph(name)
+        self._session = open_session(path, provider)
+        found = {t.name for t in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if found != {spec.name for spec in (*self.inputs, *self.outputs)}:
+            raise BackendError(f"{path}: has other tensors than the manifest says; export again")
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
-        results = self._session.run(self._output_names, arrays)
+        try:
+            results = self._session.run(self._output_names, arrays)
+        except Exception as error:  # its exception types are private to its C extension
+            raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
         return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
 
     def synchronize(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wmdeploy.bundle import (
-    MANIFEST_FILE,
+    BUNDLE_KIND,
     MODEL_DIRECTORY,
     SCHEMA,
     Bundle,
@@ -30,7 +30,7 @@ from wmdeploy.bundle import (
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.files import sha256, staged_directory
+from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.models.config import PRESETS
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def export_bundle(
         CheckpointError, ClipError: the model or the clip cannot be read.
         ExportError: an option is out of range, or a graph fails its check; no bundle is written.
     """
+    check_output_directory(options.output, Path(options.source), options.clip)
     recipe = _recipe(options)
     existing = _existing(options.output, recipe)
     if existing:
@@ -84,7 +85,7 @@ def export_bundle(
     from wmdeploy.models.checkpoint import load_model
 
     model = load_model(options.source, options.seed)
-    with staged_directory(options.output, MANIFEST_FILE) as directory:
+    with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(model, recipe, options.clip, directory, progress)
     return Bundle.open(options.output), True
 

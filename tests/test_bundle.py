@@ -133,8 +133,16 @@ def test_weights_of_an_inner_graph_are_seen(copy: Path) -> None:
         ),
         (lambda m: m["wiring"].update(cache=[["keys", "x"]]), 'names "x", .* of the step graph'),
         (lambda m: m["graphs"].pop("decoder"), "has no decoder graph"),
-        (lambda m: m["wiring"].update(context=0), "a size below 1"),
-        (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", -3]), "a size below 1"),
+        (lambda m: m["wiring"].update(context=0), "prefill.tokens has the shape"),
+        (lambda m: m["wiring"].update(context=10**12), "prefill.tokens has the shape"),
+        (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", -3]), "sizes that no model"),
+        (lambda m: m["graphs"]["step"]["inputs"][2].update(shape=[]), "next_keys has the shape"),
+        (lambda m: m["graphs"]["encoder"]["inputs"][0].update(shape=[]), "encoder.frames has the"),
+        (
+            lambda m: m["graphs"]["encoder"]["inputs"][0].update(shape=["B", 10**7, 10**7, 3]),
+            "sizes that no model has",
+        ),
+        (lambda m: m["recipe"].update(max_batch=0), "a batch below its least"),
         (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", "D"]), "Invalid enum|`int"),
     ],
 )

@@ -85,6 +85,8 @@ def test_version() -> None:
         (["rollout", "{tmp}/text.pt", "{clip}", "-o", "{tmp}/x.gif"], "text.pt"),
         (["record", "pongg", "-o", "{tmp}/d", "--frames", "9"], "pongg"),
         (["record", "pong", "-o", "{tmp}/d", "--frames", "9", "--size", "3"], "size: got 3"),
+        (["export", "{clip}", "-o", "{clip}"], "overlaps with the input"),
+        (["rollout", "tiny", "{clip}", "-o", "{clip}"], "is the input"),
         (["train", "--data", "{tmp}", "-o", "{tmp}/m"], "{tmp}"),
     ],
 )  # fmt: skip

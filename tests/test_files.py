@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from wmdeploy.errors import WmdeployError
-from wmdeploy.files import sha256, staged_directory, staged_file
+from wmdeploy.files import (
+    DirectoryKind,
+    check_output,
+    check_output_directory,
+    sha256,
+    staged_directory,
+    staged_file,
+)
+
+KIND = DirectoryKind("m.json", "parts", ("*.part",))
+OURS = '{"schema": 1, "parts": []}'
 
 
 def test_file_appears_whole(tmp_path: Path) -> None:
@@ -30,26 +40,78 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
-def test_directory_replaces_its_own_kind_only(tmp_path: Path) -> None:
+def test_directory_replaces_its_own_kind(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
-    for content in ("first", "second"):
-        with staged_directory(target, "manifest.json") as partial:
-            (partial / "manifest.json").write_text(content)
-    assert (target / "manifest.json").read_text() == "second"
+    for name in ("first.part", "second.part"):
+        with staged_directory(target, KIND) as partial:
+            (partial / "m.json").write_text(OURS)
+            (partial / name).touch()
+    assert {p.name for p in target.iterdir()} == {"m.json", "second.part"}
     assert list(tmp_path.iterdir()) == [target]
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "x").touch()
-    with pytest.raises(WmdeployError, match="holds no manifest.json"):
-        with staged_directory(tmp_path / "other", "manifest.json"):
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"x": ""}, "holds no m.json of ours"),
+        ({"m.json": "{"}, "holds no m.json of ours"),
+        ({"m.json": '{"manifest_version": 3}'}, "its m.json is not ours"),
+        ({"m.json": OURS, "notes.txt": "mine"}, "holds notes.txt, which is not ours"),
+    ],
+)
+def test_strangers_directory_is_left_alone(
+    tmp_path: Path, files: dict[str, str], reason: str
+) -> None:
+    target = tmp_path / "other"
+    target.mkdir()
+    for name, text in files.items():
+        (target / name).write_text(text)
+    with pytest.raises(WmdeployError, match=f"{reason}.*not ours to replace"):
+        with staged_directory(target, KIND):
             pytest.fail("must refuse before anything is written")
+    assert {p.name: p.read_text() for p in target.iterdir()} == files
+
+
+def test_link_is_followed_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with staged_directory(tmp_path / "link", KIND) as partial:
+        (partial / "m.json").write_text(OURS)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "m.json").exists()
+    (tmp_path / "report").symlink_to(tmp_path / "r.json")
+    with staged_file(tmp_path / "report") as partial:
+        partial.write_text("{}")
+    assert (tmp_path / "report").is_symlink() and (tmp_path / "r.json").read_text() == "{}"
+
+
+def test_output_that_would_do_harm_is_refused(tmp_path: Path) -> None:
+    clip, bundle = tmp_path / "clip.npz", tmp_path / "bundle"
+    clip.touch()
+    bundle.mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for target, message in (
+        (clip, "is the input"),
+        (bundle / "manifest.json", "or inside it"),
+        (bundle, "is no regular file"),
+        (tmp_path / "pipe", "is no regular file"),
+        (clip / "x.json", "or inside it"),
+        (Path("/proc/nowhere/x"), "no directory that can be written to|cannot"),
+    ):
+        with pytest.raises(WmdeployError, match=message):
+            check_output(target, clip, bundle)
+    for target in (bundle, tmp_path, bundle / "inner"):
+        with pytest.raises(WmdeployError, match="overlaps with the input"):
+            check_output_directory(target, bundle)
+    check_output(tmp_path / "new" / "x.json", clip, bundle)
+    check_output_directory(tmp_path / "bundle2", bundle)
 
 
 def test_failing_swap_brings_the_old_directory_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "bundle"
-    with staged_directory(target, "m") as partial:
-        (partial / "m").write_text("old")
+    with staged_directory(target, KIND) as partial:
+        (partial / "m.json").write_text(OURS)
     replace = Path.replace
 
     def fail(self: Path, destination: Path) -> Path:
@@ -59,9 +121,9 @@ def test_failing_swap_brings_the_old_directory_back(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(WmdeployError, match="Input/output error.*nothing was changed"):
-        with staged_directory(target, "m") as partial:
-            (partial / "m").write_text("new")
-    assert (target / "m").read_text() == "old" and list(tmp_path.iterdir()) == [target]
+        with staged_directory(target, KIND) as partial:
+            (partial / "m.json").write_text("new")
+    assert (target / "m.json").read_text() == OURS and list(tmp_path.iterdir()) == [target]
 
 
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
@@ -80,8 +142,9 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 def test_killed_process_leaves_nothing_that_the_next_write_keeps(tmp_path: Path) -> None:
     target = tmp_path / "model.v2"
     code = (
-        "import sys, time; from pathlib import Path; from wmdeploy.files import staged_directory\n"
-        "with staged_directory(Path(sys.argv[1]), 'config.json') as d:\n"
+        "import sys, time; from pathlib import Path; from wmdeploy.files import *\n"
+        "kind = DirectoryKind('config.json', 'config', ())\n"
+        "with staged_directory(Path(sys.argv[1]), kind) as d:\n"
         "    (d / 'config.json').touch(); print('writing', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
@@ -93,10 +156,21 @@ def test_killed_process_leaves_nothing_that_the_next_write_keeps(tmp_path: Path)
     time.sleep(0.1)
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1  # the partial directory
-    (tmp_path / f".retired.model.partial-{process.pid}.v2").mkdir()  # killed between two renames
-    with staged_directory(target, "config.json") as partial:
-        (partial / "config.json").touch()
+    with staged_directory(target, KIND) as partial:
+        (partial / "m.json").write_text(OURS)
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_directory_retired_by_a_killed_process_is_brought_back(tmp_path: Path) -> None:
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                             capture_output=True, text=True)  # fmt: skip
+    retired = tmp_path / f".retired.model.partial-{process.stdout.strip()}-abc.v2"
+    retired.mkdir()
+    (retired / "m.json").write_text(OURS)
+    with pytest.raises(RuntimeError), staged_directory(tmp_path / "model.v2", KIND):
+        raise RuntimeError  # the new one fails too: the old one must be there
+    assert (tmp_path / "model.v2" / "m.json").read_text() == OURS
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:

@@ -20,11 +20,15 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import sha256
+from wmdeploy.files import DirectoryKind, sha256
 
 MANIFEST_FILE = "manifest.json"
 MODEL_DIRECTORY = "model"
 SCHEMA = 1
+BUNDLE_KIND = DirectoryKind(
+    MANIFEST_FILE, "recipe", ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, "plans")
+)
+LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
 BATCH: Final = "B"  # the one symbolic dimension of a graph
 
 DType = Literal["uint8", "int64", "float16", "float32"]
@@ -253,7 +257,7 @@ def external_data_files(graph: Path) -> set[str]:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(graph, load_external_data=False)
+        model = onnx.load_model_from_string(graph.read_bytes())  # whatever its name is
     except DecodeError as error:
         raise BundleError(f"{graph}: not an ONNX file ({error}); export the model again") from error
     tensors = list(_tensors(model.graph))
@@ -317,13 +321,14 @@ def _read_manifest(path: Path) -> Manifest:
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
     except OSError as error:
         raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
     for name in manifest.files:
         parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
+        odd = "\\" in name or not name.isprintable() or len(name) > 200
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or odd:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
     return manifest
 
@@ -361,6 +366,41 @@ def _check_wiring(bundle: Bundle) -> None:
                     f'{bundle.path}: the wiring names "{min(missing)}", which is no tensor of the '
                     f"{name} graph; the manifest was altered: export again"
                 )
-    sizes = [size for g in graphs.values() for t in (*g.inputs, *g.outputs) for size in t.shape]
-    if wiring.context < 1 or any(size != BATCH and int(size) < 1 for size in sizes):
-        raise BundleError(f"{bundle.path}: the manifest has a size below 1; export again")
+    _check_shapes(bundle)
+
+
+def _check_shapes(bundle: Bundle) -> None:
+    """The tensors that a session makes or cuts have the shapes that it expects.
+
+    Raises:
+        BundleError: they have others, or sizes that no model has.
+    """
+    wiring, graphs = bundle.manifest.wiring, bundle.manifest.graphs
+
+    def shape(graph: str, name: str | None, given: bool = True) -> Shape:
+        specs = graphs[graph].inputs if given else graphs[graph].outputs
+        return next(spec.shape for spec in specs if spec.name == name)
+
+    window = shape("prefill", wiring.window)
+    frames = shape("encoder", wiring.frames)
+    token = (BATCH, *window[2:])
+    expected = {
+        f"encoder.{wiring.frames}": (frames, (BATCH, frames[1:2], frames[1:2], 3)),
+        f"prefill.{wiring.window}": (window, (BATCH, (wiring.context,), window[2:3])),
+        f"encoder.{wiring.encoded}": (shape("encoder", wiring.encoded, False), token),
+        f"prefill.{wiring.feedback}": (shape("prefill", wiring.feedback, False), token),
+    }
+    for given, new in wiring.cache:
+        cache = shape("step", given)
+        expected[f"step.{new}"] = (shape("step", new, False), cache)
+        expected[f"prefill.{given}"] = (shape("prefill", given, False), cache)
+    for name, (found, wanted) in expected.items():
+        flat = tuple(n for size in wanted for n in (size if isinstance(size, tuple) else (size,)))
+        if found != flat or len(found) < 2:
+            raise BundleError(f"{bundle.path}: {name} has the shape {found}, expected {flat}")
+    tensors = [t for graph in graphs.values() for t in (*graph.inputs, *graph.outputs)]
+    sizes = [int(size) for tensor in tensors for size in tensor.shape if size != BATCH]
+    if min(sizes, default=1) < 1 or max(tensor.bytes(1) for tensor in tensors) > LARGEST_TENSOR:
+        raise BundleError(f"{bundle.path}: the manifest has sizes that no model has; export again")
+    if wiring.context < 2 or bundle.manifest.recipe.max_batch < 1:
+        raise BundleError(f"{bundle.path}: the manifest has a context or a batch below its least")

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from wmdeploy import __version__
 from wmdeploy.errors import WmdeployError
+from wmdeploy.files import check_output, check_output_directory
 
 SAMPLE_CLIP = Path(__file__).parent / "sample" / "clip-00000.mkv"  # 72 frames of Freeway, 256x256
 
@@ -23,11 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console()
-err = Console(stderr=True)
+out = Console(markup=False, emoji=False)  # paths may hold square brackets and colons
+err = Console(stderr=True, markup=False, emoji=False)
 
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 
 
 class LayoutName(enum.StrEnum):
@@ -44,8 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 1 and one line for errors that are the user's to mend."""
     try:
         app(arguments)
-    except WmdeployError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except (WmdeployError, OSError, MemoryError, RecursionError) as error:
+        told = str(error) or f"{type(error).__name__}: too large for this machine"
+        line = Text("error: ", style="red").append(" ".join(told.splitlines()), style="default")
+        err.print(line, soft_wrap=True)
         sys.exit(1)
 
 
@@ -109,6 +112,7 @@ def train(
     from wmdeploy.tables import training_table
     from wmdeploy.training import TrainOptions
 
+    check_output_directory(output, *data)
     defaults = TrainOptions(tuple(data), output)
     options = TrainOptions(
         data=tuple(data),
@@ -136,7 +140,9 @@ def train(
     out.print(training_table(summary))
 
 
-@app.command(epilog=_example("wmdeploy export models/pong -o bundles/pong"))
+@app.command(
+    epilog=_example("wmdeploy export models/pong -o bundles/pong --clip data/pong/clip-00000.mkv")
+)
 def export(
     model: Annotated[
         str,
@@ -179,7 +185,7 @@ def export(
         out.print(table)
 
 
-@app.command(epilog=_example("wmdeploy rollout bundles/pong clip.mp4 -o dream.gif"))
+@app.command(epilog=_example("wmdeploy rollout bundles/pong data/pong/clip-00000.mkv -o dream.gif"))
 def rollout(
     source: Annotated[str, typer.Argument(help="A bundle, or a model (run by the baseline).")],
     clip: Annotated[Path, typer.Argument(help="Video, picture folder, .npz or clip.")],
@@ -199,6 +205,7 @@ def rollout(
     from wmdeploy.clips.write import check_suffix
 
     check_suffix(output)
+    check_output(output, clip, Path(source))
     have = count_frames(clip)
     with err.status("load"):
         engines = open_source(source, backend, seed)
@@ -218,7 +225,7 @@ def rollout(
     out.print(f"{horizon} frames imagined by {engines.name}: {output}", highlight=False)
 
 
-@app.command(epilog=_example("wmdeploy bench bundles/pong --json pong.json"))
+@app.command(epilog=_example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="A bundle.")],
     backend: Annotated[
@@ -241,6 +248,8 @@ def bench(
     from benchmarks.timing import Effort
     from engines.base import BACKENDS
 
+    if json:
+        check_output(json, bundle, clip)
     options = BenchOptions(
         bundle=bundle,
         clip=clip,
@@ -252,11 +261,10 @@ def bench(
     )
     with err.status("bench") as status:
         report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
-    if json:
-        write_json(report, json)
     for table in report_tables(report):
         out.print(table)
     if json:
+        write_json(report, json)
         out.print(f"report: {json}", highlight=False)
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):

@@ -7,10 +7,14 @@ removes.
 
 import glob
 import hashlib
+import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,43 +28,108 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class DirectoryKind:
+    """How a directory of ours is told from a stranger's: what its marker holds, and its entries.
+
+    `marker` is a JSON file with `key` in it; `entries` are patterns that cover all that is in it.
+    """
+
+    marker: str
+    key: str
+    entries: tuple[str, ...]
+
+    def stranger(self, path: Path) -> str | None:
+        """Why `path` is not of this kind, or None if it is."""
+        try:
+            document = json.loads((path / self.marker).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return f"holds no {self.marker} of ours"
+        if not isinstance(document, dict) or not {"schema", self.key} <= document.keys():
+            return f"its {self.marker} is not ours"
+        for entry in sorted(path.iterdir()):
+            if not any(entry.match(pattern) for pattern in (self.marker, *self.entries)):
+                return f"holds {entry.name}, which is not ours"
+        return None
+
+
+def check_output(target: Path, *inputs: Path) -> None:
+    """Refuse, before any work, an output file that cannot be written or would destroy an input.
+
+    Raises:
+        WmdeployError: it is a directory or a device, its place cannot be written to, or it is one
+            of `inputs` or inside one.
+    """
+    resolved = target.resolve()
+    if resolved.exists() and not resolved.is_file():
+        raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
+    for path in (path.resolve() for path in inputs):
+        if resolved == path or path in resolved.parents:
+            raise WmdeployError(
+                f"{target}: is the input {path} or inside it; choose another output"
+            )
+    place = next(p for p in resolved.parents if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise WmdeployError(f"{target}: {place} is no directory that can be written to")
+
+
+def check_output_directory(target: Path, *inputs: Path) -> None:
+    """Refuse, before any work, an output directory that an input lies in.
+
+    Raises:
+        WmdeployError: replacing `target` would destroy one of `inputs`.
+    """
+    resolved = target.resolve()
+    for path in (path.resolve() for path in inputs):
+        if resolved == path or resolved in path.parents or path in resolved.parents:
+            raise WmdeployError(
+                f"{target}: overlaps with the input {path}, which would be lost; "
+                "choose another output"
+            )
+
+
 @contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `target` when the block ends without an error.
 
-    The suffix is kept, because video writers choose their container by it.
+    The suffix is kept, because video writers choose their container by it. A link is followed.
 
     Raises:
         WmdeployError: the disk is full, or the place cannot be written to.
     """
-    partial = _partial_path(target)
+    check_output(target)
+    partial = _partial_path(target.resolve())
     try:
         yield partial
-        partial.replace(target)
+        partial.replace(target.resolve())
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        _ours.discard(partial)
 
 
 @contextmanager
-def staged_directory(target: Path, marker: str) -> Iterator[Path]:
+def staged_directory(target: Path, kind: DirectoryKind) -> Iterator[Path]:
     """Yield an empty directory; it becomes `target` when the block ends without an error.
 
-    An older `target` is replaced only if it holds `marker`, the file that says it is of the same
-    kind, so that a mistyped `-o` never removes a stranger's directory.
+    An older `target` is replaced only if it is of the same kind and holds nothing else, so that a
+    mistyped `-o` never removes a stranger's files. A link is followed.
 
     Raises:
         WmdeployError: `target` is something else, the disk is full, or the place cannot be written.
     """
-    if target.exists() and not (target / marker).is_file() and not _is_empty_directory(target):
-        raise WmdeployError(
-            f"{target}: exists and holds no {marker}, so it is not ours to replace; "
-            "choose another path or remove it yourself"
-        )
+    target = target.resolve()
     partial = _partial_path(target)
     retired = partial.with_name(f".retired{partial.name}")
     try:
+        if target.exists() and not _is_empty_directory(target):
+            if reason := kind.stranger(target):
+                raise WmdeployError(
+                    f"{target}: {reason}, so it is not ours to replace; "
+                    "choose another path or remove it yourself"
+                )
         partial.mkdir()
         yield partial
         if target.exists():
@@ -74,24 +143,38 @@ def staged_directory(target: Path, marker: str) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        for leftover in (partial, retired):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _ours.discard(partial)
+
+
+_ours: set[Path] = set()  # partial paths that this process is writing to
 
 
 def _partial_path(target: Path) -> Path:
-    """A free name beside `target` with our process id; those of dead processes are removed."""
-    target = target.absolute()
+    """A free name beside `target`; what killed processes left there is brought back or removed."""
     prefix = f".{target.stem}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for name in (prefix, f".retired{prefix}"):
-            for leftover in target.parent.glob(f"{glob.escape(name)}*"):
-                owner = leftover.name.removeprefix(name).split(".")[0]
-                if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+        for name in (f".retired{prefix}", prefix):
+            for leftover in target.parent.glob(f"{glob.escape(name)}*{glob.escape(target.suffix)}"):
+                owner = re.match(r"\d{1,9}(?=-|$|\.)", leftover.name.removeprefix(name))
+                if owner is None or leftover in _ours or _is_alive(int(owner[0])):
+                    continue
+                if name.startswith(".retired") and not target.exists():
+                    leftover.replace(target)  # killed between two renames: the old one is whole
+                else:
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     except OSError as error:
         raise _cannot_write(target, error) from error
-    return target.with_name(f"{prefix}{os.getpid()}{target.suffix}")
+    token = secrets.token_hex(4)  # process numbers repeat, in containers above all
+    partial = target.with_name(f"{prefix}{os.getpid()}-{token}{target.suffix}")
+    _ours.add(partial)
+    return partial
+
+
+def _is_alive(process: int) -> bool:
+    return process != os.getpid() and psutil.pid_exists(process)
 
 
 def _is_empty_directory(path: Path) -> bool:

@@ -76,7 +76,7 @@ def _graphs(bundle: Bundle) -> Table:
     table = Table(
         title=f"{bundle.path}: {recipe.layout} layout, {recipe.precision}, opset {recipe.opset}, "
         f"batch 1 to {recipe.max_batch}",
-        caption="error: largest over all outputs, relative to the largest value of PyTorch float32",
+        caption="largest error of all outputs, relative to the largest value of PyTorch float32",
         title_justify="left",
         caption_justify="left",
     )
@@ -85,7 +85,8 @@ def _graphs(bundle: Bundle) -> Table:
         table.add_column(heading, justify="right")
     for name, graph in bundle.manifest.graphs.items():
         floats = [p for p in graph.parity.values() if p.agreement is None]
-        worst = max(floats, key=lambda p: p.relative / p.tolerance)
+        none = Parity(0, 0, 0, None, 1)
+        worst = max(floats, key=lambda p: p.relative / (p.tolerance or 1), default=none)
         table.add_row(
             name,
             f"{graph.weight_bytes / 1e6:.1f}",

@@ -20,8 +20,10 @@ from wmdeploy.clips.clip import reason
 from wmdeploy.clips.pictures import list_pictures, natural_order
 from wmdeploy.clips.video import VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
+from wmdeploy.files import DirectoryKind
 
 INDEX_NAME = "clips.json"
+DATA_KIND = DirectoryKind(INDEX_NAME, "clips", ("clip-*",))
 SCHEMA = 1
 
 

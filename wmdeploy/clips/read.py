@@ -157,6 +157,10 @@ def open_source(path: Path) -> Source:
                 f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
             )
         return PictureSource(path) if clips[0] == path else open_source(clips[0])
+    if not path.is_file():
+        raise ClipError(
+            f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
+        )
     if path.suffix.lower() == ".npz":
         return ArraySource(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:

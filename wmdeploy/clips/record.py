@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.folder import INDEX_NAME, ClipEntry, DataFolder, actions_path, write_index
+from wmdeploy.clips.folder import DATA_KIND, ClipEntry, DataFolder, actions_path, write_index
 from wmdeploy.clips.play import POLICY, Player, open_game
 from wmdeploy.clips.write import write_video
 from wmdeploy.errors import ClipError
@@ -96,7 +96,7 @@ def record(
         WmdeployError: gymnasium or ale-py is missing, or the place cannot be written.
     """
     game = open_game(options.game, options.frame_skip, options.stickiness)
-    with closing(game), staged_directory(folder, INDEX_NAME) as staged:
+    with closing(game), staged_directory(folder, DATA_KIND) as staged:
         player = Player(game, options.seed, options.size)
         clips = _record_clips(player, options, staged, progress)
         data = DataFolder(

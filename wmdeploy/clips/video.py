@@ -45,8 +45,13 @@ class VideoSource:
         with self._opened() as (container, stream):
             if _is_mov(container) and (entries := stream.index_entries):
                 return sum(not entry.is_discard for entry in entries)
-            packets = container.demux(stream)
-            return sum(packet.size > 0 and not packet.is_discard for packet in packets)
+            count, end = 0, 0
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    end = max(end, packet.pts + (packet.duration or 0))
+                count += packet.size > 0 and not packet.is_discard
+            self._check_whole(container, stream, count, end)
+            return count
 
     def fps(self) -> float:
         with self._opened() as (_, stream):
@@ -80,6 +85,8 @@ class VideoSource:
             # Only local files: a playlist must not make the reader fetch what it names.
             name = str(self.path.absolute())
             with av.open(name, options={"protocol_whitelist": "file"}) as container:
+                if container.format.name == "tty":  # FFmpeg draws any text as a terminal
+                    raise ClipError(f"{self.path}: is text, not a video")
                 if not container.streams.video:
                     raise ClipError(f"{self.path}: has no video stream; give a video with pictures")
                 stream = container.streams.video[0]

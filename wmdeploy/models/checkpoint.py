@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import staged_directory
+from wmdeploy.files import DirectoryKind, staged_directory
 from wmdeploy.models.config import (
     PRESETS,
     TemporalConfig,
@@ -32,6 +32,7 @@ from wmdeploy.models.world_model import WorldModel
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
+MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 
 REFERENCE_HEADS = 8  # fixed in the reference project, and not to be seen in its tensors
 # the convolution of each stage that halves the resolution
@@ -74,7 +75,7 @@ def save_model(model: WorldModel, target: Path, about: dict[str, Any] | None = N
     Raises:
         WmdeployError: `target` is something else, or cannot be written.
     """
-    with staged_directory(target, CONFIG_FILE) as directory:
+    with staged_directory(target, MODEL_KIND) as directory:
         write_model_files(model, directory, about)
 
 
@@ -104,7 +105,7 @@ def read_config(directory: Path) -> WorldModelConfig:
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
             f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else None
@@ -156,19 +157,24 @@ def _load_reference(path: Path) -> WorldModel:
         raise CheckpointError(
             f"{path}: expected a dict with 'model_state_dict' (name -> dense tensor), "
             f"got {type(document).__name__}"
-            + (f" with {', '.join(map(repr, list(document)[:6]))}" if document else "")
+            + (f" with {', '.join(map(repr, list(document)[:6]))}" if _has_keys(document) else "")
         )
     try:
         config = infer_reference_config(state)
     except KeyError as error:
         raise CheckpointError(f"{path}: tensor {error} is missing; not a world model") from None
     state = dict(state)
-    table = state.pop(REFERENCE_POSITIONS)[0].float()
+    table = state.pop(REFERENCE_POSITIONS)
+    table = (table[0] if len(table) else table).float()
     expected = sinusoidal_positions(config.temporal.context, config.temporal.d_model)
     # half of float16's spacing just below 1, so that a checkpoint saved in half precision loads too
     if table.shape != expected.shape or not torch.allclose(table, expected, rtol=0, atol=5e-4):
         raise CheckpointError(f"{path}: {REFERENCE_POSITIONS} is not the sinusoidal table")
     return _assemble(config, state, path)
+
+
+def _has_keys(document: object) -> bool:
+    return isinstance(document, dict) and bool(document)
 
 
 def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
@@ -206,7 +212,9 @@ def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
             layers,
             REFERENCE_HEADS,
             context=shape(REFERENCE_POSITIONS, 3)[1],
-            num_actions=0 if actions is None else len(actions),
+            num_actions=0
+            if actions is None
+            else shape("temporal_model.action_embedding.weight", 2)[0],
         ),
     )
 
@@ -222,16 +230,21 @@ def _assemble(config: WorldModelConfig, state: dict[str, Tensor], path: Path) ->
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise CheckpointError(f'{path}: tensor "{names[0]}" {label}{more}')
+    floats: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
                 f'{path}: tensor "{name}": got shape {tuple(tensor.shape)}, '
                 f"expected {tuple(expected[name].shape)}"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            what = "holds NaN or infinity" if tensor.is_floating_point() else str(tensor.dtype)
-            raise CheckpointError(f'{path}: tensor "{name}": {what}, expected finite floats')
-    model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()}, assign=True)
+        if not tensor.is_floating_point() or tensor.is_meta:
+            raise CheckpointError(
+                f'{path}: tensor "{name}": {tensor.dtype}, expected finite floats'
+            )
+        floats[name] = tensor.to(torch.float32)
+        if not torch.isfinite(floats[name]).all():
+            raise CheckpointError(f'{path}: tensor "{name}": holds NaN or infinity in float32')
+    model.load_state_dict(floats, assign=True)
     # not in any checkpoint: a table, still on the meta device
     temporal = config.temporal
     model.temporal_model.positions = sinusoidal_positions(temporal.context, temporal.d_model)

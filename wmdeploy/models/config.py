@@ -8,6 +8,7 @@ import msgspec
 
 from wmdeploy.errors import CheckpointError
 
+MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
 NORM_GROUPS = 8  # every GroupNorm of the reference model uses 8 groups
 
 
@@ -30,9 +31,12 @@ class VQVAEConfig:
     codebook_size: int
 
     def __post_init__(self) -> None:
-        _require(len(self.widths) >= 3, "vqvae.widths", self.widths, "at least 3 widths")
+        _require(3 <= len(self.widths) <= 16, "vqvae.widths", self.widths, "3 to 16 widths")
+        for name in ("image_size", "latent_channels", "codebook_size"):
+            value = getattr(self, name)
+            _require(value <= MOST, f"vqvae.{name}", value, f"at most {MOST}")
         for width in self.widths:
-            ok = width > 0 and width % NORM_GROUPS == 0
+            ok = 0 < width <= MOST and width % NORM_GROUPS == 0
             _require(ok, "vqvae.widths", self.widths, f"positive multiples of {NORM_GROUPS}")
         factor = 2 ** (len(self.widths) - 1)
         ok = self.image_size > 0 and self.image_size % factor == 0
@@ -71,6 +75,10 @@ class TemporalConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("d_model", "heads", "context", "num_actions"):
+            value = getattr(self, name)
+            _require(value <= MOST, f"temporal.{name}", value, f"at most {MOST}")
+        _require(self.layers <= 1024, "temporal.layers", self.layers, "at most 1024")
         ok = self.heads > 0 and self.d_model > 0 and self.d_model % (2 * self.heads) == 0
         _require(ok, "temporal.d_model", self.d_model, f"a multiple of 2 x heads ({self.heads})")
         _require(self.layers > 0, "temporal.layers", self.layers, "> 0")

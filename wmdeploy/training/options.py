@@ -49,7 +49,7 @@ class TrainOptions:
     output: Path
     preset: str = "tiny"
     vqvae_steps: int = 1400
-    temporal_steps: int = 1500
+    temporal_steps: int = 4000
     vqvae_batch: int = 8
     temporal_batch: int = 16
     vqvae_rate: float = 3e-3
