@@ -22,8 +22,9 @@ demo: setup
 GAME ?= boxing
 FRAMES ?= 2500
 
+# one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check
-	$(RUN)/pytest
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
 
 check: setup
 	$(RUN)/ruff check .

@@ -38,6 +38,7 @@ from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import sha256
 
+LONGEST_HORIZON = 4096
 Progress = Callable[[str, str], None]  # backend, what it is doing
 
 
@@ -89,10 +90,10 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
             f"more and a refill of 1 to {context - 1}"
         )
     horizon = 2 * context if options.horizon is None else options.horizon
-    if not 1 <= options.context <= context or horizon < 1:
+    if not 1 <= options.context <= context or not 1 <= horizon <= LONGEST_HORIZON:
         raise BackendError(
-            f"bench: got context {options.context} and horizon {horizon}, "
-            f"expected a context of 1 to {context} and a horizon of at least 1"
+            f"bench: got context {options.context} and horizon {horizon}, expected a context of "
+            f"1 to {context} and a horizon of 1 to {LONGEST_HORIZON}"
         )
     with tempfile.TemporaryDirectory(prefix="wmdeploy-bench-") as scratch:
         clip = _clip_file(options, bundle, horizon, Path(scratch))

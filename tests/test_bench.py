@@ -174,6 +174,9 @@ def test_backend_that_cannot_run_is_skipped_with_its_reason(
     [
         ({"backends": ("cuda",)}, "got 'cuda', expected one of"),
         ({"context": 7}, "context 7 .* expected a context of 1 to 6"),
+        ({"horizon": 0}, "horizon 0, expected .* a horizon of 1 to"),
+        ({"refill": 6}, "refill 6, expected .* a refill of 1 to 5"),
+        ({"effort": Effort(seconds=float("nan"))}, "got nan seconds"),
     ],
 )
 def test_options_out_of_range_are_refused(

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,57 @@ def test_bench_command_prints_tables_and_writes_json(bundles: Bundles, tmp_path:
     assert result.returncode == 0, result.stderr
     assert "speed-up" in result.stdout and "worst dB" in result.stdout
     assert len(json.loads(target.read_text())["rows"]) == 18
+
+
+def kill_while_writing(place: Path, *arguments: str | Path) -> None:
+    """Start a command and kill it as soon as its partial directory is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wmdeploy.cli", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(place.glob(".*partial*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert list(place.glob(".*partial*"))
+
+
+def test_record_killed_half_way_leaves_nothing_and_starts_clean(tmp_path: Path) -> None:
+    command = ["record", "pong", "-o", tmp_path / "d", "--size", "32", "--frames"]
+    kill_while_writing(tmp_path, *command, "100000")
+    assert not (tmp_path / "d").exists()
+    assert wmdeploy(*command, "20").returncode == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_export_killed_half_way_leaves_the_old_bundle(bundles: Bundles, tmp_path: Path) -> None:
+    shutil.copytree(bundles().path, tmp_path / "b")
+    kill_while_writing(tmp_path, "export", "tiny", "-o", tmp_path / "b")
+    result = wmdeploy("inspect", tmp_path / "b")
+    assert result.returncode == 0 and "uint8 (B, 32, 32, 3)" in result.stdout
+
+
+def test_bench_refuses_an_output_it_could_not_write_before_it_runs(
+    bundles: Bundles, tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    result = wmdeploy("bench", bundles().path, "--json", tmp_path)
+    assert result.returncode == 1 and "is no regular file" in result.stderr
+    result = wmdeploy("bench", bundles().path, "--json", bundles().path / "manifest.json")
+    assert result.returncode == 1 and "is the input" in result.stderr
+    assert "speed-up" not in result.stdout and time.monotonic() - start < 30
+    bundles().verify()
+
+
+def test_square_brackets_in_paths_are_only_characters(bundles: Bundles, tmp_path: Path) -> None:
+    (tmp_path / "[bold]").mkdir()
+    target = tmp_path / "[bold]" / "[" / ":smile:.npz"
+    result = wmdeploy("rollout", bundles().path, cli.SAMPLE_CLIP, "--context", "4",
+                      "--horizon", "1", "-o", target)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert target.exists() and "[bold]/[/:smile:.npz" in result.stdout.replace("\n", "")
 
 
 def test_inspect_shows_graphs_wiring_and_hashes(bundles: Bundles) -> None:
