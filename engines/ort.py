@@ -54,10 +54,14 @@ class OrtEngine:
 def load_cpu(bundle: Bundle) -> Backend:
     """All graphs with the CPU provider.
 
+    Leaves one thread to torch, in the whole process: ONNX Runtime has its own, and torch's would
+    spin on the same cores after each small tensor operation of a session.
+
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses a graph.
         BundleError: a file is missing or altered.
     """
+    torch.set_num_threads(1)
     engines = {name: OrtEngine(name, bundle, CPU) for name in bundle.manifest.graphs}
     device = torch.device("cpu")
     recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring

@@ -9,9 +9,8 @@ import torch
 
 from exporters.export import ExportOptions, export_bundle
 from wmdeploy.bundle import Bundle, Layout, Precision
-from wmdeploy.cli import SAMPLE_CLIP
 from wmdeploy.clips.clip import Clip
-from wmdeploy.clips.read import read_clip
+from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.models.world_model import WorldModel

@@ -19,7 +19,7 @@ from benchmarks.timing import Effort, measure
 from engines.session import Session
 from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle, describe_files, write_manifest
-from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ClipError
 from wmdeploy.models.world_model import WorldModel
 

@@ -180,7 +180,7 @@ def kill_while_writing(place: Path, *arguments: str | Path) -> None:
 
 
 def test_record_killed_half_way_leaves_nothing_and_starts_clean(tmp_path: Path) -> None:
-    command = ["record", "pong", "-o", tmp_path / "d", "--size", "32", "--frames"]
+    command: list[str | Path] = ["record", "pong", "-o", tmp_path / "d", "--size", "32", "--frames"]
     kill_while_writing(tmp_path, *command, "100000")
     assert not (tmp_path / "d").exists()
     assert wmdeploy(*command, "20").returncode == 0

@@ -14,7 +14,7 @@ from exporters.to_onnx import write_onnx
 from exporters.verify import compare
 from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle, TensorSpec
-from wmdeploy.cli import SAMPLE_CLIP
+from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
 from wmdeploy.models.checkpoint import save_model

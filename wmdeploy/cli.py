@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from wmdeploy import __version__
+from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output, check_output_directory
-
-SAMPLE_CLIP = Path(__file__).parent / "sample" / "clip-00000.mkv"  # 72 frames of Freeway, 256x256
 
 app = typer.Typer(
     help="Take latent world models from PyTorch to ONNX and TensorRT, with proof of parity.",

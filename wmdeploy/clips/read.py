@@ -27,6 +27,9 @@ from wmdeploy.clips.pictures import PICTURE_SUFFIXES, PictureSource, area_resize
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
+# 72 frames of Freeway, 256 x 256, with actions 0 to 2: real frames for when none are given
+SAMPLE_CLIP = Path(__file__).parent.parent / "sample" / "clip-00000.mkv"
+
 
 class Source(Protocol):
     """One clip on disk. Every method may raise ClipError."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wmdeploy.models.config import WorldModelConfig
 from wmdeploy.models.temporal import TemporalTransformer
-from wmdeploy.models.vqvae import VQVAE
+from wmdeploy.models.vqvae import VQVAE, ResidualBlock
 
 
 class WorldModel(nn.Module):
@@ -26,7 +26,11 @@ class WorldModel(nn.Module):
         """Draw untrained weights, the same for the same seed. Returns self.
 
         Convolutions: Kaiming normal over the fan-in of what they feed (He et al. 2015); linear
-        layers: normal of standard deviation 0.02, zero bias; norms and codebook as torch has them.
+        layers: normal of standard deviation 0.02, zero bias; norms and codebook as torch has them,
+        but for the last norm of each residual branch, whose scale is 0.1: branches start small, as
+        in Goyal et al. 2017 (arXiv:1706.02677, section 5.1), which starts them at 0. Without it the
+        untrained encoder of the reference preset turns float32's rounding into 2e-4 of its output,
+        and codes tie that no trained model would confuse.
         """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
@@ -36,6 +40,8 @@ class WorldModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, generator=generator)
+            elif isinstance(module, ResidualBlock):
+                nn.init.constant_(module.norm2.weight, 0.1)
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
