@@ -6,7 +6,6 @@ Also `ModuleEngine`, which runs any graph's PyTorch module.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from engines.base import Backend
 from wmdeploy.bundle import Bundle, TensorSpec
 from wmdeploy.errors import BundleError
 from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.config import WorldModelConfig
 from wmdeploy.models.graphs import Graph, baseline_deployment
 from wmdeploy.models.world_model import WorldModel
 
@@ -55,9 +55,10 @@ def bundled_model(bundle: Bundle) -> WorldModel:
 
     Raises:
         BundleError: there is none, it was altered, or its sizes are not the manifest's.
+        CheckpointError: the manifest's sizes are no model's.
     """
     model = load_model(bundle.checked_model())
-    if msgspec.to_builtins(model.config) != bundle.manifest.model:
+    if model.config != WorldModelConfig.from_dict(bundle.manifest.model):
         raise BundleError(
             f"{bundle.path}: the model in it has other sizes than the manifest; export again"
         )
