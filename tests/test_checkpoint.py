@@ -58,7 +58,9 @@ def test_reference_checkpoint_saved_by_us_is_the_same_model(tmp_path: Path) -> N
             r"got shape \(3,\), expected \(32,\)",
         ),
         (
-            lambda s: s.update({"temporal_model.norm.bias": torch.full((32,), 1e300).double()}),
+            lambda s: s.update(
+                {"temporal_model.norm.bias": torch.full((32,), 1e300, dtype=torch.float64)}
+            ),
             "holds NaN or infinity in float32",
         ),
         (lambda s: s["temporal_model.norm.bias"].fill_(float("nan")), "holds NaN or infinity"),

@@ -57,16 +57,19 @@ def test_codes_differ_only_where_distances_tie(
 
 def test_teacher_forced_latents_match(model: WorldModel, expected: dict[str, np.ndarray]) -> None:
     wanted = expected["teacher_forced_latents"]
-    # these frames were encoded as another batch than `codes`, in which a few tied codes of frame 3
-    # fell the other way; which way depends on the batch, so several are tried
-    frames = torch.tensor(expected["frames"][None])
-    errors = []
-    for count in (7, 6, 8):
-        latents, _ = model.encode(frames[:, :count])
-        predicted = model.temporal_model(latents[:, :6])[0, :, ::7].numpy()
-        errors.append(relative(predicted, wanted))
-        assert relative(predicted[:3], wanted[:3]) <= 1e-4
-    assert min(errors) <= 1e-4
+    codes = torch.tensor(expected["codes"][:6])
+    # for these latents the frames were encoded as another batch than for `codes`, in which two codes
+    # of frame 3 fell the other way: this checkpoint's encoder makes up to 0.19 of float32's rounding
+    z = model.vqvae.encoder(to_signal(torch.tensor(expected["frames"][3:4])))
+    for position, other in ((121, 28), (509, 4)):
+        point = z[0].flatten(1)[:, position]
+        pair = model.vqvae.vq.embedding.weight[[int(codes[3, position]), other]]
+        distances = (point - pair).square().sum(1)
+        assert (distances[0] - distances[1]).abs() <= 0.1 * distances.min()
+        codes[3, position] = other
+    latents = model.vqvae.vq.lookup(codes).flatten(1)
+    predicted = model.temporal_model(latents[None])[0, :, ::7].numpy()
+    assert relative(predicted, wanted) <= 1e-4
 
 
 def test_imagined_latents_match_while_the_window_slides(

@@ -70,7 +70,7 @@ def check_output(target: Path, *inputs: Path) -> None:
             )
     place = next(p for p in resolved.parents if p.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise WmdeployError(f"{target}: {place} is no directory that can be written to")
+        raise WmdeployError(f"{target}: cannot be written, as {place} is no writable directory")
 
 
 def check_output_directory(target: Path, *inputs: Path) -> None:
