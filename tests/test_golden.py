@@ -58,8 +58,8 @@ def test_codes_differ_only_where_distances_tie(
 def test_teacher_forced_latents_match(model: WorldModel, expected: dict[str, np.ndarray]) -> None:
     wanted = expected["teacher_forced_latents"]
     codes = torch.tensor(expected["codes"][:6])
-    # for these latents the frames were encoded as another batch than for `codes`, in which two codes
-    # of frame 3 fell the other way: this checkpoint's encoder makes up to 0.19 of float32's rounding
+    # for these latents the frames were encoded as another batch than for `codes`, in which two
+    # codes of frame 3 fell the other way: this encoder makes up to 0.19 of float32's rounding
     z = model.vqvae.encoder(to_signal(torch.tensor(expected["frames"][3:4])))
     for position, other in ((121, 28), (509, 4)):
         point = z[0].flatten(1)[:, position]
