@@ -91,6 +91,8 @@ def open_session(path: Path, provider: str) -> Any:
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # the threads of one graph would otherwise go on spinning on the cores that the next one needs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     graph: str | bytes = str(path)
     if provider == CPU:
         graph = cpu_graph(path)
