@@ -33,10 +33,11 @@ from benchmarks.worker import (
     Result,
 )
 from engines.base import BACKENDS, BASELINE
-from wmdeploy.bundle import MANIFEST_FILE, Bundle, GraphRecord
+from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import sha256
+from wmdeploy.manifest import MANIFEST_FILE, GraphRecord
 
 LONGEST_HORIZON = 4096
 Progress = Callable[[str, str], None]  # backend, what it is doing

@@ -17,8 +17,9 @@ import msgspec
 import numpy as np
 
 from benchmarks.timing import Effort, measure
-from wmdeploy.bundle import Bundle, DType
+from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
+from wmdeploy.manifest import DType
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from wmdeploy.bundle import BATCH, Bundle, TensorSpec, Wiring
+from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
+from wmdeploy.manifest import BATCH, TensorSpec, Wiring
 
 if TYPE_CHECKING:
     import torch

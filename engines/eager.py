@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend
-from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BundleError
+from wmdeploy.manifest import TensorSpec
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import WorldModelConfig
 from wmdeploy.models.graphs import Graph, baseline_deployment

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from engines.base import Backend
 from engines.split_attention import split_attention
-from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
+from wmdeploy.manifest import TensorSpec
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights

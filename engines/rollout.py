@@ -7,9 +7,10 @@ import numpy as np
 
 from engines.base import BASELINE, Backend, load_backend
 from engines.session import Session
-from wmdeploy.bundle import MANIFEST_FILE, Bundle
+from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.errors import BackendError, ClipError
+from wmdeploy.manifest import MANIFEST_FILE
 
 
 def open_source(source: str, backend: str | None, seed: int = 0) -> Backend:

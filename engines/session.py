@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend, Engine, check_feeds
-from wmdeploy.bundle import BATCH, TensorSpec
 from wmdeploy.errors import BackendError
+from wmdeploy.manifest import BATCH, TensorSpec
 
 
 @dataclass(frozen=True)

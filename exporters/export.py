@@ -15,22 +15,24 @@ import numpy as np
 from wmdeploy.bundle import (
     BUNDLE_KIND,
     MODEL_DIRECTORY,
-    SCHEMA,
     Bundle,
+    describe_files,
+    external_data_files,
+)
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import read_clip
+from wmdeploy.errors import BundleError, ExportError
+from wmdeploy.files import check_output_directory, sha256, staged_directory
+from wmdeploy.manifest import (
+    SCHEMA,
     DType,
     GraphRecord,
     Layout,
     Manifest,
     Precision,
     Recipe,
-    describe_files,
-    external_data_files,
     write_manifest,
 )
-from wmdeploy.clips.clip import Clip
-from wmdeploy.clips.read import read_clip
-from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.models.config import PRESETS
 
 if TYPE_CHECKING:

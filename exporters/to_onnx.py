@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wmdeploy.bundle import BATCH, TensorSpec
 from wmdeploy.errors import ExportError
+from wmdeploy.manifest import BATCH, TensorSpec
 from wmdeploy.models.graphs import Graph
 
 SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1

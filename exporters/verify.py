@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmdeploy.bundle import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.errors import ExportError, require
+from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.models.cases import Case
 from wmdeploy.models.graphs import Graph
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from exporters.export import ExportOptions, export_bundle
-from wmdeploy.bundle import Bundle, Layout, Precision
+from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.models.world_model import WorldModel

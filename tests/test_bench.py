@@ -18,9 +18,10 @@ from benchmarks.table import report_tables
 from benchmarks.timing import Effort, measure
 from engines.session import Session
 from tests.conftest import MICRO, Bundles
-from wmdeploy.bundle import Bundle, describe_files, write_manifest
+from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ClipError
+from wmdeploy.manifest import write_manifest
 from wmdeploy.models.world_model import WorldModel
 
 QUICK = Effort(runs=3, seconds=0.05, warmup=1)

@@ -9,9 +9,10 @@ import onnx
 import pytest
 
 from tests.conftest import Bundles
-from wmdeploy.bundle import Bundle, TensorSpec, external_data_files
+from wmdeploy.bundle import Bundle, external_data_files
 from wmdeploy.errors import BundleError
 from wmdeploy.files import sha256
+from wmdeploy.manifest import TensorSpec
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from engines.base import BACKENDS, Backend, Engine, check_feeds, load_backend
 from engines.eager import ModuleEngine, baseline
 from engines.session import Session
 from tests.conftest import MICRO, Bundles, future_pixels
-from wmdeploy.bundle import Layout
 from wmdeploy.errors import BackendError
+from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import deployment
 from wmdeploy.models.world_model import WorldModel
 

@@ -13,10 +13,11 @@ from exporters.export import ExportOptions, export_bundle
 from exporters.to_onnx import write_onnx
 from exporters.verify import compare
 from tests.conftest import MICRO, Bundles
-from wmdeploy.bundle import Bundle, TensorSpec
+from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
+from wmdeploy.manifest import TensorSpec
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.graphs import Graph
 from wmdeploy.models.world_model import WorldModel

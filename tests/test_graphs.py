@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import MICRO
-from wmdeploy.bundle import Layout
+from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import Feedback, deployment, to_half
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel

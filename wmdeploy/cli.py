@@ -275,7 +275,8 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
 ) -> None:
     """Show what a bundle or a model holds, and check its hashes."""
-    from wmdeploy.bundle import MANIFEST_FILE, Bundle
+    from wmdeploy.bundle import Bundle
+    from wmdeploy.manifest import MANIFEST_FILE
     from wmdeploy.tables import bundle_tables, model_table
 
     if (path / MANIFEST_FILE).is_file():

@@ -5,9 +5,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from wmdeploy.bundle import Bundle, Parity
+from wmdeploy.bundle import Bundle
 from wmdeploy.doctor import Finding
 from wmdeploy.files import sha256
+from wmdeploy.manifest import Parity
 from wmdeploy.training.summary import TrainSummary
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wmdeploy.bundle import DType, Layout
+from wmdeploy.manifest import DType, Layout
 from wmdeploy.models.graphs import GraphPrefill
 from wmdeploy.models.world_model import WorldModel, to_pixels
 

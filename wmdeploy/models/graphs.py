@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.bundle import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
+from wmdeploy.manifest import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
