@@ -11,12 +11,13 @@ from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.models.cases import Case
 from wmdeploy.models.graphs import Graph
 
-# The largest allowed relative error of float outputs, of uint8 pixels (in levels of 255), and the
-# share of codes that must agree. Codes may differ where two distances tie within rounding: of the
+# The largest allowed relative error of float outputs, the largest root mean square error of a frame
+# over 255 (60 dB of PSNR in fp32, 45 dB in fp16, as the bench asks), and the share of codes that
+# must agree. Codes may differ where two distances tie within rounding: of the
 # golden checkpoint's 8 x 1024 codes, 38 differ between PyTorch at batch 1 and PyTorch at batch 8.
 TOLERANCES: dict[Precision, dict[torch.dtype, float]] = {
-    "fp32": {torch.float32: 1e-3, torch.uint8: 2 / 255, torch.int64: 0.99},
-    "fp16": {torch.float32: 3e-2, torch.uint8: 32 / 255, torch.int64: 0.95},
+    "fp32": {torch.float32: 1e-3, torch.uint8: 1e-3, torch.int64: 0.99},
+    "fp16": {torch.float32: 3e-2, torch.uint8: 5.6e-3, torch.int64: 0.95},
 }
 
 
@@ -67,11 +68,14 @@ def compare(got: Tensor, expected: Tensor, tolerance: float) -> Parity:
     difference = (got.double() - expected.double()).abs()
     largest = float(difference.max())
     integers = expected.dtype == torch.int64
-    scale = 255.0 if expected.dtype == torch.uint8 else float(expected.double().abs().max())
+    scale = float(expected.double().abs().max())
+    relative = largest / scale if scale else largest
+    if expected.dtype == torch.uint8:
+        relative = float(difference.square().flatten(1).mean(1).sqrt().max()) / 255
     return Parity(
         max_abs=largest,
         mean_abs=float(difference.mean()),
-        relative=largest / scale if scale else largest,
+        relative=relative,
         agreement=float((got == expected).double().mean()) if integers else None,
         tolerance=tolerance,
     )

@@ -35,6 +35,13 @@ def micro_actions() -> WorldModel:
     return WorldModel(MICRO.with_actions(3)).initialize(seed=2).eval().requires_grad_(False)
 
 
+@pytest.fixture
+def micro_model(micro: WorldModel, tmp_path: Path) -> Path:
+    """The model directory of `micro`."""
+    save_model(micro, tmp_path / "micro")
+    return tmp_path / "micro"
+
+
 @pytest.fixture(scope="session")
 def clip() -> Clip:
     """40 real frames, (40, 32, 32, 3) uint8, with actions in 0..2."""

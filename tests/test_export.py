@@ -169,5 +169,9 @@ def test_signature_that_is_not_the_contract_is_refused(tmp_path: Path) -> None:
 def test_compare_measures_what_it_says() -> None:
     parity = compare(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]), 0.1)
     assert (parity.max_abs, parity.mean_abs, parity.relative) == (0.5, 0.25, 0.25)
+    frames = torch.zeros(2, 2, 2, 3, dtype=torch.uint8)
+    other = frames.clone()
+    other[1, 0] = 2  # half of the second frame's pixels
+    assert compare(other, frames, 0.1).relative == pytest.approx(2**0.5 / 255)
     codes = compare(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]), 0.9)
     assert codes.agreement == 0.75

@@ -8,6 +8,7 @@ recorded size, and its hash is checked before anything reads it.
     bundle.checked_graph("step")  # the path of step.onnx, after hashing it and its weights
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,12 @@ from typing import Any
 
 from wmdeploy.errors import BundleError
 from wmdeploy.files import DirectoryKind, sha256
-from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, read_manifest
+from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, PlanRecord, read_manifest
 
 MODEL_DIRECTORY = "model"
+PLANS_DIRECTORY = "plans"
 BUNDLE_KIND = DirectoryKind(
-    MANIFEST_FILE, "recipe", ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, "plans")
+    MANIFEST_FILE, "recipe", ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, PLANS_DIRECTORY)
 )
 
 
@@ -103,6 +105,38 @@ class Bundle:
             )
         self.verify(names)
         return self.path / MODEL_DIRECTORY
+
+    def graph_digest(self, name: str) -> str:
+        """One hash for a graph and its weights, from the hashes in the manifest."""
+        stem = self.manifest.graphs[name].file
+        records = self.manifest.files
+        parts = [f"{file} {records[file].sha256}" for file in records if file.startswith(stem)]
+        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+
+    def checked_plan(self, record: PlanRecord) -> bytes:
+        """A plan's bytes, once hashed: they, and nothing read again later, may be deserialised.
+
+        Raises:
+            BundleError: the file is missing, a link, cut short, or altered.
+        """
+        fix = f"build it again: wmdeploy build-engine {self.path} --graph {record.graph}"
+        path = self.path / record.file
+        try:
+            self._regular_file(record.file)
+        except BundleError:
+            raise BundleError(f"{path}: the plan is missing, or no regular file; {fix}") from None
+        plan = path.read_bytes()
+        if len(plan) != record.bytes:
+            raise BundleError(
+                f"{path}: got {len(plan)} bytes, expected {record.bytes}; the plan was cut short "
+                f"or swapped; {fix}"
+            )
+        if hashlib.sha256(plan).hexdigest() != record.sha256:
+            raise BundleError(
+                f"{path}: its sha256 is not the manifest's; the plan was altered or swapped, and "
+                f"it was not loaded; {fix}"
+            )
+        return plan
 
     def _regular_file(self, name: str) -> Path:
         path = self.path / name

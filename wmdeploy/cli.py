@@ -40,6 +40,12 @@ class PrecisionName(enum.StrEnum):
     fp16 = "fp16"
 
 
+class FlavourName(enum.StrEnum):
+    auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 1 and one line for errors that are the user's to mend."""
     try:
@@ -184,6 +190,58 @@ def export(
         out.print(table)
 
 
+@app.command(epilog=_example("wmdeploy build-engine bundles/pong --arch sm_86 --arch sm_89"))
+def build_engine(
+    bundle: Annotated[Path, typer.Argument(help="A bundle exported with --precision fp16.")],
+    flavour: Annotated[FlavourName, typer.Option(help="auto: tensorrt if installed.")] = (
+        FlavourName.auto
+    ),
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(help="sm_86, sm_89 ...; repeat for several. Default: current, this GPU."),
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(help="Largest batch; default the bundle's.")
+    ] = None,
+    workspace: Annotated[float | None, typer.Option(help="GiB the builder may use.")] = None,
+    opt_level: Annotated[int, typer.Option(help="0 builds fastest, 5 runs fastest.")] = 3,
+    graph: Annotated[
+        list[str] | None, typer.Option(help="encoder, prefill, step, decoder; default all.")
+    ] = None,
+) -> None:
+    """Build FP16 TensorRT plans from a bundle's graphs, into the bundle."""
+    from engines.trt.flavour import CURRENT
+    from engines.trt.plans import BuildOptions, build_plans
+    from wmdeploy.tables import plans_table
+
+    options = BuildOptions(
+        bundle=bundle,
+        flavour=flavour.value,
+        architectures=tuple(arch or (CURRENT,)),
+        max_batch=max_batch,
+        workspace_gib=workspace,
+        opt_level=opt_level,
+        graphs=tuple(graph or ()),
+    )
+    with _bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(name: str, phase: str, step: int, steps: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name)
+            told = f"{name}: {phase.lower()}"
+            bar.update(tasks[name], completed=step, total=steps, description=told)
+
+        results = build_plans(options, report)
+    built = [record for record, new in results if new]
+    if not built:
+        out.print(f"{bundle}: all plans are up to date, nothing to do", highlight=False)
+        return
+    out.print(plans_table(built))
+    if kept := len(results) - len(built):
+        out.print(f"{kept} more were up to date", highlight=False)
+
+
 @app.command(epilog=_example("wmdeploy rollout bundles/pong data/pong/clip-00000.mkv -o dream.gif"))
 def rollout(
     source: Annotated[str, typer.Argument(help="A bundle, or a model (run by the baseline).")],
@@ -291,10 +349,11 @@ def inspect(
 @app.command(epilog=_example("wmdeploy doctor"))
 def doctor() -> None:
     """Show versions, devices and backends, and what would bring the missing ones."""
+    from engines.trt.flavour import flavour_findings
     from wmdeploy.doctor import findings
     from wmdeploy.tables import doctor_table
 
-    out.print(doctor_table(findings()))
+    out.print(doctor_table([*findings(), *flavour_findings()]))
 
 
 def _bar() -> Any:

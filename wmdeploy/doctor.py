@@ -10,6 +10,8 @@ from typing import Literal
 
 import psutil
 
+from wmdeploy.gpu import gpu
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -32,8 +34,7 @@ def findings() -> list[Finding]:
         _package("onnxscript", "export", "pip install wmdeploy"),
         _package("av", "videos in and out", "pip install wmdeploy"),
         *_onnxruntime(),
-        _package("tensorrt", "nothing yet", ""),
-        _package("tensorrt_rtx", "nothing yet", ""),
+        _gpu(),
         _compiler(),
         _package("gymnasium", "wmdeploy record", "pip install 'wmdeploy[train]'"),
         _package("ale_py", "wmdeploy record", "pip install 'wmdeploy[train]'"),
@@ -63,10 +64,29 @@ def _torch() -> Finding:
     enables = "train, export, backends eager and compile"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        found = f"{torch.__version__}, {name} (SM{major}{minor}), CUDA {torch.version.cuda}"
+        found = (
+            f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}, "
+            f"cuDNN {torch.backends.cudnn.version()}"
+        )
         return Finding("torch", found, "ok", enables)
     reason = "CPU build" if torch.version.cuda is None else "no NVIDIA GPU or driver found"
     return Finding("torch", f"{torch.__version__}, {reason}", "ok", enables)
+
+
+def _gpu() -> Finding:
+    enables = "backends on a GPU"
+    if importlib.util.find_spec("pynvml") is None:
+        fix = "pip install 'wmdeploy[gpu]' or 'wmdeploy[rtx]'"
+        return Finding("GPU", "nvidia-ml-py is not installed", "missing", enables, fix)
+    device = gpu()
+    if device is None:
+        fix = "an NVIDIA GPU with its driver; in a container, start it with GPU access"
+        return Finding("GPU", "no NVIDIA GPU or driver", "missing", enables, fix)
+    found = (
+        f"{device.name}, {device.architecture}, {device.memory_mb / 1e3:.0f} GB, "
+        f"driver {device.driver}"
+    )
+    return Finding("GPU", found, "ok", enables)
 
 
 def _onnxruntime() -> list[Finding]:

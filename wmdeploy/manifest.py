@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
+from wmdeploy.files import staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -85,8 +86,9 @@ class Wiring:
 class Parity:
     """How far one output is from PyTorch float32 on real frames, and how far it may be.
 
-    `max_abs` and `mean_abs` are in the tensor's own unit, `relative` is max_abs over the largest
-    absolute value of the reference, `agreement` the share of equal integers (codes).
+    `max_abs` and `mean_abs` are in the tensor's own unit; `relative` is max_abs over the largest
+    absolute value of the reference, for pixels the root mean square error of the worst frame over
+    255 (1e-3 is 60 dB of PSNR); `agreement` is the share of equal integers (codes).
     """
 
     max_abs: float
@@ -132,13 +134,53 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class PlanRecord:
+    """One serialized TensorRT engine, and all that must fit before it is deserialised.
+
+    Attributes:
+        graph: the graph that it was built from.
+        flavour, version: "tensorrt" or "tensorrt-rtx", and the version that built it.
+        architectures: GPUs that it runs on, such as "sm_89".
+        precision: of the graph; the plan computes in exactly the graph's types.
+        batches: least, tuned-for and largest batch of its optimisation profile.
+        workspace_gib, opt_level: the builder's limit (None: its default) and effort.
+        onnx_sha256: of the graph and its weights, see `Bundle.graph_digest`.
+        file, sha256, bytes: the plan, below the bundle's directory.
+        weight_bytes, activation_bytes: on the device, as the builder said; activations are of the
+            largest batch. None if it did not say.
+        system, driver: where it was built; driver is None on a machine without a GPU.
+    """
+
+    graph: str
+    flavour: str
+    version: str
+    architectures: tuple[str, ...]
+    precision: Precision
+    batches: tuple[int, int, int]
+    workspace_gib: float | None
+    opt_level: int
+    onnx_sha256: str
+    file: str
+    sha256: str
+    bytes: int
+    weight_bytes: int | None
+    activation_bytes: int | None
+    build_seconds: float
+    system: str
+    driver: str | None
+
+
+@dataclass(frozen=True)
 class Manifest:
+    """`files` are those of the export; `plans` are added by `wmdeploy build-engine`."""
+
     schema: int
     recipe: Recipe
     model: dict[str, Any]
     wiring: Wiring
     graphs: dict[str, GraphRecord]
     files: dict[str, FileRecord]
+    plans: tuple[PlanRecord, ...] = ()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -168,7 +210,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
     except OSError as error:
         raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
-    for name in manifest.files:
+    for name in (*manifest.files, *(plan.file for plan in manifest.plans)):
         parts = PurePosixPath(name)
         odd = "\\" in name or not name.isprintable() or len(name) > 200
         if parts.is_absolute() or ".." in parts.parts or not parts.parts or odd:
@@ -178,8 +220,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write or replace the manifest in a bundle's directory."""
     document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
-    (directory / MANIFEST_FILE).write_bytes(document + b"\n")
+    with staged_file(directory / MANIFEST_FILE) as partial:
+        partial.write_bytes(document + b"\n")
 
 
 def _check_wiring(manifest: Manifest, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Bundles, models and the doctor's findings as rich tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -8,7 +9,7 @@ from rich.text import Text
 from wmdeploy.bundle import Bundle
 from wmdeploy.doctor import Finding
 from wmdeploy.files import sha256
-from wmdeploy.manifest import Parity
+from wmdeploy.manifest import Parity, PlanRecord
 from wmdeploy.training.summary import TrainSummary
 
 
@@ -17,7 +18,37 @@ def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
     tables = [_graphs(bundle)]
     if details:
         tables += [_tensors(bundle), _wiring(bundle), _files(bundle)]
+        if bundle.manifest.plans:
+            tables.append(plans_table(bundle.manifest.plans))
     return tables
+
+
+def plans_table(plans: Sequence[PlanRecord]) -> Table:
+    """TensorRT plans, and what they were built for."""
+    table = Table(
+        title="plans",
+        caption="MB on the device: weights, and activations at the largest batch",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("graph", "flavour", "for", "batch"):
+        table.add_column(heading)
+    for heading in ("file MB", "weights MB", "activations MB", "built in s"):
+        table.add_column(heading, justify="right")
+    for plan in plans:
+        least, _, most = plan.batches
+        table.add_row(
+            plan.graph,
+            f"{plan.flavour} {plan.version}",
+            " ".join(plan.architectures),
+            f"{least} to {most}",
+            *(
+                "" if size is None else f"{size / 1e6:.1f}"
+                for size in (plan.bytes, plan.weight_bytes, plan.activation_bytes)
+            ),
+            f"{plan.build_seconds:.2f}",
+        )
+    return table
 
 
 def model_table(path: Path) -> Table:
@@ -77,7 +108,8 @@ def _graphs(bundle: Bundle) -> Table:
     table = Table(
         title=f"{bundle.path}: {recipe.layout} layout, {recipe.precision}, opset {recipe.opset}, "
         f"batch 1 to {recipe.max_batch}",
-        caption="largest error of all outputs, relative to the largest value of PyTorch float32",
+        caption="largest error of all outputs, relative to the largest value of PyTorch float32; "
+        "of frames the root mean square over 255",
         title_justify="left",
         caption_justify="left",
     )

@@ -1,0 +1,154 @@
+"""One run of TensorRT's builder: an ONNX file to a serialized plan, with progress and Ctrl-C."""
+
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from engines.trt.flavour import Flavour
+from engines.trt.graph import tensorrt_graph
+from wmdeploy.errors import BackendError
+from wmdeploy.manifest import BATCH, TensorSpec
+
+Progress = Callable[[str, int, int], None]  # the innermost phase, its step, its steps
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build: `batches` are the least, the tuned-for and the largest batch."""
+
+    graph: str
+    onnx: Path
+    inputs: tuple[TensorSpec, ...]
+    architectures: tuple[str, ...]
+    batches: tuple[int, int, int]
+    opt_level: int
+    workspace_gib: float | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan, and what the builder said of its memory on the device, in bytes."""
+
+    plan: Any  # a buffer
+    weight_bytes: int | None
+    activation_bytes: int | None
+
+
+def build(flavour: Flavour, order: Order, log: TextIO, progress: Progress) -> Built:
+    """Build one plan. Ctrl-C cancels the build and is raised again once the builder has stopped.
+
+    Args:
+        log: all that TensorRT says goes there.
+
+    Raises:
+        BackendError: TensorRT refuses the graph, or cannot build it; with its first reason.
+    """
+    run = _Build(flavour, order, log, progress)
+    with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C reaches this thread while the other builds
+        future = pool.submit(run.plan)
+        try:
+            plan = future.result()
+        except KeyboardInterrupt:
+            run.cancelled.set()
+            future.exception()  # until the builder has noticed
+            raise
+    return Built(plan, run.memory.get("Weights"), run.memory.get("Activation"))
+
+
+class _Build:
+    def __init__(self, flavour: Flavour, order: Order, log: TextIO, progress: Progress) -> None:
+        self.flavour, self.order, self.log = flavour, order, log
+        self.errors: list[str] = []
+        self.memory: dict[str, int] = {}
+        self.cancelled = threading.Event()
+        self.logger = _logger(flavour.trt, self.heard)
+        self.monitor = _monitor(flavour.trt, progress, self.cancelled)
+
+    def plan(self) -> Any:
+        trt, order = self.flavour.trt, self.order
+        builder = trt.Builder(self.logger)
+        network = builder.create_network(self.flavour.network_flags())
+        parser = trt.OnnxParser(network, self.logger)
+        if not parser.parse(tensorrt_graph(order.onnx), str(order.onnx)):
+            found = [parser.get_error(i) for i in range(parser.num_errors)]
+            reasons = [f"{e.desc()} ({e.node_operator()} {e.node_name()})" for e in found]
+            raise self._error("cannot parse the graph", reasons)
+        config = builder.create_builder_config()
+        config.progress_monitor = self.monitor
+        config.builder_optimization_level = order.opt_level
+        if order.workspace_gib is not None:
+            limit = int(order.workspace_gib * 2**30)
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+        config.add_optimization_profile(self._profile(builder))
+        self.flavour.target(config, order.architectures)
+        self.flavour.open_timing_cache(config, order.architectures)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise self._error("cannot build the plan", self.errors)
+        self.flavour.keep_timing_cache(config, order.architectures)
+        return plan
+
+    def heard(self, severity: Any, message: str) -> None:
+        """All but the chatter goes to the log; errors and memory figures are kept."""
+        kinds = self.flavour.trt.ILogger
+        if severity != kinds.VERBOSE:
+            print(f"{self.order.graph} {severity}: {message}", file=self.log, flush=True)
+        if severity in (kinds.ERROR, kinds.INTERNAL_ERROR):
+            self.errors.append(message)
+        if figure := re.match(r"Total (Weights|Activation) Memory: (\d+) bytes", message):
+            self.memory[figure[1]] = int(figure[2])
+
+    def _profile(self, builder: Any) -> Any:
+        profile = builder.create_optimization_profile()
+        for spec in self.order.inputs:
+            shapes = [
+                tuple(batch if size == BATCH else size for size in spec.shape)
+                for batch in self.order.batches
+            ]
+            profile.set_shape(spec.name, *shapes)
+        return profile
+
+    def _error(self, what: str, reasons: list[str]) -> BackendError:
+        if self.cancelled.is_set():
+            return BackendError(f"{self.order.graph}: the build was cancelled")
+        reason = reasons[0].splitlines()[0] if reasons else "no reason given"
+        return BackendError(
+            f"{self.order.graph}: {self.flavour.name} {self.flavour.version} {what}: {reason}"
+        )
+
+
+def _logger(trt: Any, heard: Callable[[Any, str], None]) -> Any:
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            heard(severity, message)
+
+    return Logger()
+
+
+def _monitor(trt: Any, progress: Progress, cancelled: threading.Event) -> Any:
+    """Tells how far the innermost phase is, and stops the build once `cancelled` is set."""
+    steps: dict[str, int] = {}
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, count: int) -> None:
+            steps[name] = count
+            progress(name, 0, count)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            progress(name, step + 1, steps.get(name, step + 1))
+            return not cancelled.is_set()
+
+        def phase_finish(self, name: str) -> None:
+            progress(name, steps.get(name, 1), steps.get(name, 1))
+
+    return Monitor()

@@ -1,0 +1,223 @@
+"""The plans of a bundle: which to build, which there are, and which may run here.
+
+A plan is code for a GPU: TensorRT itself checks little before it runs one, and says little when it
+refuses. So all that was recorded when it was built is compared before it is deserialised.
+"""
+
+import dataclasses
+import hashlib
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.trt.build import Built, Order, build
+from engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flavour
+from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
+from wmdeploy.errors import BackendError, BundleError
+from wmdeploy.files import staged_file
+from wmdeploy.gpu import gpu
+from wmdeploy.manifest import PlanRecord, write_manifest
+
+LOG_FILE = "build.log"
+LARGEST_WORKSPACE = 1024  # GiB
+BuildProgress = Callable[[str, str, int, int], None]  # graph, phase, step, steps
+# what only the build tells: a record without it is what was asked for
+TOLD_BY_BUILD = (
+    "file", "sha256", "bytes", "weight_bytes", "activation_bytes", "build_seconds", "system",
+    "driver",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. No `graphs`: all. `max_batch` None: the bundle's."""
+
+    bundle: Path
+    flavour: str = "auto"
+    architectures: tuple[str, ...] = (CURRENT,)
+    max_batch: int | None = None
+    workspace_gib: float | None = None
+    opt_level: int = 3
+    graphs: tuple[str, ...] = ()
+
+
+def build_plans(
+    options: BuildOptions, progress: BuildProgress = lambda graph, phase, step, steps: None
+) -> list[tuple[PlanRecord, bool]]:
+    """Build each graph's plan, unless the bundle has that very plan already.
+
+    Each finished plan is in the bundle before the next one begins; an error, Ctrl-C or a kill
+    leaves the bundle as the last finished plan left it.
+
+    Returns:
+        Each plan's record, and whether it was built now.
+
+    Raises:
+        BackendError: the flavour, an option or a graph cannot be built.
+        BundleError: the bundle is damaged.
+    """
+    bundle = Bundle.open(options.bundle)
+    _check(options, bundle)
+    flavour = load_flavour(options.flavour)
+    device = gpu()
+    check_architectures(flavour, options.architectures, device.architecture if device else None)
+    results = []
+    for name in dict.fromkeys(options.graphs or bundle.manifest.graphs):
+        wanted = _wanted(options, bundle, flavour, name)
+        record = _existing(bundle, wanted)
+        results.append((record or _build(bundle, flavour, wanted, progress), record is None))
+        bundle = Bundle.open(options.bundle)
+    return results
+
+
+def find_plan(bundle: Bundle, flavour: Flavour, graph: str, architecture: str) -> PlanRecord:
+    """The newest plan of a graph that fits the bundle, the TensorRT here and the GPU here.
+
+    Raises:
+        BackendError: there is none; with what the newest one differs in, and the command to run.
+    """
+    plans = [p for p in bundle.manifest.plans if (p.graph, p.flavour) == (graph, flavour.name)]
+    problems = [_mismatch(bundle, plan, flavour, architecture) for plan in plans]
+    for plan, problem in zip(reversed(plans), reversed(problems), strict=True):
+        if problem is None:
+            return plan
+    reason = problems[-1] if problems else f"the bundle has no {flavour.name} plan of it"
+    target = f" --arch {architecture}" if flavour.architectures else ""
+    command = f"wmdeploy build-engine {bundle.path} --flavour {flavour.name}{target}"
+    raise BackendError(f"{graph}: {reason}; build it again: {command}")
+
+
+def _mismatch(bundle: Bundle, plan: PlanRecord, flavour: Flavour, architecture: str) -> str | None:
+    """What stands against running a plan here, in words."""
+    if plan.onnx_sha256 != bundle.graph_digest(plan.graph):
+        return f"{plan.file} was built from another ONNX graph than the bundle has now"
+    if plan.version != flavour.version:
+        return f"{plan.file} was built by {plan.flavour} {plan.version}, here is {flavour.version}"
+    if architecture not in plan.architectures:
+        built = ", ".join(plan.architectures)
+        return f"{plan.file} was built for {built}, this GPU is {architecture}"
+    return None
+
+
+def _check(options: BuildOptions, bundle: Bundle) -> None:
+    recipe = bundle.manifest.recipe
+    if recipe.precision != "fp16":
+        raise BackendError(
+            f"{options.bundle}: the bundle is {recipe.precision}, and TensorRT computes in exactly "
+            "the graph's types; export the model again with --precision fp16"
+        )
+    if options.max_batch is not None and not 1 <= options.max_batch <= recipe.max_batch:
+        raise BackendError(
+            f"--max-batch: got {options.max_batch}, expected 1 to {recipe.max_batch}, which the "
+            "bundle was exported with; for more, export again with a larger --max-batch"
+        )
+    if not 0 <= options.opt_level <= 5:
+        raise BackendError(f"--opt-level: got {options.opt_level}, expected 0 to 5")
+    workspace = options.workspace_gib
+    if workspace is not None and not 0 < workspace <= LARGEST_WORKSPACE:
+        raise BackendError(
+            f"--workspace: got {workspace}, expected GiB above 0, to {LARGEST_WORKSPACE}"
+        )
+    unknown = [name for name in options.graphs if name not in bundle.manifest.graphs]
+    if unknown:
+        have = ", ".join(bundle.manifest.graphs)
+        raise BackendError(f"--graph: got {unknown[0]!r}, expected one of {have}")
+
+
+def _wanted(options: BuildOptions, bundle: Bundle, flavour: Flavour, name: str) -> PlanRecord:
+    """The record of the plan to build, without what only the build tells."""
+    device = gpu()
+    architectures = options.architectures
+    if device is not None and architectures == (CURRENT,):
+        architectures = (device.architecture,)
+    largest = options.max_batch or bundle.manifest.recipe.max_batch
+    return PlanRecord(
+        graph=name,
+        flavour=flavour.name,
+        version=flavour.version,
+        architectures=tuple(sorted(set(architectures), key=lambda a: int(a[3:]))),
+        precision=bundle.manifest.recipe.precision,
+        batches=(1, 1, largest),  # tuned for one session, the most frequent case
+        workspace_gib=options.workspace_gib,
+        opt_level=options.opt_level,
+        onnx_sha256=bundle.graph_digest(name),
+        file="",
+        sha256="",
+        bytes=0,
+        weight_bytes=None,
+        activation_bytes=None,
+        build_seconds=0.0,
+        system=f"{platform.system()} {platform.machine()}",
+        driver=device.driver if device else None,
+    )
+
+
+def _existing(bundle: Bundle, wanted: PlanRecord) -> PlanRecord | None:
+    """The plan in the bundle that was built exactly as wanted, and is whole."""
+    blank = {name: getattr(wanted, name) for name in TOLD_BY_BUILD}
+    for record in bundle.manifest.plans:
+        if dataclasses.replace(record, **blank) == wanted:
+            with suppress(BundleError):
+                bundle.checked_plan(record)
+                return record
+    return None
+
+
+def _build(
+    bundle: Bundle, flavour: Flavour, wanted: PlanRecord, progress: BuildProgress
+) -> PlanRecord:
+    plans = bundle.path / PLANS_DIRECTORY
+    if plans.is_symlink():
+        raise BundleError(f"{plans}: is a link; a bundle holds regular files only")
+    plans.mkdir(exist_ok=True)
+    order = Order(
+        graph=wanted.graph,
+        onnx=bundle.checked_graph(wanted.graph),
+        inputs=bundle.manifest.graphs[wanted.graph].inputs,
+        architectures=wanted.architectures,
+        batches=wanted.batches,
+        opt_level=wanted.opt_level,
+        workspace_gib=wanted.workspace_gib,
+    )
+
+    def tell(phase: str, step: int, steps: int) -> None:
+        progress(wanted.graph, phase, step, steps)
+
+    start = time.perf_counter()
+    log = plans / LOG_FILE
+    try:
+        with log.open("a") as file:
+            built = build(flavour, order, file, tell)
+    except BackendError as error:
+        raise BackendError(f"{error}; TensorRT's log is {log}") from error
+    return _store(bundle.path, wanted, built, time.perf_counter() - start)
+
+
+def _store(path: Path, wanted: PlanRecord, built: Built, seconds: float) -> PlanRecord:
+    """The plan into the bundle, then its record into the manifest, then older ones out of both."""
+    digest = hashlib.sha256(built.plan).hexdigest()
+    targets = "-".join(wanted.architectures)
+    record = dataclasses.replace(
+        wanted,
+        # with its hash in the name it never takes the place of a plan that the manifest has
+        file=f"{PLANS_DIRECTORY}/{wanted.graph}.{wanted.flavour}.{targets}.{digest[:8]}.plan",
+        sha256=digest,
+        bytes=memoryview(built.plan).nbytes,
+        weight_bytes=built.weight_bytes,
+        activation_bytes=built.activation_bytes,
+        build_seconds=round(seconds, 3),
+    )
+    with staged_file(path / record.file) as partial:
+        partial.write_bytes(built.plan)
+    manifest = Bundle.open(path).manifest
+    same = (record.graph, record.flavour, record.architectures)
+    others = [p for p in manifest.plans if (p.graph, p.flavour, p.architectures) != same]
+    write_manifest(dataclasses.replace(manifest, plans=(*others, record)), path)
+    known = {plan.file for plan in (*others, record)}
+    for file in (path / PLANS_DIRECTORY).glob("*.plan"):
+        if f"{PLANS_DIRECTORY}/{file.name}" not in known:
+            file.unlink()
+    return record

@@ -1,0 +1,122 @@
+"""The NVIDIA GPU of this machine, if there is one, through its driver's library (NVML).
+
+Read without torch, so that it also tells what torch cannot use.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU. `architecture` is such as "sm_89"; memory in 10^6 bytes, power in watts."""
+
+    name: str
+    architecture: str
+    driver: str
+    memory_mb: float
+    power_limit_w: float | None
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """What moves while a benchmark runs: clocks in MHz, and why they are held down, if they are."""
+
+    sm_clock_mhz: int
+    memory_clock_mhz: int
+    temperature_c: int
+    power_w: float | None
+    throttle_reasons: tuple[str, ...]
+
+
+def gpu() -> Gpu | None:
+    """The first GPU; None without one, without its driver, or without nvidia-ml-py."""
+    return _ask(_describe)
+
+
+def gpu_state() -> GpuState | None:
+    """Of the first GPU; None as above."""
+    return _ask(_state)
+
+
+def process_memory_mb() -> float | None:
+    """What this process holds on the first GPU, CUDA's own context included, in 10^6 bytes.
+
+    None as above, or where the driver does not see this process, as in some containers.
+    """
+    return _ask(_process_memory)
+
+
+def _ask(question: Callable[[Any, Any], Answer]) -> Answer | None:
+    try:
+        import pynvml  # the module of nvidia-ml-py
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return question(pynvml, _first_visible(pynvml))
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _first_visible(nvml: Any) -> Any:
+    """The device that CUDA calls 0: the first of CUDA_VISIBLE_DEVICES, a number or a UUID."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first.isdigit():
+        return nvml.nvmlDeviceGetHandleByIndex(int(first))
+    return nvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def _describe(nvml: Any, device: Any) -> Gpu:
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
+    limit = _or_none(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(device) / 1e3)
+    return Gpu(
+        name=str(nvml.nvmlDeviceGetName(device)),
+        architecture=f"sm_{major}{minor}",
+        driver=str(nvml.nvmlSystemGetDriverVersion()),
+        memory_mb=nvml.nvmlDeviceGetMemoryInfo(device).total / 1e6,
+        power_limit_w=limit,
+    )
+
+
+def _state(nvml: Any, device: Any) -> GpuState:
+    reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device)
+    return GpuState(
+        sm_clock_mhz=nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM),
+        temperature_c=nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU),
+        power_w=_or_none(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(device) / 1e3),
+        throttle_reasons=_reason_names(nvml, reasons),
+    )
+
+
+def _reason_names(nvml: Any, reasons: int) -> tuple[str, ...]:
+    """The driver's bits in words: "SwPowerCap", "HwThermalSlowdown"; an idle clock is no reason."""
+    prefix = "nvmlClocksThrottleReason"
+    names = [name for name in dir(nvml) if name.startswith(prefix)]
+    bits = {name.removeprefix(prefix): getattr(nvml, name) for name in names}
+    ignored = ("All", "None", "GpuIdle")
+    return tuple(name for name, bit in bits.items() if bit & reasons and name not in ignored)
+
+
+def _process_memory(nvml: Any, device: Any) -> float | None:
+    for process in nvml.nvmlDeviceGetComputeRunningProcesses(device):
+        if process.pid == os.getpid() and process.usedGpuMemory is not None:
+            return float(process.usedGpuMemory) / 1e6
+    return None
+
+
+def _or_none(nvml: Any, read: Callable[[], float]) -> float | None:
+    try:
+        return read()
+    except nvml.NVMLError:  # not every driver tells, in containers above all
+        return None
