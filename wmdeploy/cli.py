@@ -226,11 +226,11 @@ def build_engine(
     with _bar() as bar:
         tasks: dict[str, Any] = {}
 
-        def report(name: str, phase: str, step: int, steps: int) -> None:
+        def report(name: str, phase: str, done: float) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name)
+                tasks[name] = bar.add_task(name, total=100)
             told = f"{name}: {phase.lower()}"
-            bar.update(tasks[name], completed=step, total=steps, description=told)
+            bar.update(tasks[name], completed=round(100 * done), description=told)
 
         results = build_plans(options, report)
     built = [record for record, new in results if new]

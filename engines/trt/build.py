@@ -13,7 +13,7 @@ from engines.trt.graph import tensorrt_graph
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 
-Progress = Callable[[str, int, int], None]  # the innermost phase, its step, its steps
+Progress = Callable[[str, float], None]  # what the builder is doing; how far it is, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -133,22 +133,57 @@ def _logger(trt: Any, heard: Callable[[Any, str], None]) -> Any:
 
 
 def _monitor(trt: Any, progress: Progress, cancelled: threading.Event) -> Any:
-    """Tells how far the innermost phase is, and stops the build once `cancelled` is set."""
-    steps: dict[str, int] = {}
+    """Tells how far the build is, and stops it once `cancelled` is set."""
+    phases = Phases()
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, name: str, parent: str | None, count: int) -> None:
-            steps[name] = count
-            progress(name, 0, count)
+            phases.start(name, parent, count)
+            progress(name, phases.done())
 
         def step_complete(self, name: str, step: int) -> bool:
-            progress(name, step + 1, steps.get(name, step + 1))
+            phases.step(name, step + 1)
+            progress(name, phases.done())
             return not cancelled.is_set()
 
         def phase_finish(self, name: str) -> None:
-            progress(name, steps.get(name, 1), steps.get(name, 1))
+            phases.finish(name)
+            progress(name, phases.done())
 
     return Monitor()
+
+
+class Phases:
+    """How far a build is, from its nested phases: each is a step of the one it lies in."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str | None, int, int]] = {}  # name: parent, steps done, steps
+        self._most = 0.0
+
+    def start(self, name: str, parent: str | None, count: int) -> None:
+        self._open[name] = (parent, 0, max(1, count))
+
+    def step(self, name: str, done: int) -> None:
+        if name in self._open:
+            parent, _, count = self._open[name]
+            self._open[name] = (parent, done, count)
+
+    def finish(self, name: str) -> None:
+        parent, _, _ = self._open.pop(name, (None, 0, 1))
+        if parent is None:
+            self._most = 1.0
+
+    def done(self) -> float:
+        """From 0 to 1; never less than before."""
+        roots = [name for name, (parent, _, _) in self._open.items() if parent not in self._open]
+        self._most = max([self._most, *(self._fraction(root) for root in roots)])
+        return self._most
+
+    def _fraction(self, name: str) -> float:
+        _, done, count = self._open[name]
+        inner = [child for child, (parent, _, _) in self._open.items() if parent == name]
+        within = max((self._fraction(child) for child in inner), default=0.0)
+        return min(1.0, (done + within) / count)

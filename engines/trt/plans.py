@@ -23,7 +23,7 @@ from wmdeploy.manifest import PlanRecord, write_manifest
 
 LOG_FILE = "build.log"
 LARGEST_WORKSPACE = 1024  # GiB
-BuildProgress = Callable[[str, str, int, int], None]  # graph, phase, step, steps
+BuildProgress = Callable[[str, str, float], None]  # graph, phase, how far it is, 0 to 1
 # what only the build tells: a record without it is what was asked for
 TOLD_BY_BUILD = (
     "file", "sha256", "bytes", "weight_bytes", "activation_bytes", "build_seconds", "system",
@@ -45,7 +45,7 @@ class BuildOptions:
 
 
 def build_plans(
-    options: BuildOptions, progress: BuildProgress = lambda graph, phase, step, steps: None
+    options: BuildOptions, progress: BuildProgress = lambda graph, phase, done: None
 ) -> list[tuple[PlanRecord, bool]]:
     """Build each graph's plan, unless the bundle has that very plan already.
 
@@ -183,8 +183,8 @@ def _build(
         workspace_gib=wanted.workspace_gib,
     )
 
-    def tell(phase: str, step: int, steps: int) -> None:
-        progress(wanted.graph, phase, step, steps)
+    def tell(phase: str, done: float) -> None:
+        progress(wanted.graph, phase, done)
 
     start = time.perf_counter()
     log = plans / LOG_FILE
