@@ -5,9 +5,10 @@ imports no backend.
 """
 
 import importlib
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
@@ -16,13 +17,32 @@ from wmdeploy.manifest import BATCH, TensorSpec, Wiring
 if TYPE_CHECKING:
     import torch
 
-# Each value is "module:function"; the function takes a Bundle and gives a Backend.
+# Each value is "module:function"; the function takes a Bundle and Settings, and gives a Backend.
 BACKENDS = {
     "eager": "engines.eager:load",
+    "eager-fp16": "engines.eager:load_half",
     "compile": "engines.compiled:load",
+    "compile-fp16": "engines.compiled:load_half",
+    "cudagraph": "engines.cudagraph:load",
     "ort-cpu": "engines.ort:load_cpu",
+    "ort-cuda": "engines.ort_gpu:load_cuda",
+    "ort-tensorrt": "engines.ort_gpu:load_tensorrt",
+    "tensorrt": "engines.trt.run:load_tensorrt",
+    "tensorrt-rtx": "engines.trt.run:load_tensorrt_rtx",
 }
 BASELINE = "eager"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run what leaves a choice.
+
+    `device` is of the backends that are PyTorch ("auto": a GPU where torch finds one); the others
+    have theirs in their name. `tf32` lets float32 products on a GPU lose precision for speed.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tf32: bool = False
 
 
 class Engine(Protocol):
@@ -48,10 +68,33 @@ class Engine(Protocol):
         ...
 
 
+class Tenant(Protocol):
+    """Whoever holds tensors that the engines gave."""
+
+    def keep_copies(self) -> None: ...
+
+
+class Tenancy:
+    """The session that ran a backend's engines last, while it lives."""
+
+    def __init__(self) -> None:
+        self._tenant: weakref.ref[Tenant] | None = None
+
+    @property
+    def tenant(self) -> Tenant | None:
+        return None if self._tenant is None else self._tenant()
+
+    @tenant.setter
+    def tenant(self, tenant: Tenant) -> None:
+        self._tenant = weakref.ref(tenant)
+
+
 @dataclass(frozen=True)
 class Backend:
     """The engines of one bundle by graph name, and how a session connects them.
 
+    Sessions share a backend's engines, in turns; `tenancy` knows whose turn it was last.
+    `statistics` are what the engines say of their own memory, in 10^6 bytes by label.
     `encode_batch` is how many frames of a context are encoded at once; 1 where every batch size
     costs a compilation. `max_batch` is the largest batch its graphs take; None: any.
     """
@@ -63,13 +106,15 @@ class Backend:
     wiring: Wiring
     encode_batch: int
     max_batch: int | None = None
+    tenancy: Tenancy = field(default_factory=Tenancy)
+    statistics: Callable[[], dict[str, float]] = dict
 
     def close(self) -> None:
         for engine in self.engines.values():
             engine.close()
 
 
-def load_backend(name: str, bundle: Bundle) -> Backend:
+def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) -> Backend:
     """Load a bundle's graphs.
 
     Raises:
@@ -79,8 +124,8 @@ def load_backend(name: str, bundle: Bundle) -> Backend:
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
     module, _, function = BACKENDS[name].partition(":")
-    load: Callable[[Bundle], Backend] = getattr(importlib.import_module(module), function)
-    return load(bundle)
+    load: Callable[[Bundle, Settings], Backend] = getattr(importlib.import_module(module), function)
+    return load(bundle, settings or Settings())
 
 
 def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:

@@ -1,7 +1,10 @@
-"""Backend `compile`: torch.compile of the modules that were exported, as a strong competitor.
+"""Backends `compile` and `compile-fp16`: torch.compile, as strong competitors.
 
-Weights are frozen into the compiled code and kernels are chosen by max-autotune. Compilation
-happens when an engine first runs a batch size, and takes from seconds to minutes.
+`compile` takes the modules that were exported, with their KV cache: weights are frozen into the
+code, kernels are chosen by max-autotune, and on a GPU convolutions are channels-last and runs are
+CUDA graphs. `compile-fp16` is what a user writes first: `torch.compile(model.half())`, the whole
+window for every frame. Compilation happens when an engine first runs a batch size, and takes from
+seconds to minutes.
 """
 
 import shutil
@@ -10,37 +13,62 @@ from typing import Any
 
 import torch
 
-from engines.base import Backend
-from engines.eager import ModuleEngine, bundled_model
+from engines.base import Backend, Settings
+from engines.eager import ModuleEngine, bundled_model, exact_floats, float16_device, pytorch_device
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
-from wmdeploy.models.graphs import deployment
+from wmdeploy.models.graphs import baseline_deployment, deployment
 
-INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
-    "freezing": True,
-    "max_autotune": True,
-}
+InductorOptions = dict[str, str | int | bool | Callable[..., Any]]
 
 
-def load(bundle: Bundle) -> Backend:
+def load(bundle: Bundle, settings: Settings) -> Backend:
     """The graphs' modules in the bundle's layout and precision, not yet compiled.
 
     Raises:
         BundleError: the bundle carries no model, or it was altered.
-        BackendError: there is no C++ compiler for torch.compile to use.
+        BackendError: there is no C++ compiler for torch.compile to use, or no such device.
     """
-    if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
-        raise BackendError(
-            "backend compile: torch.compile needs a C++ compiler and none is on the PATH; "
-            "install g++ (Debian, Ubuntu: apt install g++)"
-        )
+    device = pytorch_device("compile", settings)
+    _check_compiler("compile")
+    exact_floats(settings)
+    gpu = device.type == "cuda"
+    options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
     recipe = bundle.manifest.recipe
     model = bundled_model(bundle)
     deployed = deployment(model, recipe.layout, recipe.precision)
     engines = {}
     for name, build in deployed.graphs.items():
         graph = build()
-        module = torch.compile(graph.module, dynamic=False, options=INDUCTOR_OPTIONS)
-        engines[name] = ModuleEngine(name, graph, module)
-    device = torch.device("cpu")
+        module = graph.module.to(device)
+        if gpu:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        run = torch.compile(module, dynamic=False, options=options)
+        # a CUDA graph's results lie in its own memory, which the next run writes over
+        engines[name] = ModuleEngine(name, graph, device, run, copy=gpu)
     return Backend("compile", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
+
+
+def load_half(bundle: Bundle, settings: Settings) -> Backend:
+    """The baseline in float16, compiled with torch.compile's defaults; on a GPU only.
+
+    Raises:
+        BundleError, BackendError: as `load`.
+    """
+    device = float16_device("compile-fp16", settings)
+    _check_compiler("compile-fp16")
+    deployed = baseline_deployment(bundled_model(bundle), "fp16")
+    engines = {}
+    for name, build in deployed.graphs.items():
+        graph = build()
+        run = torch.compile(graph.module.to(device))
+        engines[name] = ModuleEngine(name, graph, device, run)
+    return Backend("compile-fp16", "fp16", device, engines, deployed.wiring, encode_batch=1)
+
+
+def _check_compiler(backend: str) -> None:
+    if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        raise BackendError(
+            f"backend {backend}: torch.compile needs a C++ compiler and none is on the PATH; "
+            "install g++ (Debian, Ubuntu: apt install g++)"
+        )

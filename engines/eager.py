@@ -1,6 +1,6 @@
 """Backend `eager`: the baseline, PyTorch float32 with the whole window for every frame.
 
-Also `ModuleEngine`, which runs any graph's PyTorch module.
+Also `eager-fp16`, the same in float16, and `ModuleEngine`, which runs any graph's PyTorch module.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,23 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engines.base import Backend
+from engines.base import Backend, Settings
+from engines.static import cuda_device
 from wmdeploy.bundle import Bundle
-from wmdeploy.errors import BundleError
-from wmdeploy.manifest import TensorSpec
+from wmdeploy.errors import BackendError, BundleError
+from wmdeploy.manifest import Precision, TensorSpec
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import WorldModelConfig
 from wmdeploy.models.graphs import Graph, baseline_deployment
 from wmdeploy.models.world_model import WorldModel
 
+CPU = torch.device("cpu")
+
 
 class ModuleEngine:
-    """An engine whose graph is a PyTorch module, on the CPU."""
+    """An engine whose graph is a PyTorch module.
 
-    def __init__(self, name: str, graph: Graph, run: Callable[..., Any] | None = None) -> None:
+    Args:
+        device: where the module is.
+        run: the compiled module, where it is compiled.
+        copy: whether results are copied, because the next run would write over them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        graph: Graph,
+        device: torch.device,
+        run: Callable[..., Any] | None = None,
+        copy: bool = False,
+    ) -> None:
         self.name = name
         self.inputs: tuple[TensorSpec, ...] = graph.inputs
         self.outputs: tuple[TensorSpec, ...] = graph.outputs
+        self._device, self._copy = device, copy
         self._run: Callable[..., Any] | None = graph.module if run is None else run
 
     @torch.inference_mode()
@@ -33,22 +50,69 @@ class ModuleEngine:
         assert self._run is not None, "the engine was closed"
         result = self._run(*(feeds[spec.name] for spec in self.inputs))
         values = result if isinstance(result, tuple) else (result,)
+        if self._copy:
+            values = tuple(value.clone() for value in values)
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def synchronize(self) -> None:
-        """Nothing to wait for: the CPU has finished when `run` returns."""
+        """A CPU has finished when `run` returns."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def close(self) -> None:
         self._run = None
 
 
-def load(bundle: Bundle) -> Backend:
+def load(bundle: Bundle, settings: Settings) -> Backend:
     """The baseline, from the PyTorch model that the bundle carries.
 
     Raises:
         BundleError: the bundle carries no model, or it was altered.
+        BackendError: there is no such device.
     """
-    return baseline(bundled_model(bundle))
+    device = pytorch_device("eager", settings)
+    exact_floats(settings)
+    return baseline(bundled_model(bundle), device)
+
+
+def load_half(bundle: Bundle, settings: Settings) -> Backend:
+    """The baseline's way of working in float16, with the float32 islands of the fp16 graphs.
+
+    Raises:
+        BundleError, BackendError: as `load`; also on a CPU.
+    """
+    device = float16_device("eager-fp16", settings)
+    return baseline(bundled_model(bundle), device, "fp16")
+
+
+def pytorch_device(backend: str, settings: Settings) -> torch.device:
+    """Where a PyTorch backend runs: as asked, or a GPU if torch finds one.
+
+    Raises:
+        BackendError: a GPU was asked for and there is none.
+    """
+    if settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available()):
+        return cuda_device(backend)
+    return torch.device("cpu")
+
+
+def float16_device(backend: str, settings: Settings) -> torch.device:
+    """A GPU.
+
+    Raises:
+        BackendError: on a CPU, where PyTorch computes a frame of the reference model in float16 in
+            three minutes, against half a second in float32 (two cores): no figure worth having.
+    """
+    device = pytorch_device(backend, settings)
+    if device.type == "cpu":
+        raise BackendError(f"backend {backend}: needs a GPU; on a CPU, float16 is only emulated")
+    return device
+
+
+def exact_floats(settings: Settings) -> None:
+    """float32 means float32, in this process: no TF32 on a GPU, unless it was asked for."""
+    torch.backends.cuda.matmul.allow_tf32 = settings.tf32
+    torch.backends.cudnn.allow_tf32 = settings.tf32
 
 
 def bundled_model(bundle: Bundle) -> WorldModel:
@@ -66,9 +130,17 @@ def bundled_model(bundle: Bundle) -> WorldModel:
     return model
 
 
-def baseline(model: WorldModel) -> Backend:
-    """The baseline of a model that is already loaded."""
-    deployed = baseline_deployment(model)
-    engines = {name: ModuleEngine(name, build()) for name, build in deployed.graphs.items()}
-    device = torch.device("cpu")
-    return Backend("eager", "fp32", device, engines, deployed.wiring, encode_batch=8)
+def baseline(
+    model: WorldModel,
+    device: torch.device = CPU,
+    precision: Precision = "fp32",
+) -> Backend:
+    """The baseline of a model that is already loaded; in fp16 it is a rival of the baseline."""
+    deployed = baseline_deployment(model, precision)
+    engines = {}
+    for name, build in deployed.graphs.items():
+        graph = build()
+        graph.module.to(device)
+        engines[name] = ModuleEngine(name, graph, device)
+    name = "eager" if precision == "fp32" else "eager-fp16"
+    return Backend(name, precision, device, engines, deployed.wiring, encode_batch=8)

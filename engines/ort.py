@@ -12,11 +12,11 @@ import onnx
 import torch
 from torch import Tensor
 
-from engines.base import Backend
+from engines.base import Backend, Settings
 from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import TensorSpec
+from wmdeploy.manifest import GraphRecord, TensorSpec
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
@@ -26,16 +26,14 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 class OrtEngine:
     """One ONNX graph in ONNX Runtime; tensors are shared with torch, not copied."""
 
-    def __init__(self, name: str, bundle: Bundle, provider: str) -> None:
+    def __init__(self, name: str, bundle: Bundle) -> None:
         self.name = name
         self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
         self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
         self._output_names = [spec.name for spec in self.outputs]
         path = bundle.checked_graph(name)
-        self._session = open_session(path, provider)
-        found = {t.name for t in (*self._session.get_inputs(), *self._session.get_outputs())}
-        if found != {spec.name for spec in (*self.inputs, *self.outputs)}:
-            raise BackendError(f"{path}: has other tensors than the manifest says; export again")
+        self._session = open_session(path)
+        check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
@@ -52,7 +50,7 @@ class OrtEngine:
         self._session = None
 
 
-def load_cpu(bundle: Bundle) -> Backend:
+def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
     """All graphs with the CPU provider.
 
     Leaves one thread to torch, in the whole process: ONNX Runtime has its own, and torch's would
@@ -63,7 +61,7 @@ def load_cpu(bundle: Bundle) -> Backend:
         BundleError: a file is missing or altered.
     """
     torch.set_num_threads(1)
-    engines = {name: OrtEngine(name, bundle, CPU) for name in bundle.manifest.graphs}
+    engines = {name: OrtEngine(name, bundle) for name in bundle.manifest.graphs}
     device = torch.device("cpu")
     recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
     batch = recipe.max_batch
@@ -77,34 +75,56 @@ def cpu_graph(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-def open_session(path: Path, provider: str) -> Any:
-    """An InferenceSession on exactly `provider`.
+def open_session(path: Path) -> Any:
+    """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses the graph.
     """
     ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
-    available = ort.get_available_providers()
-    if provider not in available:
-        raise BackendError(
-            f"ONNX Runtime has no {provider} here; it has {', '.join(available)}. "
-            "`wmdeploy doctor` says what would bring it"
-        )
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    graph: str | bytes = str(path)
-    if provider == CPU:
-        graph = cpu_graph(path)
-        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+    return inference_session(path, cpu_graph(path), options, [(CPU, {})])
+
+
+def inference_session(
+    path: Path, graph: str | bytes, options: Any, providers: list[tuple[str, dict[str, str]]]
+) -> Any:
+    """An InferenceSession whose first provider is the one that was asked for first.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the graph, or would run it on another provider.
+    """
+    import onnxruntime as ort
+
+    wanted = providers[0][0]
+    available = ort.get_available_providers()
+    if wanted not in available:
+        raise BackendError(
+            f"ONNX Runtime has no {wanted} here; it has {', '.join(available)}. "
+            "`wmdeploy doctor` says what would bring it"
+        )
     try:
-        session = ort.InferenceSession(graph, options, providers=[provider])
+        session = ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # its exception types are private to its C extension
         raise BackendError(f"{path}: ONNX Runtime refuses the graph: {error}") from error
-    if session.get_providers()[0] != provider:
+    if session.get_providers()[0] != wanted:
         raise BackendError(
-            f"{path}: asked ONNX Runtime for {provider}, got {session.get_providers()}; "
+            f"{path}: asked ONNX Runtime for {wanted}, got {session.get_providers()}; "
             "`wmdeploy doctor` says what is missing"
         )
     return session
+
+
+def check_signature(path: Path, session: Any, record: GraphRecord) -> None:
+    """Compare a session's tensors with the manifest's.
+
+    Raises:
+        BackendError: they have other names.
+    """
+    found = {tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())}
+    if found != {spec.name for spec in (*record.inputs, *record.outputs)}:
+        raise BackendError(f"{path}: has other tensors than the manifest says; export again")

@@ -63,6 +63,9 @@ class Session:
         inputs = {spec.name: spec for spec in backend.engines["prefill"].inputs}
         self._window = self._zeros(inputs[self.wiring.window])  # (B, S, width)
         self._actions = np.zeros((batch, context), np.int64)
+        self._everyone = np.arange(batch)
+        # (S + 1, B): row n holds n for every session, so that counting needs no copy to the device
+        self._numbers = torch.arange(context + 1, device=backend.device)[:, None].repeat(1, batch)
         self._length = np.zeros(batch, np.int64)  # tokens in the window, 0 before reset
         self._cached = np.zeros(batch, np.int64)  # leading tokens whose keys and values are cached
         self._imagined = np.zeros(batch, bool)  # the newest token is a prediction
@@ -71,6 +74,7 @@ class Session:
             specs = {spec.name: spec for spec in backend.engines["step"].inputs}
             self._cache = {name: self._zeros(specs[name]) for name, _ in self.wiring.cache}
         self._rendered: Tensor | None = None  # the decoder's input for the newest prediction
+        self._predicted: Tensor | None = None  # the newest token of all rows, where no row has more
         self._checked: set[str] = set()  # graphs whose feeds were found right once
 
     def reset(
@@ -119,6 +123,7 @@ class Session:
         self._length[where] = count
         self._cached[where] = 0
         self._imagined[where] = False
+        self._predicted = None
         return codes.reshape(len(where), count, -1)
 
     def step(self, action: np.ndarray | int | None = None) -> np.ndarray:
@@ -162,7 +167,7 @@ class Session:
         if self._rendered is None or not self._imagined.all():
             raise BackendError("render: nothing predicted yet; call step or imagine first")
         frame = self._run("decoder", {self.wiring.render[1]: self._rendered})[self.wiring.frame]
-        return frame.cpu().numpy()
+        return frame.to("cpu", copy=True).numpy()
 
     def observe(
         self,
@@ -207,20 +212,21 @@ class Session:
         if len(added):
             self._append(tokens[~replaced], added)
         self._imagined[where] = False
+        self._predicted = None
         return codes
 
     def advance(self, action: np.ndarray | int | None = None) -> None:
         """Predict the next token of every row, without rendering."""
-        everyone = np.arange(self.batch)
-        self._check_reset("step", everyone)
-        self._note_action(action, everyone, "step")
+        self._check_reset("step", self._everyone)
+        self._note_action(action, self._everyone, "step")
         if self.wiring.cache and np.array_equal(self._cached, self._length - 1):
             outputs = self._step()
         else:
             outputs = self._prefill()
         self._cached[:] = self._length
         self._rendered = outputs[self.wiring.render[0]]
-        self._append(outputs[self.wiring.feedback], everyone)
+        self._predicted = outputs[self.wiring.feedback]
+        self._append(self._predicted, self._everyone)
         self._imagined[:] = True
 
     def snapshot(self) -> "Snapshot":
@@ -246,6 +252,7 @@ class Session:
         self._window.copy_(snapshot.window)
         self._cache = {name: tensor.clone() for name, tensor in snapshot.cache.items()}
         self._rendered = None if snapshot.rendered is None else snapshot.rendered.clone()
+        self._predicted = None
         for kept, saved in zip(
             (self._actions, self._length, self._cached, self._imagined), snapshot.rows, strict=True
         ):
@@ -257,15 +264,17 @@ class Session:
             engine.synchronize()
 
     def _step(self) -> dict[str, Tensor]:
-        rows = np.arange(self.batch)
         newest = self._length - 1
+        token = self._predicted
+        if token is None:
+            token = self._window[self._everyone, newest]
         feeds = {
-            self.wiring.token: self._window[rows, newest],
-            self.wiring.position: self._on_device(newest),
+            self.wiring.token: token,
+            self.wiring.position: self._counts(newest),
             **self._cache,
         }
         if self.wiring.action:
-            feeds[self.wiring.action] = self._on_device(self._actions[rows, newest])
+            feeds[self.wiring.action] = self._on_device(self._actions[self._everyone, newest])
         outputs = self._run("step", feeds)
         self._cache = {name: outputs[output] for name, output in self.wiring.cache}
         return outputs
@@ -273,7 +282,7 @@ class Session:
     def _prefill(self) -> dict[str, Tensor]:
         feeds = {
             self.wiring.window: self._window,
-            self.wiring.length: self._on_device(self._length),
+            self.wiring.length: self._counts(self._length),
         }
         if self.wiring.window_actions:
             feeds[self.wiring.window_actions] = self._on_device(self._actions)
@@ -283,10 +292,21 @@ class Session:
 
     def _append(self, tokens: Tensor, rows: np.ndarray) -> None:
         """Add the newest token of rows, (rows, width); a full window keeps its newest, uncached."""
+        keep = self.kept_when_full
+        start = self.wiring.context - keep
+        length = int(self._length[0])
+        if len(rows) == self.batch and (self._length == length).all():
+            # in lockstep, as nearly always: slices, where index arrays cost a copy to the device
+            if length == self.wiring.context:
+                self._window[:, :keep] = self._window[:, start:].clone()
+                self._actions[:, :keep] = self._actions[:, start:]
+                length = keep
+                self._cached[:] = 0
+            self._window[:, length] = tokens
+            self._length[:] = length + 1
+            return
         full = rows[self._length[rows] == self.wiring.context]
         if len(full):
-            keep = self.kept_when_full
-            start = self.wiring.context - keep
             self._window[full, :keep] = self._window[full, start:]
             self._actions[full, :keep] = self._actions[full, start:]
             self._length[full] = keep
@@ -305,11 +325,32 @@ class Session:
         return torch.cat(tokens), np.concatenate(codes)
 
     def _run(self, name: str, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._become_tenant()
         engine: Engine = self.backend.engines[name]
         if name not in self._checked:  # once: what follows has the same shapes, and time counts
             check_feeds(engine, feeds)
             self._checked.add(name)
         return engine.run(feeds)
+
+    def _become_tenant(self) -> None:
+        """Engines may write over what they gave: the session before us first keeps copies."""
+        tenant = self.backend.tenancy.tenant
+        if tenant is not self:
+            if tenant is not None:
+                tenant.keep_copies()
+            self.backend.tenancy.tenant = self
+
+    def keep_copies(self) -> None:
+        """Copy what still lies in the engines' own memory; another session is going to run them."""
+        self._cache = {name: tensor.clone() for name, tensor in self._cache.items()}
+        self._rendered = None if self._rendered is None else self._rendered.clone()
+        self._predicted = None  # the window has it
+
+    def _counts(self, values: np.ndarray) -> Tensor:
+        """(B,) int64 from 0 to S on the device."""
+        if (values == values[0]).all():
+            return self._numbers[int(values[0])]
+        return self._on_device(values)
 
     def _rows(self, rows: Sequence[int] | None, verb: str) -> np.ndarray:
         chosen = np.arange(self.batch) if rows is None else np.asarray(rows, np.int64)

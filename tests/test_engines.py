@@ -8,9 +8,13 @@ import onnxruntime
 import pytest
 import torch
 
-from engines.base import BACKENDS, Backend, Engine, check_feeds, load_backend
-from engines.eager import ModuleEngine, baseline
+from engines.base import BACKENDS, Backend, Engine, Settings, check_feeds, load_backend
+from engines.cudagraph import run_into
+from engines.eager import CPU, ModuleEngine, baseline
+from engines.ort import inference_session
+from engines.ort_gpu import CUDA
 from engines.session import Session
+from engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of
 from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import Layout
@@ -36,7 +40,7 @@ def backend(request: pytest.FixtureRequest, bundles: Bundles) -> Backend:
 def modules(model: WorldModel, layout: Layout = "token") -> Backend:
     """The graphs' own PyTorch modules as a backend: fast to make, for tests of the session."""
     deployed = deployment(model, layout, "fp32")
-    engines = {name: ModuleEngine(name, build()) for name, build in deployed.graphs.items()}
+    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
     return Backend("modules", "fp32", torch.device("cpu"), engines, deployed.wiring, 8)
 
 
@@ -102,27 +106,40 @@ def test_wrong_feeds_say_what_was_given_and_expected(
 
 
 def test_unknown_backend_lists_the_known_ones(bundles: Bundles) -> None:
-    with pytest.raises(BackendError, match="got 'cuda', expected one of eager, compile, ort-cpu"):
+    with pytest.raises(BackendError, match="got 'cuda', expected one of eager, eager-fp16"):
         load_backend("cuda", bundles())
 
 
 def test_provider_that_is_not_there_is_refused(bundles: Bundles) -> None:
-    from engines.ort import open_session
-
-    assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    path = bundles().checked_graph("step")
+    assert CUDA not in onnxruntime.get_available_providers()
     with pytest.raises(BackendError, match="has no CUDAExecutionProvider here; it has .*CPU"):
-        open_session(bundles().checked_graph("step"), "CUDAExecutionProvider")
+        inference_session(path, str(path), onnxruntime.SessionOptions(), [(CUDA, {})])
 
 
 def test_provider_that_gives_way_to_another_is_refused(
     bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engines.ort import open_session
-
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    both = [CUDA, "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    path = bundles().checked_graph("step")
     with pytest.raises(BackendError, match="asked ONNX Runtime for CUDAExecutionProvider, got"):
-        open_session(bundles().checked_graph("step"), "CUDAExecutionProvider")
+        inference_session(path, str(path), onnxruntime.SessionOptions(), [(CUDA, {})])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(
+    "name", [name for name in BACKENDS if name not in ("eager", "compile", "ort-cpu")]
+)
+def test_backend_of_a_gpu_says_that_there_is_none(name: str, bundles: Bundles) -> None:
+    with pytest.raises(BackendError, match="GPU|CPU build|no TensorRT here"):
+        load_backend(name, bundles(precision="fp16"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_device_that_is_not_there_is_refused(bundles: Bundles) -> None:
+    with pytest.raises(BackendError, match="backend eager: .*(CPU build|no NVIDIA GPU)"):
+        load_backend("eager", bundles(), Settings(device="cuda"))
 
 
 def test_every_backend_name_resolves() -> None:
@@ -251,6 +268,84 @@ def test_session_survives_engines_that_reuse_their_outputs(
         steady.reset(frames[start : start + 3])
         for _ in range(2 * S):
             np.testing.assert_array_equal(session.step(), steady.step())
+
+
+def static_engines(model: WorldModel, layout: Layout = "token") -> Backend:
+    """Engines with fixed buffers, as on a GPU; the programs run the modules on the CPU."""
+    deployed = deployment(model, layout, "fp32")
+
+    def bind_to(module: torch.nn.Module) -> Bind:
+        def bind(inputs: Buffers, outputs: Buffers) -> Launch:
+            return lambda: run_into(module, inputs, outputs)
+
+        return bind
+
+    engines = {}
+    for name, build in deployed.graphs.items():
+        graph = build()
+        feedback = feedback_of(name, deployed.wiring)
+        bind = bind_to(graph.module)
+        engines[name] = StaticEngine(name, graph.inputs, graph.outputs, feedback, CPU, bind)
+    return Backend("static", "fp32", CPU, engines, deployed.wiring, 8)
+
+
+@pytest.mark.parametrize("layout", ["token", "latent"])
+def test_fixed_buffers_never_show_a_stale_cache(
+    micro: WorldModel, frames: np.ndarray, layout: Layout
+) -> None:
+    """After a reset, after the window slides, and when two sessions alternate."""
+    kind = static_engines(micro, layout)
+    sessions = [Session(kind), Session(kind), Session(kind, refill=2)]
+    steady = [Session(modules(micro, layout), refill=refill) for refill in (None, None, 2)]
+    for start in (0, 15):
+        for i, (session, other) in enumerate(zip(sessions, steady, strict=True)):
+            session.reset(frames[start + i : start + i + 3])
+            other.reset(frames[start + i : start + i + 3])
+        for t in range(2 * S):
+            for session, other in zip(sessions, steady, strict=True):
+                if t == 4:
+                    session.observe(frames[30])
+                    other.observe(frames[30])
+                np.testing.assert_array_equal(session.step(), other.step())
+
+
+def test_sessions_of_other_batches_share_fixed_buffers(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    kind = static_engines(micro)
+    alone, pair = Session(kind), Session(kind, batch=2)
+    alone.reset(frames[:3])
+    pair.reset(frames[:3], rows=[0])
+    pair.reset(frames[10:12], rows=[1])
+    expected = future_pixels(micro, frames[:3], S)
+    for t in range(S):
+        one = alone.step()
+        assert_same_pixels(one, expected[t : t + 1])
+        assert_same_pixels(pair.step()[:1], one)
+
+
+def test_cache_changes_sides_without_a_copy(micro: WorldModel, frames: np.ndarray) -> None:
+    kind = static_engines(micro)
+    session = Session(kind)
+    session.reset(frames[:2])
+    session.step()
+    places = []
+    copies = []
+    for _ in range(3):
+        given = dict(session._cache)
+        session.advance()
+        places.append(session._cache["keys"].data_ptr())
+        copies.append(given["keys"].data_ptr() == session._cache["keys"].data_ptr())
+    assert places[0] == places[2] != places[1] and not any(copies)
+
+
+def test_frames_that_were_given_stay_as_they_are(micro: WorldModel, frames: np.ndarray) -> None:
+    session = Session(static_engines(micro))
+    session.reset(frames[:3])
+    first = session.step()
+    kept = first.copy()
+    assert not np.array_equal(session.step(), first)
+    np.testing.assert_array_equal(first, kept)
 
 
 def test_rows_at_different_points_do_not_disturb_each_other(

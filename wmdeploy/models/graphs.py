@@ -196,7 +196,7 @@ class BaselinePrediction(nn.Module):
         frames = int(length.max())
         now = None if actions is None else actions[:, :frames]
         predicted = self.temporal(latents[:, :frames], now)  # (B, frames, L)
-        return predicted[torch.arange(len(length)), length - 1]
+        return predicted[torch.arange(len(length), device=length.device), length - 1]
 
 
 def to_half(module: nn.Module) -> nn.Module:
@@ -291,13 +291,18 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
     )
 
 
-def baseline_deployment(model: WorldModel) -> Deployment:
+def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Deployment:
     """The model as its authors run it, under the same contract: no step, the window each time."""
-    latent = deployment(model, "latent", "fp32")
-    prefill = latent.graphs["prefill"]()
-    predict = Graph(BaselinePrediction(model).eval(), prefill.inputs, prefill.outputs[1:2])
+    latent = deployment(model, "latent", precision)
+
+    def predict() -> Graph:
+        signature = latent.graphs["prefill"]()
+        module: nn.Module = BaselinePrediction(model).eval()
+        module = module if precision == "fp32" else to_half(module)
+        return Graph(module, signature.inputs, signature.outputs[1:2])
+
     graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
     return Deployment(
-        graphs={**graphs, "prefill": lambda: predict},
+        graphs={**graphs, "prefill": predict},
         wiring=dataclasses.replace(latent.wiring, cache=()),
     )

@@ -1,0 +1,60 @@
+"""Backend `cudagraph`: the bundle's PyTorch modules, each captured as a CUDA graph.
+
+What is left of eager PyTorch when launching kernels one by one costs nothing: it tells how much of
+a backend's gain is that alone.
+"""
+
+import torch
+from torch import nn
+
+from engines.base import Backend, Settings
+from engines.eager import bundled_model, exact_floats
+from engines.static import Bind, Buffers, Launch, StaticEngine, captured, cuda_device, feedback_of
+from wmdeploy.bundle import Bundle
+from wmdeploy.models.graphs import deployment
+
+
+def load(bundle: Bundle, settings: Settings) -> Backend:
+    """The graphs' modules in the bundle's layout and precision, on the GPU.
+
+    Raises:
+        BundleError: the bundle carries no model, or it was altered.
+        BackendError: there is no GPU.
+    """
+    device = cuda_device("cudagraph")
+    exact_floats(settings)
+    recipe = bundle.manifest.recipe
+    deployed = deployment(bundled_model(bundle), recipe.layout, recipe.precision)
+    engines = {}
+    for name, build in deployed.graphs.items():
+        graph = build()
+        engines[name] = StaticEngine(
+            name,
+            graph.inputs,
+            graph.outputs,
+            feedback_of(name, deployed.wiring),
+            device,
+            captured_module(graph.module.to(device)),
+        )
+    return Backend(
+        "cudagraph", recipe.precision, device, engines, deployed.wiring, recipe.max_batch
+    )
+
+
+def captured_module(module: nn.Module) -> Bind:
+    def bind(inputs: Buffers, outputs: Buffers) -> Launch:
+        @torch.inference_mode()
+        def enqueue(stream: torch.cuda.Stream) -> None:
+            run_into(module, inputs, outputs)
+
+        return captured(enqueue)
+
+    return bind
+
+
+def run_into(module: nn.Module, inputs: Buffers, outputs: Buffers) -> None:
+    """Run a module on buffers, in the order of its arguments, and copy its results to others."""
+    results = module(*inputs.values())
+    values = results if isinstance(results, tuple) else (results,)
+    for buffer, value in zip(outputs.values(), values, strict=True):
+        buffer.copy_(value)

@@ -1,0 +1,142 @@
+"""Backends `tensorrt` and `tensorrt-rtx`: a bundle's plans on the GPU.
+
+Buffers are torch tensors; each batch size is one CUDA graph for each side of the KV cache.
+"""
+
+from typing import Any
+
+import torch
+
+from engines.base import Backend, Settings
+from engines.static import Buffers, Launch, StaticEngine, captured, cuda_device, feedback_of
+from engines.trt.flavour import Flavour, cache_file, load_flavour
+from engines.trt.plans import find_plan
+from wmdeploy.bundle import Bundle
+from wmdeploy.errors import BackendError
+from wmdeploy.manifest import PlanRecord
+
+
+def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
+    """All graphs as TensorRT engines; see `_load`."""
+    return _load(bundle, "tensorrt")
+
+
+def load_tensorrt_rtx(bundle: Bundle, settings: Settings) -> Backend:
+    """All graphs as TensorRT-RTX engines; see `_load`."""
+    return _load(bundle, "tensorrt-rtx")
+
+
+def _load(bundle: Bundle, name: str) -> Backend:
+    """Check every plan, and only then let TensorRT deserialise the first.
+
+    Raises:
+        BackendError: the package or a GPU is missing, or a plan is missing, outdated or built for
+            another GPU; with the command that builds it.
+        BundleError: a plan was altered.
+    """
+    flavour = load_flavour(name)
+    device = cuda_device(name)
+    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    graphs, wiring = bundle.manifest.graphs, bundle.manifest.wiring
+    records = {graph: find_plan(bundle, flavour, graph, architecture) for graph in graphs}
+    programs = {
+        graph: Plan(flavour, record, bundle.checked_plan(record), device)
+        for graph, record in records.items()
+    }
+    engines = {
+        graph: StaticEngine(
+            graph,
+            graphs[graph].inputs,
+            graphs[graph].outputs,
+            feedback_of(graph, wiring),
+            device,
+            plan.bind,
+        )
+        for graph, plan in programs.items()
+    }
+
+    def statistics() -> dict[str, float]:
+        return {
+            "weights": sum(plan.weight_bytes for plan in programs.values()) / 1e6,
+            "scratch": sum(plan.scratch_bytes for plan in programs.values()) / 1e6,
+        }
+
+    largest = min(record.batches[-1] for record in records.values())
+    return Backend(
+        name, "fp16", device, engines, wiring, largest, largest, statistics=statistics
+    )  # fmt: skip
+
+
+class Plan:
+    """One deserialised plan, and the memory of its contexts."""
+
+    def __init__(
+        self, flavour: Flavour, record: PlanRecord, plan: bytes, device: torch.device
+    ) -> None:
+        self._flavour, self._record, self._device = flavour, record, device
+        # the logger and the runtime must live as long as the engine
+        self._logger = flavour.trt.Logger(flavour.trt.Logger.ERROR)
+        self._runtime = flavour.trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise BackendError(
+                f"{record.file}: {flavour.name} {flavour.version} cannot load the plan; is there "
+                f"memory for {record.bytes / 1e6:.0f} MB on the GPU? Otherwise build it again: "
+                f"wmdeploy build-engine BUNDLE --graph {record.graph}"
+            )
+        self._scratch: dict[int, torch.Tensor] = {}  # by batch: both sides take turns
+        self._contexts: list[Any] = []  # a captured graph works in its context's memory
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the engine on the device, as TensorRT counts them."""
+        return int(self._engine.get_engine_stat(self._flavour.trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Activations of all batch sizes that have been run."""
+        return sum(len(scratch) for scratch in self._scratch.values())
+
+    def bind(self, inputs: Buffers, outputs: Buffers) -> Launch:
+        """A CUDA graph of this plan between these buffers.
+
+        Raises:
+            BackendError: TensorRT refuses the shapes, or there is no memory for them.
+        """
+        name = self._record.graph
+        tag = f"{self._record.sha256[:16]}-{self._flavour.version}"
+        cache = cache_file(f"kernels-{tag}-{torch.cuda.get_device_name(self._device)}.cache")
+        context = self._flavour.new_context(self._engine, cache)
+        if context is None:
+            raise BackendError(f"{name}: no execution context, most likely for want of memory")
+        for tensor_name, tensor in inputs.items():
+            if not context.set_input_shape(tensor_name, tuple(tensor.shape)):
+                least, _, most = self._record.batches
+                raise BackendError(
+                    f"{name}: the plan takes batches of {least} to {most}, got "
+                    f"{tensor_name} {tuple(tensor.shape)}; build it with a larger --max-batch"
+                )
+        for tensor_name, tensor in (inputs | outputs).items():
+            context.set_tensor_address(tensor_name, tensor.data_ptr())
+        self._give_scratch(context, batch=len(next(iter(inputs.values()))))
+
+        def enqueue(stream: torch.cuda.Stream) -> None:
+            if not context.execute_async_v3(stream.cuda_stream):
+                raise BackendError(f"{name}: TensorRT could not run the plan")
+
+        launch = captured(enqueue)
+        self._flavour.keep_compiled_kernels(context, cache)
+        self._contexts.append(context)
+        return launch
+
+    def _give_scratch(self, context: Any, batch: int) -> None:
+        """Memory for the shapes that are set: far less than for the largest batch."""
+        size = max(1, int(context.update_device_memory_size_for_shapes()))
+        if batch not in self._scratch:
+            try:
+                self._scratch[batch] = torch.empty(size, dtype=torch.uint8, device=self._device)
+            except torch.OutOfMemoryError as error:
+                raise BackendError(
+                    f"{self._record.graph}: no {size / 1e6:.0f} MB left on the GPU for this batch"
+                ) from error
+        context.set_device_memory(self._scratch[batch].data_ptr(), size)
