@@ -13,39 +13,33 @@ import msgspec
 import numpy as np
 
 from benchmarks.machine import Ceilings, environment
-from benchmarks.parity import (
-    GATES,
-    Parity,
-    failure,
-    frame_parity,
-    horizons,
-    tensor_parity,
-)
-from benchmarks.report import SCHEMA, STAGES, Report, Row, Verdict, timed_row
-from benchmarks.timing import Effort, percentile
+from benchmarks.outcome import Outcome, clock_warnings, rows_of
+from benchmarks.report import SCHEMA, STAGES, Report
+from benchmarks.timing import Effort
 from benchmarks.worker import (
-    CASES_FILE,
-    ENGINE_STAGES,
     EXPECTED_ERROR,
     RESULT_FILE,
-    ROLLOUT_FILE,
     Job,
     Result,
 )
-from engines.base import BACKENDS, BASELINE
+from engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import sha256
-from wmdeploy.manifest import MANIFEST_FILE, GraphRecord
+from wmdeploy.manifest import MANIFEST_FILE
 
 LONGEST_HORIZON = 4096
+LARGEST_BATCH = 1024
 Progress = Callable[[str, str], None]  # backend, what it is doing
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to compare; `horizon` of None is 2·S. `refill` as in `Session`, the baseline too."""
+    """What to compare; `horizon` of None is 2·S. `refill` as in `Session`, the baseline too.
+
+    Besides batch 1, whole frames and steps are timed for each of `batches` that a backend takes.
+    """
 
     bundle: Path
     clip: Path
@@ -53,21 +47,9 @@ class BenchOptions:
     context: int = 8
     horizon: int | None = None
     refill: int | None = None
+    batches: tuple[int, ...] = (1,)
+    settings: Settings = Settings()
     effort: Effort = dataclasses.field(default_factory=Effort)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one backend's process left: its result, or why there is none.
-
-    A backend that says what it lacks is skipped; one that breaks has failed.
-    """
-
-    backend: str
-    directory: Path
-    result: Result | None
-    reason: str | None = None
-    verdict: Verdict = "pass"
 
 
 def bench(options: BenchOptions, progress: Progress = lambda backend, stage: None) -> Report:
@@ -96,25 +78,40 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
             f"bench: got context {options.context} and horizon {horizon}, expected a context of "
             f"1 to {context} and a horizon of 1 to {LONGEST_HORIZON}"
         )
+    if not all(1 <= batch <= LARGEST_BATCH for batch in options.batches):
+        told = ", ".join(map(str, options.batches))
+        raise BackendError(f"--batch: got {told}, expected numbers of 1 to {LARGEST_BATCH}")
     with tempfile.TemporaryDirectory(prefix="wmdeploy-bench-") as scratch:
         clip = _clip_file(options, bundle, horizon, Path(scratch))
-        progress("machine", "bandwidth and matrix rate")
-        ceilings = _ceilings()
         outcomes: list[Outcome] = []
         for name in dict.fromkeys((BASELINE, *options.backends)):  # the baseline first
+            if outcomes and name in GPU_ONLY and not outcomes[0].gpu_found:
+                reason = f"backend {name}: needs an NVIDIA GPU, and torch finds none here"
+                outcomes.append(Outcome(name, Path(scratch), None, reason, "skipped"))
+                continue
             cases = outcomes[0].directory if outcomes else None
             directory = Path(scratch) / name
             directory.mkdir()
             job = Job(
-                options.bundle.resolve(), name, clip, options.context, horizon, options.refill,
-                options.effort, directory, cases,
+                options.bundle.resolve(), name, options.settings, clip, options.context, horizon,
+                options.refill, options.batches, options.effort, directory, cases,
             )  # fmt: skip
             outcomes.append(_run_worker(job, progress))
             if outcomes[0].result is None:
                 raise BackendError(f"the baseline cannot run: {outcomes[0].reason}")
-        floors = _floors(bundle, ceilings, options.refill)
-        rows = [row for outcome in outcomes for row in _rows(outcome, outcomes[0], bundle, floors)]
-    described |= {"ceilings": dataclasses.asdict(ceilings)}
+        devices = {o.result.device.split(":")[0] for o in outcomes if o.result is not None}
+        ceilings = {}
+        for device in sorted(devices):
+            progress(device, "bandwidth and matrix rate")
+            ceilings[device] = _ceilings(device, options.settings.tf32)
+        rows = [
+            row
+            for outcome in outcomes
+            for row in rows_of(outcome, outcomes[0], bundle, ceilings, options.refill)
+        ]
+        warnings = [warning for outcome in outcomes for warning in clock_warnings(outcome)]
+    described |= {"ceilings": {name: dataclasses.asdict(c) for name, c in ceilings.items()}}
+    described |= {"settings": dataclasses.asdict(options.settings)}
     about = _describe_bundle(bundle) | {
         "clip": options.clip.name,
         "context": options.context,
@@ -122,7 +119,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         "refill": options.refill,
     }
     rows.sort(key=lambda row: STAGES.index(row.stage))  # stable: backends keep their order
-    return Report(SCHEMA, described, about, rows)
+    return Report(SCHEMA, described, about, rows, warnings)
 
 
 def _clip_file(options: BenchOptions, bundle: Bundle, horizon: int, scratch: Path) -> Path:
@@ -150,10 +147,10 @@ def _clip_file(options: BenchOptions, bundle: Bundle, horizon: int, scratch: Pat
     return path
 
 
-def _ceilings() -> Ceilings:
+def _ceilings(device: str, tf32: bool) -> Ceilings:
     code = (
         "import msgspec, sys; from benchmarks.machine import measure_ceilings; "
-        "sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings()))"
+        f"sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings({device!r}, {tf32})))"
     )
     output = subprocess.run(
         [sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE
@@ -191,96 +188,6 @@ def _run_worker(job: Job, progress: Progress) -> Outcome:
         return Outcome(job.backend, job.directory, None, reason, "skipped")
     died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
     return Outcome(job.backend, job.directory, None, died + last, "fail")
-
-
-def _rows(
-    outcome: Outcome, baseline: Outcome, bundle: Bundle, floors: dict[str, float | None]
-) -> list[Row]:
-    result, reference = outcome.result, baseline.result
-    if result is None or reference is None:
-        return [
-            Row(
-                outcome.backend,
-                None,
-                None,
-                stage,
-                1,
-                verdict=outcome.verdict,
-                reason=outcome.reason,
-            )
-            for stage in STAGES
-        ]
-    parity: dict[str, Parity] = {}
-    reason = None
-    if outcome is not baseline:
-        parity, errors = _compare(outcome, baseline, bundle)
-        reason = failure(GATES[result.precision], parity["frame"], errors)
-    verdict: Verdict = "fail" if reason else "pass"
-    return [
-        timed_row(
-            outcome.backend,
-            stage,
-            result.samples_ms[stage],
-            precision=result.precision,
-            device=result.device,
-            floor_ms=floors.get(stage),
-            baseline_p50_ms=percentile(reference.samples_ms[stage], 50),
-            memory_mb=result.memory_mb,
-            parity=parity.get(stage),
-            verdict=verdict,
-            reason=reason,
-        )
-        for stage in STAGES
-    ]
-
-
-def _compare(
-    outcome: Outcome, baseline: Outcome, bundle: Bundle
-) -> tuple[dict[str, Parity], dict[str, float]]:
-    """Parity of each stage, and the relative errors that the gate looks at."""
-    parity: dict[str, Parity] = {}
-    errors: dict[str, float] = {}
-    with (
-        np.load(outcome.directory / ROLLOUT_FILE) as got,
-        np.load(baseline.directory / ROLLOUT_FILE) as expected,
-    ):
-        at = horizons(bundle.manifest.wiring.context, len(expected["frames"]))
-        agreement = float((got["codes"] == expected["codes"]).mean())
-        frames = frame_parity(got["frames"], expected["frames"], at)
-        parity["frame"] = dataclasses.replace(frames, code_agreement=agreement)
-    parity["imagine"] = parity["slide"] = parity["frame"]  # the same rollout, frame by frame
-    with (
-        np.load(outcome.directory / CASES_FILE) as got,
-        np.load(baseline.directory / CASES_FILE) as expected,
-    ):
-        for stage, graph in ENGINE_STAGES.items():
-            name = bundle.manifest.graphs[graph].outputs[0].name
-            a, b = got[f"{graph}/{name}"], expected[f"{graph}/expected/{name}"]
-            parity[stage] = tensor_parity(a, b)
-            if graph in ("prefill", "step"):  # codes and frames have gates of their own
-                scale = float(np.abs(b).max()) or 1.0
-                errors[stage] = (parity[stage].max_abs or 0.0) / scale
-    parity["encode"] = dataclasses.replace(parity["encode"], code_agreement=agreement)
-    return parity, errors
-
-
-def _floors(bundle: Bundle, ceilings: Ceilings, refill: int | None) -> dict[str, float | None]:
-    """The least ms of each stage at batch 1 for the bundle's graphs, whatever runs them."""
-    graphs = bundle.manifest.graphs
-
-    def floor(graph: GraphRecord) -> float:
-        moved = graph.weight_bytes + sum(t.bytes(1) for t in (*graph.inputs, *graph.outputs))
-        by_bytes = moved / (ceilings.bandwidth_gb_s * 1e9)
-        by_operations = graph.flops / (ceilings.gemm_gflop_s * 1e9)
-        return 1e3 * max(by_bytes, by_operations)
-
-    floors: dict[str, float | None] = {
-        stage: floor(graphs[graph]) for stage, graph in ENGINE_STAGES.items()
-    }
-    floors["imagine"] = floors["step"]
-    floors["slide"] = floors["step"] if refill else floors["prefill"]
-    floors["frame"] = (floors["slide"] or 0.0) + (floors["decode"] or 0.0)
-    return floors
 
 
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A report as rich tables for the terminal."""
 
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,7 @@ MEANINGS = {
     "prefill": "a full window through the transformer",
     "step": "one transformer step (baseline: the whole window)",
     "decode": "one token to its frame",
+    "download": "one frame from the GPU to the host",
     "frame": "a whole frame of a rollout, window full",
     "imagine": "one step without rendering, last slot of the window",
     "slide": "one step without rendering, window sliding",
@@ -20,19 +23,23 @@ MEANINGS = {
 
 
 def report_tables(report: Report) -> list[Table]:
-    """The latency table, grouped by stage, and the parity table."""
-    return [_latency(report), _parity(report)]
+    """Latency by stage, batches if any were asked for, and parity."""
+    batches = [_batches(report)] if any(row.batch > 1 for row in report.rows) else []
+    return [_latency(report), *batches, _parity(report)]
 
 
 def _latency(report: Report) -> Table:
-    ceilings = report.environment["ceilings"]
+    ceilings = report.environment["ceilings"].items()
+    on_gpu = any(row.device_p50_ms is not None for row in report.rows)
+    kinds = sorted({row.memory.headline[1] for row in report.rows if row.memory is not None})
     table = Table(
         title=f"{report.bundle['name']}: latency, batch 1",
         caption=(
-            f"floor: bytes over {ceilings['bandwidth_gb_s']:.0f} GB/s or operations over "
-            f"{ceilings['gemm_gflop_s']:.0f} GFLOP/s, the larger; both measured now with "
-            f"{ceilings['threads']} threads. Weights that stay in a cache can beat it. "
-            "memory: peak resident of the backend's process"
+            "floor: bytes over bandwidth or operations over matrix rate, the larger, both measured "
+            f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}. Weights "
+            "that stay in a cache can beat it. "
+            + ("device: between two CUDA events. " if on_gpu else "")
+            + f"memory: of the backend's process ({', '.join(kinds)})"
         ),
         title_justify="left",
         caption_justify="left",
@@ -42,11 +49,14 @@ def _latency(report: Report) -> Table:
     table.add_column("runs", justify="right")
     for heading in ("p50 ms", "p90 ms", "p99 ms", "per s", "speed-up", "floor ms", "of floor"):
         table.add_column(heading, justify="right")
+    if on_gpu:
+        table.add_column("device ms", justify="right")
     table.add_column("memory MB", justify="right")
     table.add_column("parity", justify="right")
     table.add_column("verdict")
+    single = [row for row in report.rows if row.batch == 1 and row.p50_ms is not None]
     for stage in STAGES:
-        rows = [row for row in report.rows if row.stage == stage and row.p50_ms is not None]
+        rows = [row for row in single if row.stage == stage]
         for row in rows:
             first = row is rows[0]
             table.add_row(
@@ -60,11 +70,54 @@ def _latency(report: Report) -> Table:
                 "" if row.speedup is None else f"{row.speedup:.2f}x",
                 _number(row.floor_ms),
                 "" if row.of_floor is None else f"{row.of_floor:.0%}",
+                *([_number(row.device_p50_ms)] if on_gpu else []),
                 _number(row.memory_mb),
                 _short_parity(row.parity),
                 row.verdict,
                 style="red" if row.verdict == "fail" else None,
                 end_section=row is rows[-1],
+            )
+    return table
+
+
+def _ceiling(device: str, figures: dict[str, Any]) -> str:
+    half = figures.get("half_gemm_gflop_s")
+    rates = f"{figures['gemm_gflop_s']:,.0f} GFLOP/s in float32"
+    rates += f", {half:,.0f} in float16" if half else f" with {figures['threads']} threads"
+    return f"{device} {figures['bandwidth_gb_s']:,.0f} GB/s, {rates}"
+
+
+def _batches(report: Report) -> Table:
+    """Frames of all sessions together, and memory, as sessions are added."""
+    table = Table(
+        title="batches: sessions that run together",
+        caption="per second: frames, or steps without rendering, of all sessions together",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("backend")
+    for heading in (
+        "sessions", "frame p50 ms", "frames per s", "gain", "floor ms", "imagine p50 ms",
+        "steps per s", "memory MB",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    rows = {(r.backend, r.stage, r.batch): r for r in report.rows if r.p50_ms is not None}
+    for backend in dict.fromkeys(row.backend for row in report.rows):
+        sizes = sorted(b for name, stage, b in rows if (name, stage) == (backend, "frame"))
+        for batch in sizes:
+            frame, imagine = rows[backend, "frame", batch], rows[backend, "imagine", batch]
+            one = rows[backend, "frame", 1]
+            table.add_row(
+                backend if batch == sizes[0] else "",
+                str(batch),
+                _number(frame.p50_ms),
+                _number(frame.frames_per_s),
+                f"{(frame.frames_per_s or 0) / (one.frames_per_s or 1):.2f}x",
+                _number(frame.floor_ms),
+                _number(imagine.p50_ms),
+                _number(imagine.frames_per_s),
+                _number(frame.memory_mb),
+                end_section=batch == sizes[-1],
             )
     return table
 
@@ -76,7 +129,7 @@ def _parity(report: Report) -> Table:
         title=f"parity with {baseline} in float32 ({precision} bundle, the same rollout)",
         title_justify="left",
     )
-    frames = [row for row in report.rows if row.stage == "frame"]
+    frames = [row for row in report.rows if row.stage == "frame" and row.batch == 1]
     horizons = next((list(_worst(row)) for row in frames if _worst(row)), [])
     table.add_column("backend")
     table.add_column("codes", justify="right")
@@ -114,7 +167,7 @@ def _short_parity(parity: Parity | None) -> str:
         return ""
     if parity.worst_frame_psnr_db:
         return f"{min(parity.worst_frame_psnr_db.values()):.1f} dB"
-    return f"{parity.max_abs:.1e}"
+    return "" if parity.max_abs is None else f"{parity.max_abs:.1e}"
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,6 @@ So that no backend pays for another's memory, threads or imports. It reads a job
 `result.json` and its tensors as .npz files into the job's directory.
 """
 
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from benchmarks.timing import Effort, measure
+from benchmarks.memory import Memory, measure_memory
+from benchmarks.timing import Effort, Samples, measure
+from engines.base import Settings
 from wmdeploy.bundle import Bundle
-from wmdeploy.errors import BackendError
+from wmdeploy.gpu import GpuState, gpu_state
 from wmdeploy.manifest import DType
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs 
 ROLLOUT_FILE = "rollout.npz"
 RESULT_FILE = "result.json"
 EXPECTED_ERROR = "error: "  # how the last line on standard error begins if the user can mend it
+FILL_CONTEXT = 2  # frames given where only the time of a full window matters
 ENGINE_STAGES = {"encode": "encoder", "prefill": "prefill", "step": "step", "decode": "decoder"}
 
 
@@ -40,25 +42,40 @@ class Job:
 
     bundle: Path
     backend: str
+    settings: Settings
     clip: Path
     context: int
     horizon: int
     refill: int | None
+    batches: tuple[int, ...]
     effort: Effort
     directory: Path
     cases: Path | None  # the baseline's directory; None: this is the baseline, and makes them
 
 
 @dataclass(frozen=True)
+class Run:
+    """One stage at one batch size: raw times in ms, and the GPU's clocks right after them."""
+
+    stage: str
+    batch: int
+    samples: Samples
+    gpu: GpuState | None = None
+
+
+@dataclass(frozen=True)
 class Result:
+    """`memory` is by batch size; `gpu_found` says whether torch has one to offer."""
+
     precision: str
     device: str
-    samples_ms: dict[str, list[float]]
-    memory_mb: float
+    gpu_found: bool
+    runs: list[Run]
+    memory: dict[int, Memory]
 
 
 def run_job(job: Job) -> None:
-    import torch  # noqa: F401  (not part of any backend's load time)
+    import torch
 
     from engines.base import load_backend
     from engines.session import Session
@@ -68,8 +85,8 @@ def run_job(job: Job) -> None:
         actions = clip["actions"] if "actions" in clip else None
     bundle = Bundle.open(job.bundle)
     start = time.perf_counter()
-    backend = load_backend(job.backend, bundle)
-    samples = {"load": [(time.perf_counter() - start) * 1e3]}
+    backend = load_backend(job.backend, bundle, job.settings)
+    runs = [Run("load", 1, Samples([(time.perf_counter() - start) * 1e3]))]
     tell("first call")
     session = Session(backend, refill=job.refill)
     rollout = Rollout(session, frames, actions, job.context)
@@ -77,14 +94,24 @@ def run_job(job: Job) -> None:
     rollout.reset()
     rollout.step()
     session.synchronize()
-    samples["first_call"] = [(time.perf_counter() - start) * 1e3]
-    samples |= time_engines(backend, frames, job.effort)
-    samples |= time_session(rollout, job.effort)
-    memory_mb = peak_resident_mb()
+    runs.append(Run("first_call", 1, Samples([(time.perf_counter() - start) * 1e3])))
+    runs += time_engines(backend, frames, job.effort)
+    runs += time_session(rollout, job.effort)
+    on_gpu = backend.device.type == "cuda"
+    memory = {1: measure_memory(on_gpu, backend.statistics())}
     tell("parity")
     record_rollout(rollout, job)
     record_stages(backend, job, bundle, frames, actions)
-    result = Result(backend.precision, str(backend.device), samples, memory_mb)
+    for batch in job.batches:
+        if batch == 1 or (backend.max_batch is not None and batch > backend.max_batch):
+            continue
+        many = Rollout(
+            Session(backend, batch, job.refill), frames, actions, min(job.context, FILL_CONTEXT)
+        )
+        many.reset()
+        runs += time_session(many, job.effort, ("frame", "imagine"))
+        memory[batch] = measure_memory(on_gpu, backend.statistics())
+    result = Result(backend.precision, str(backend.device), torch.cuda.is_available(), runs, memory)
     (job.directory / RESULT_FILE).write_bytes(msgspec.json.encode(result))
 
 
@@ -95,23 +122,24 @@ class Rollout:
         self, session: "Session", frames: np.ndarray, actions: np.ndarray | None, context: int
     ) -> None:
         self.session = session
-        self.context_frames = frames[:context]
+        self.frames = frames
+        self.context = context
         self.actions = actions if session.wiring.window_actions else None
         self.now = context - 1
 
-    def reset(self) -> None:
-        self.now = len(self.context_frames) - 1
+    def reset(self, context: int | None = None) -> None:
+        """Start anew on the clip's first frames, as many as the context or as given."""
+        frames = self.frames[: context or self.context]
+        self.now = len(frames) - 1
         known = None if self.actions is None else self.actions[: self.now]
-        self.session.reset(self.context_frames, known)
+        self.session.reset(frames, known)
 
     def action(self) -> int | None:
         """The action at the newest frame, past the clip's end its last one is held."""
         self.now += 1
-        return (
-            None
-            if self.actions is None
-            else int(self.actions[min(self.now, len(self.actions)) - 1])
-        )
+        if self.actions is None:
+            return None
+        return int(self.actions[min(self.now, len(self.actions)) - 1])
 
     def step(self) -> np.ndarray:
         return self.session.step(self.action())
@@ -120,7 +148,7 @@ class Rollout:
         self.session.advance(self.action())
 
 
-def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> dict[str, list[float]]:
+def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list[Run]:
     """Each engine alone, at batch 1, with a full window; feeds are what the graphs gave."""
     import torch
 
@@ -143,24 +171,33 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> dict
     predicted = {k: v.clone() for k, v in engines["prefill"].run(feeds["prefill"]).items()}
     feeds["step"] |= {name: predicted[name] for name, _ in wiring.cache}
     feeds["decoder"] = {wiring.render[1]: predicted[wiring.render[0]]}
-    samples = {}
+    on_gpu = backend.device.type == "cuda"
+    runs = []
     for stage, graph in ENGINE_STAGES.items():
         tell(stage)
         # without a step graph, as in the baseline, a step is the whole window once more
         name = graph if graph in engines else "prefill"
         engine, feed = engines[name], feeds[name]
-        samples[stage] = measure(partial(engine.run, feed), engine.synchronize, effort)
-    return samples
+        samples = measure(partial(engine.run, feed), engine.synchronize, effort, on_gpu=on_gpu)
+        runs.append(Run(stage, 1, samples, gpu_state() if on_gpu else None))
+    if on_gpu:
+        tell("download")
+        pixels = engines["decoder"].run(feeds["decoder"])[wiring.frame]
+        samples = measure(pixels.cpu, engines["decoder"].synchronize, effort, on_gpu=True)
+        runs.append(Run("download", 1, samples, gpu_state()))
+    return runs
 
 
-def time_session(rollout: Rollout, effort: Effort) -> dict[str, list[float]]:
+def time_session(
+    rollout: Rollout, effort: Effort, only: tuple[str, ...] = ("imagine", "slide", "frame")
+) -> list[Run]:
     """Whole steps of a session whose window is full."""
     session = rollout.session
     slots = session.wiring.context
     # at least one advance, so that the cache is filled and the next step is a step
-    rollout.context_frames = rollout.context_frames[: slots - 1]
-    rollout.reset()
-    for _ in range(slots - len(rollout.context_frames)):
+    context = min(rollout.context, slots - 1)
+    rollout.reset(context)
+    for _ in range(slots - context):
         rollout.advance()
     newest_slot = session.snapshot()  # the next step uses the window's last position
     stages: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -168,11 +205,14 @@ def time_session(rollout: Rollout, effort: Effort) -> dict[str, list[float]]:
         "slide": (rollout.advance, lambda: None),
         "frame": (rollout.step, lambda: None),
     }
-    samples = {}
-    for stage, (run, prepare) in stages.items():
-        tell(stage)
-        samples[stage] = measure(run, session.synchronize, effort, prepare)
-    return samples
+    on_gpu = session.backend.device.type == "cuda"
+    runs = []
+    for stage in (stage for stage in stages if stage in only):
+        tell(stage if session.batch == 1 else f"{stage}, batch {session.batch}")
+        run, prepare = stages[stage]
+        samples = measure(run, session.synchronize, effort, prepare, on_gpu)
+        runs.append(Run(stage, session.batch, samples, gpu_state() if on_gpu else None))
+    return runs
 
 
 def record_rollout(rollout: Rollout, job: Job) -> None:
@@ -202,10 +242,10 @@ def record_stages(
     """Each graph's outputs for the baseline's feeds; the baseline writes feeds and expectations."""
     import torch
 
+    arrays: dict[str, np.ndarray] = {}
     if job.cases is None:
         arrays = baseline_cases(bundle, frames[: job.context], actions)
-    else:
-        arrays = {}
+    elif backend.wiring == bundle.manifest.wiring:  # otherwise it runs graphs of its own
         with np.load(job.cases / CASES_FILE) as cases:
             for name, engine in backend.engines.items():
                 feeds = {
@@ -247,15 +287,6 @@ def baseline_cases(
 
 def _named(prefix: str, tensors: "Mapping[str, Tensor]") -> dict[str, np.ndarray]:
     return {f"{prefix}/{name}": tensor.numpy() for name, tensor in tensors.items()}
-
-
-def peak_resident_mb() -> float:
-    """Peak resident memory of this process in 10^6 bytes; getrusage's would be the parent's too."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)
-    if found is None:
-        raise BackendError("bench: /proc/self/status has no VmHWM; Linux is needed")
-    return int(found[1]) * 1024 / 1e6
 
 
 def tell(stage: str) -> None:

@@ -31,6 +31,7 @@ BACKENDS = {
     "tensorrt-rtx": "engines.trt.run:load_tensorrt_rtx",
 }
 BASELINE = "eager"
+GPU_ONLY = frozenset(BACKENDS) - {"eager", "compile", "ort-cpu"}
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ class Backend:
     """The engines of one bundle by graph name, and how a session connects them.
 
     Sessions share a backend's engines, in turns; `tenancy` knows whose turn it was last.
-    `statistics` are what the engines say of their own memory, in 10^6 bytes by label.
-    `encode_batch` is how many frames of a context are encoded at once; 1 where every batch size
-    costs a compilation. `max_batch` is the largest batch its graphs take; None: any.
+    `encode_batch` is how many frames of a context are encoded at once, at least as many as the
+    session has rows; 1 where every batch size costs a compilation or memory. `max_batch` is the
+    largest batch its graphs take; None: any. `statistics` are what the engines say of their own
+    memory, in 10^6 bytes by label.
     """
 
     name: str

@@ -36,9 +36,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
             device,
             captured_module(graph.module.to(device)),
         )
-    return Backend(
-        "cudagraph", recipe.precision, device, engines, deployed.wiring, recipe.max_batch
-    )
+    return Backend("cudagraph", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
 
 
 def captured_module(module: nn.Module) -> Bind:

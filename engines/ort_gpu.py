@@ -88,9 +88,8 @@ def _load(
             device,
             bound(ort, session, stream),
         )
-    return Backend(
-        name, recipe.precision, device, engines, wiring, recipe.max_batch, recipe.max_batch
-    )
+    most = recipe.max_batch
+    return Backend(name, recipe.precision, device, engines, wiring, 1, most)
 
 
 def bound(ort: Any, session: Any, stream: torch.cuda.Stream) -> Bind:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import BASELINE, Backend, load_backend
+from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
@@ -13,7 +13,9 @@ from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.manifest import MANIFEST_FILE
 
 
-def open_source(source: str, backend: str | None, seed: int = 0) -> Backend:
+def open_source(
+    source: str, backend: str | None, seed: int = 0, settings: Settings | None = None
+) -> Backend:
     """Engines of a bundle, or the baseline of a model.
 
     Args:
@@ -24,16 +26,18 @@ def open_source(source: str, backend: str | None, seed: int = 0) -> Backend:
         BundleError, CheckpointError, BackendError: it cannot be loaded, or not by that backend.
     """
     if (Path(source) / MANIFEST_FILE).is_file():
-        return load_backend(backend or "ort-cpu", Bundle.open(Path(source)))
+        return load_backend(backend or "ort-cpu", Bundle.open(Path(source)), settings)
     if backend not in (None, BASELINE):
         raise BackendError(
             f"backend {backend} runs bundles, and {source} is a model; "
             f"export it first: wmdeploy export {source} -o BUNDLE"
         )
-    from engines.eager import baseline
+    from engines.eager import baseline, exact_floats, pytorch_device
     from wmdeploy.models.checkpoint import load_model
 
-    return baseline(load_model(source, seed))
+    settings = settings or Settings()
+    exact_floats(settings)
+    return baseline(load_model(source, seed), pytorch_device(BASELINE, settings))
 
 
 def image_size(backend: Backend) -> int:

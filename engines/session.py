@@ -318,7 +318,7 @@ class Session:
         """(n, H, W, 3) uint8 -> tokens (n, width), codes (n, N) int64."""
         tokens, codes = [], []
         self._checked.discard("encoder")  # people's frames are looked at every time
-        for part in torch.tensor(frames).split(self.backend.encode_batch):
+        for part in torch.tensor(frames).split(max(self.batch, self.backend.encode_batch)):
             encoded = self._run("encoder", {self.wiring.frames: part.to(self.backend.device)})
             tokens.append(encoded[self.wiring.encoded].clone())  # the next run may overwrite it
             codes.append(encoded[self.wiring.codes].cpu().numpy())

@@ -9,18 +9,25 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import torch
 from rich.console import Console
 
+from benchmarks.machine import Ceilings
+from benchmarks.memory import Memory
+from benchmarks.outcome import Outcome, clock_warnings
 from benchmarks.parity import GATES, IDENTICAL_DB, Parity, failure, frame_parity, horizons
 from benchmarks.report import STAGES, Report, Row, read_json, write_json
 from benchmarks.run import BenchOptions, bench
 from benchmarks.table import report_tables
-from benchmarks.timing import Effort, measure
+from benchmarks.timing import Effort, Samples, measure
+from benchmarks.worker import Result, Run
+from engines.base import GPU_ONLY
 from engines.session import Session
 from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ClipError
+from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import write_manifest
 from wmdeploy.models.world_model import WorldModel
 
@@ -44,7 +51,10 @@ def row(report: Report, backend: str, stage: str) -> Row:
 
 def test_every_stage_of_every_backend_has_a_passing_row(report: Report) -> None:
     assert [(r.stage, r.backend) for r in report.rows] == [
-        (stage, backend) for stage in STAGES for backend in ("eager", "ort-cpu")
+        (stage, backend)
+        for stage in STAGES
+        if stage != "download"  # from a GPU
+        for backend in ("eager", "ort-cpu")
     ]
     for r in report.rows:
         assert r.verdict == "pass" and r.reason is None
@@ -54,7 +64,7 @@ def test_every_stage_of_every_backend_has_a_passing_row(report: Report) -> None:
 
 
 def test_speed_up_is_over_the_baseline_of_the_same_stage(report: Report) -> None:
-    for stage in STAGES:
+    for stage in (r.stage for r in report.rows):
         mine, base = row(report, "ort-cpu", stage), row(report, "eager", stage)
         assert mine.p50_ms and base.p50_ms
         assert mine.speedup == pytest.approx(base.p50_ms / mine.p50_ms)
@@ -62,7 +72,7 @@ def test_speed_up_is_over_the_baseline_of_the_same_stage(report: Report) -> None
 
 
 def test_floor_is_the_larger_of_bytes_and_operations(report: Report, bundles: Bundles) -> None:
-    ceilings = report.environment["ceilings"]
+    ceilings = report.environment["ceilings"]["cpu"]
     decoder = bundles().manifest.graphs["decoder"]
     moved = decoder.weight_bytes + sum(t.bytes(1) for t in (*decoder.inputs, *decoder.outputs))
     expected = max(
@@ -121,6 +131,65 @@ def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> No
     assert row(report, "eager", "frame").verdict == "pass"
 
 
+def test_batches_have_rows_of_their_own_up_to_what_the_backend_takes(bundles: Bundles) -> None:
+    report = run(bundles(), "ort-cpu", batches=(1, 2, 8))  # the bundle's largest is 4
+    found = {(r.backend, r.stage, r.batch) for r in report.rows if r.batch > 1}
+    both = {("eager", stage, b) for stage in ("frame", "imagine") for b in (2, 8)}
+    assert found == both | {("ort-cpu", stage, 2) for stage in ("frame", "imagine")}
+    for r in report.rows:
+        if r.batch > 1:
+            assert r.p50_ms and r.frames_per_s == pytest.approx(r.batch * 1e3 / r.p50_ms)
+            assert r.memory is not None and r.memory.resident == r.memory_mb
+            assert r.backend != "eager" or r.speedup == 1
+    decode = {r.batch: r.floor_ms for r in report.rows if r.stage == "frame" and r.floor_ms}
+    assert decode[1] < decode[2] < decode[8] < 8.1 * decode[1]
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console.print(*report_tables(report))
+    assert "sessions that run together" in console.export_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_backends_of_a_gpu_are_skipped_without_one(bundles: Bundles) -> None:
+    report = run(bundles(), *GPU_ONLY)
+    for name in GPU_ONLY:
+        skipped = row(report, name, "frame")
+        assert skipped.verdict == "skipped" and "needs an NVIDIA GPU" in (skipped.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("clocks", "reasons", "warnings"),
+    [
+        ([1980, 1950], [(), ()], []),
+        ([1980, 1200], [(), ()], ["x: the GPU's clock moved from 1200 to 1980 MHz"]),
+        ([1980, 1980], [(), ("SwPowerCap",)], ["x: the GPU's clock was held down: SwPowerCap"]),
+    ],
+)
+def test_moving_clock_is_told(
+    clocks: list[int], reasons: list[tuple[str, ...]], warnings: list[str]
+) -> None:
+    states = [GpuState(c, 2619, 40, None, r) for c, r in zip(clocks, reasons, strict=True)]
+    runs = [Run("frame", 1, Samples([1.0], [0.9]), state) for state in states]
+    result = Result("fp16", "cuda:0", True, runs, {1: Memory(1.0)})
+    assert clock_warnings(Outcome("x", Path(), result)) == warnings
+
+
+def test_memory_headline_says_who_counted() -> None:
+    assert Memory(5.0).headline == (5.0, "resident")
+    assert Memory(5.0, gpu_used=7.0).headline == (7.0, "GPU, all")
+    assert Memory(5.0, gpu_process=6.0, gpu_used=7.0).headline == (6.0, "GPU, process")
+
+
+def test_float16_has_a_floor_of_its_own_only_on_a_gpu() -> None:
+    cpu, gpu = Ceilings(40, 100, 2), Ceilings(4000, 50e3, 2, half_gemm_gflop_s=790e3)
+    assert (cpu.rate("fp32"), cpu.rate("fp16")) == (100, 100)
+    assert (gpu.rate("fp32"), gpu.rate("fp16")) == (50e3, 790e3)
+
+
+def test_committed_reports_still_read() -> None:
+    for path in (Path(__file__).parent.parent / "benchmarks" / "results").glob("*.json"):
+        assert read_json(path).rows
+
+
 def test_fp16_bundle_passes_its_own_gate(bundles: Bundles) -> None:
     # three frames of context: a code of the fourth ties, and in 64 codes of random weights that one
     # weighs so much that the first frame is another
@@ -175,6 +244,7 @@ def test_backend_that_cannot_run_is_skipped_with_its_reason(
     [
         ({"backends": ("cuda",)}, "got 'cuda', expected one of"),
         ({"context": 7}, "context 7 .* expected a context of 1 to 6"),
+        ({"batches": (1, 0)}, "--batch: got 1, 0, expected numbers of 1 to"),
         ({"horizon": 0}, "horizon 0, expected .* a horizon of 1 to"),
         ({"refill": 6}, "refill 6, expected .* a refill of 1 to 5"),
         ({"effort": Effort(seconds=float("nan"))}, "got nan seconds"),
@@ -203,7 +273,8 @@ def test_measure_keeps_raw_values_and_prepares_off_the_clock() -> None:
         Effort(runs=2, seconds=0, warmup=1),
         lambda: calls.append("prepare"),
     )
-    assert len(samples) == 2 and all(0 < s < 1000 for s in samples)
+    assert len(samples.wall) == 2 and all(0 < s < 1000 for s in samples.wall)
+    assert samples.device is None
     assert calls == [
         "prepare", "run", "sync", *["prepare", "sync", "run", "sync"] * 2,
     ]  # fmt: skip

@@ -40,6 +40,12 @@ class PrecisionName(enum.StrEnum):
     fp16 = "fp16"
 
 
+class DeviceName(enum.StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class FlavourName(enum.StrEnum):
     auto = "auto"
     tensorrt = "tensorrt"
@@ -250,12 +256,16 @@ def rollout(
     context: Annotated[int, typer.Option(min=1, help="Frames given.")] = 8,
     horizon: Annotated[int, typer.Option(min=1, help="Frames imagined.")] = 24,
     backend: Annotated[str | None, typer.Option(help="For a bundle; default ort-cpu.")] = None,
+    device: Annotated[
+        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
+    ] = DeviceName.auto,
     refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
     import numpy as np
 
+    from engines.base import Settings
     from engines.rollout import image_size, open_source
     from engines.rollout import rollout as imagine
     from wmdeploy.clips import count_frames, read_clip, side_by_side, write_npz, write_video
@@ -265,7 +275,7 @@ def rollout(
     check_output(output, clip, Path(source))
     have = count_frames(clip)
     with err.status("load"):
-        engines = open_source(source, backend, seed)
+        engines = open_source(source, backend, seed, Settings(device.value))
     real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
     with _bar() as bar:
         task = bar.add_task("imagine", total=horizon)
@@ -279,7 +289,8 @@ def rollout(
         known = real.frames[context : context + horizon]
         future[: len(known)] = known
         write_video(output, side_by_side(future, frames) if len(known) else frames, real.fps)
-    out.print(f"{horizon} frames imagined by {engines.name}: {output}", highlight=False)
+    told = f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}"
+    out.print(told, highlight=False)
 
 
 @app.command(epilog=_example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
@@ -294,6 +305,13 @@ def bench(
         int | None, typer.Option(help="Frames imagined for parity; default 2 S.")
     ] = None,
     refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
+    batch: Annotated[
+        str, typer.Option(help="Sessions that run together, such as 1,2,4,8,64.")
+    ] = "1",
+    device: Annotated[
+        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
+    ] = DeviceName.auto,
+    tf32: Annotated[bool, typer.Option(help="Let float32 on a GPU use TF32.")] = False,
     seconds: Annotated[float, typer.Option(help="Time spent on each stage, at least.")] = 3.0,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
 ) -> None:
@@ -303,7 +321,7 @@ def bench(
     from benchmarks.run import bench as run_bench
     from benchmarks.table import report_tables
     from benchmarks.timing import Effort
-    from engines.base import BACKENDS
+    from engines.base import BACKENDS, Settings
 
     if json:
         check_output(json, bundle, clip)
@@ -314,12 +332,16 @@ def bench(
         context=context,
         horizon=horizon,
         refill=refill,
+        batches=_numbers("--batch", batch),
+        settings=Settings(device.value, tf32),
         effort=Effort(seconds=seconds),
     )
     with err.status("bench") as status:
         report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
     for table in report_tables(report):
         out.print(table)
+    for warning in report.warnings:
+        err.print(Text("warning: ", style="yellow").append(warning, style="default"))
     if json:
         write_json(report, json)
         out.print(f"report: {json}", highlight=False)
@@ -354,6 +376,14 @@ def doctor() -> None:
     from wmdeploy.tables import doctor_table
 
     out.print(doctor_table([*findings(), *flavour_findings()]))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers in a list such as "1,2,4"."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise WmdeployError(f"{option}: got {text!r}, expected numbers such as 1,2,4") from None
 
 
 def _bar() -> Any:

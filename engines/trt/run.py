@@ -62,9 +62,7 @@ def _load(bundle: Bundle, name: str) -> Backend:
         }
 
     largest = min(record.batches[-1] for record in records.values())
-    return Backend(
-        name, "fp16", device, engines, wiring, largest, largest, statistics=statistics
-    )  # fmt: skip
+    return Backend(name, "fp16", device, engines, wiring, 1, largest, statistics=statistics)
 
 
 class Plan:
