@@ -14,13 +14,15 @@ from tests.test_cli import ROOT, VERBS
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
-COMMANDS = [
-    line for block in blocks("sh") for line in block.splitlines() if line.startswith("wmdeploy ")
-]
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+LINES = [line for page in PAGES for block in blocks("sh", page) for line in block.splitlines()]
+COMMANDS = [line for line in dict.fromkeys(LINES) if line.startswith("wmdeploy ")]
 
 
 @pytest.fixture(scope="module")

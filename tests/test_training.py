@@ -17,10 +17,17 @@ from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.models.world_model import WorldModel
 from wmdeploy.training import TrainOptions, TrainSummary
-from wmdeploy.training.codebook import revive_codes, start_codebook, straight_through
+from wmdeploy.training.codebook import (
+    merge_codes,
+    revive_codes,
+    start_codebook,
+    straight_through,
+)
 from wmdeploy.training.data import Footage, epoch_batch, load_data
 from wmdeploy.training.metrics import psnr
+from wmdeploy.training.stages import TemporalStage
 from wmdeploy.training.train import train
 
 MICRO = WorldModelConfig(
@@ -317,6 +324,56 @@ def test_quantiser_passes_the_gradient_and_revives_dead_codes() -> None:
     revive_codes(vq, z, codes)
     outputs = z.detach().permute(0, 2, 3, 1).reshape(-1, 8)
     assert (outputs == vq.embedding.weight[5]).all(1).any()
+
+
+def near_codes() -> VectorQuantizer:
+    """Four codes on a line: 0 and 1 nearly the same, 1 and 2 too, 3 far away; 1 is used most."""
+    vq = VectorQuantizer(VQVAEConfig(16, (8, 8, 16), latent_channels=8, codebook_size=4))
+    with torch.no_grad():
+        vq.embedding.weight.zero_()
+        vq.embedding.weight[:, 0] = torch.tensor([0.0, 0.3, 0.5, 9.0])
+        vq.ema_cluster_size.copy_(torch.tensor([5.0, 50.0, 6.0, 7.0]))
+    return vq
+
+
+def test_codes_that_say_the_same_become_one() -> None:
+    vq = near_codes()
+    assert merge_codes(vq, error=0.1) == 2
+    assert vq.embedding.weight[:, 0].tolist() == pytest.approx([0.3, 0.3, 0.3, 9.0])
+    z = torch.zeros(1, 8, 2, 2)
+    assert vq.nearest(z).unique().tolist() == [0]  # the first of equals, in any arithmetic
+    assert merge_codes(near_codes(), error=0.0) == 0
+
+
+def test_redundant_codes_start_again_where_they_are_needed() -> None:
+    vq = near_codes()
+    z = torch.zeros(1, 8, 2, 2)
+    z[0, 0] = torch.tensor([[0.3, 0.3], [0.3, 5.0]])
+    vq.ema_embed_avg.copy_(vq.embedding.weight * vq.ema_cluster_size[:, None])
+    revive_codes(vq, z, vq.nearest(z))
+    found = vq.embedding.weight[:, 0].tolist()
+    assert found[1] == pytest.approx(0.3) and found[3] == pytest.approx(9.0)
+    assert 5.0 in found  # the badly served output has a code of its own now
+
+
+def test_transformer_is_fed_its_own_predictions_more_and_more(data: Path) -> None:
+    torch.manual_seed(0)
+    model = WorldModel(MICRO).initialize(0)
+    footage = load_data([data], size=16, validation=0.2, seed=0, actions=False).training
+    codes = torch.zeros(len(footage), MICRO.vqvae.positions, dtype=torch.int16)
+    stage = TemporalStage(model, footage, codes, options(data, data / "out", temporal_steps=100))
+    model.temporal_model.eval()  # no dropout: both passes predict the same
+    latents = torch.randn(8, 6, MICRO.vqvae.latent_values)
+    assert torch.equal(stage._self_fed(latents, None, 0), latents)
+    shares = []
+    for step in (40, 99):
+        given = stage._self_fed(latents, None, step)
+        assert torch.equal(given[:, 0], latents[:, 0]) and not given.requires_grad
+        shares.append((given != latents).any(2).float().mean().item())
+    assert 0 < shares[0] < shares[1] < 0.9
+    first = (given != latents).any(2)[:, 1]  # where only real latents came before
+    predicted = model.temporal_model(latents, None)[:, 0]
+    torch.testing.assert_close(given[first, 1], predicted[first], rtol=1e-4, atol=1e-5)
 
 
 def test_psnr_of_known_errors() -> None:

@@ -2,8 +2,9 @@
 
 As van den Oord et al. 2017 (arXiv:1711.00937), section 3.2 and appendix A.1: the codebook gets no
 gradient, each code moves to the running mean of the encoder outputs nearest to it. Codes that are
-hardly used start again at an encoder output that is badly served (random restarts as in Dhariwal
-et al. 2020, arXiv:2005.00341, appendix). Changes the buffers of `VectorQuantizer`, nothing else.
+hardly used, or that say what another code says already, start again at an encoder output that is
+badly served (random restarts as in Dhariwal et al. 2020, arXiv:2005.00341, appendix). Changes the
+buffers of `VectorQuantizer`, nothing else.
 """
 
 import torch
@@ -16,6 +17,7 @@ from wmdeploy.models.vqvae import VectorQuantizer
 DECAY = 0.99
 COMMITMENT = 0.25
 _DEAD_SHARE = 0.03  # of the use that a code would have if all were used alike
+_SAME_SHARE = 2.0  # of the mean squared error of quantising: codes nearer than this are one
 _REVIVED_SHARE = 0.2  # what a revived code starts with, so that it has time to gather its own
 
 
@@ -66,22 +68,58 @@ def update_codebook(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
 
 @torch.no_grad()
 def revive_codes(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
-    """Move codes that are hardly used to outputs, the likelier the worse these are served.
+    """Move codes that are hardly used, or redundant, to outputs, the likelier the worse served.
 
+    Where nothing moves, encoder outputs lie so near to each other that many codes gather there. A
+    frame's codes then flicker among them, and so they do between float32 and float16.
     Draws from torch's generator. Arguments as `update_codebook`.
     """
     outputs = _flat(z)
     share = len(outputs) / len(vq.embedding.weight)
-    dead = vq.ema_cluster_size < _DEAD_SHARE * share
+    badness = (outputs - vq.embedding(codes.flatten())).square().sum(1)
+    same = _stand_ins(vq, _SAME_SHARE * float(badness.mean()))
+    redundant = same != torch.arange(len(same))
+    dead = (vq.ema_cluster_size < _DEAD_SHARE * share) | redundant
     count = min(int(dead.sum()), len(outputs))
     if count == 0:
         return
     slots = dead.nonzero().flatten()[:count]
-    badness = (outputs - vq.embedding(codes.flatten())).square().sum(1)
     picked = outputs[_draw(badness, count)]
     vq.embedding.weight[slots] = picked
     vq.ema_cluster_size[slots] = _REVIVED_SHARE * share
     vq.ema_embed_avg[slots] = picked * _REVIVED_SHARE * share
+
+
+@torch.no_grad()
+def merge_codes(vq: VectorQuantizer, error: float) -> int:
+    """Give codes that are nearly the same one vector, so that the first of them is always chosen.
+
+    Args:
+        error: the mean squared error of quantising, summed over channels.
+
+    Returns:
+        How many codes took another's vector.
+    """
+    same = _stand_ins(vq, _SAME_SHARE * error)
+    vq.embedding.weight.copy_(vq.embedding.weight[same].clone())
+    return int((same != torch.arange(len(same))).sum())
+
+
+def _stand_ins(vq: VectorQuantizer, reach: float) -> Tensor:
+    """For each code the most used one within a squared distance of `reach`, (K,); itself if none.
+
+    A code that stands in for others keeps its own place.
+    """
+    weight = vq.embedding.weight.detach()
+    near = torch.cdist(weight, weight).square() < reach  # (K, K)
+    stand_in = torch.arange(len(weight))
+    taken = torch.zeros(len(weight), dtype=torch.bool)
+    for code in vq.ema_cluster_size.argsort(descending=True).tolist():
+        if not taken[code]:
+            members = near[code] & ~taken
+            stand_in[members] = code
+            taken |= members
+    return stand_in
 
 
 def _spread(outputs: Tensor, count: int) -> Tensor:

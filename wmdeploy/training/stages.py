@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_signal
 from wmdeploy.training.codebook import (
+    merge_codes,
     revive_codes,
     start_codebook,
     straight_through,
@@ -26,6 +27,9 @@ CHANGED_WEIGHT = 20.0  # what a changed pixel counts more than one that stands s
 CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
 L1_SHARE = 0.2
 CONTINUOUS_SHARE = 0.15  # of the steps: first the codebook is left out, then it is learned
+SELF_FED = 0.5  # of the latents that the transformer is given, at the last step
+SELF_FED_FROM = 0.2  # of the steps; before, predictions are worth nothing
+SELF_FED_PASSES = 2
 REVIVAL_EVERY = 10
 REVIVAL_UNTIL = 0.8  # of the steps; then codes settle
 
@@ -76,6 +80,9 @@ class VQVAEStage:
         update_codebook(vq, z, codes)
         if step % REVIVAL_EVERY == 0 and step < REVIVAL_UNTIL * self.steps:
             revive_codes(vq, z, codes)
+        if step == self.steps - 1:
+            error = (z - vq.lookup(codes)).square().sum(1).mean()
+            merge_codes(vq, error.item())
         return chosen, commitment
 
     def _weight(self, frames: np.ndarray, numbers: np.ndarray) -> Tensor:
@@ -91,7 +98,10 @@ class VQVAEStage:
 class TemporalStage:
     """Mean squared error of the next latent, over all positions of a window of S.
 
-    Divided by the latents' variance, which only scales the loss: 1 is what the mean latent scores.
+    More and more of the latents given are the model's own predictions, from a first pass over the
+    same window: rollouts are made of these (scheduled sampling for transformers, Mihaylova and
+    Martins 2019, arXiv:1906.07651). Divided by the latents' variance, which only scales the loss:
+    1 is what the mean latent scores.
     """
 
     name = "temporal"
@@ -126,12 +136,29 @@ class TemporalStage:
         numbers, inside = self._footage.window_frames(firsts, self._length)  # (B, S + 1)
         latents = latents_of(self._vq, self._codes[numbers])  # (B, S + 1, L)
         actions = self._footage.actions[numbers[:, :-1]] if self._conditioned else None
-        predicted = self._temporal(
-            latents[:, :-1], None if actions is None else torch.from_numpy(actions)
-        )
+        taken = None if actions is None else torch.from_numpy(actions)
+        given = self._self_fed(latents[:, :-1], taken, step)
+        predicted = self._temporal(given, taken)
         error = (predicted - latents[:, 1:]).square().mean(2) / self._variance  # (B, S)
         counts = torch.from_numpy(inside[:, 1:]).to(error.dtype)
         return (error * counts).sum() / counts.sum()
+
+    @torch.no_grad()
+    def _self_fed(self, latents: Tensor, actions: Tensor | None, step: int) -> Tensor:
+        """(B, S, L): some latents replaced by what the model predicts in their place."""
+        share = SELF_FED * max(0.0, step / self.steps - SELF_FED_FROM) / (1 - SELF_FED_FROM)
+        if share == 0:
+            return latents
+        given = latents
+        for _ in range(SELF_FED_PASSES):  # each pass sees the predictions of the one before
+            predicted = self._temporal(given, actions)
+            # one share for each window, so that some are seen as they are and some as rollouts
+            chance = 2 * share * torch.rand(len(latents), 1)
+            replaced = torch.rand(latents.shape[:2]) < chance
+            replaced[:, 0] = False  # there is nothing before it
+            shifted = torch.cat([latents[:, :1], predicted[:, :-1]], dim=1)
+            given = torch.where(replaced.unsqueeze(2), shifted, latents)
+        return given
 
 
 @torch.no_grad()
