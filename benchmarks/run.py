@@ -86,7 +86,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         outcomes: list[Outcome] = []
         for name in dict.fromkeys((BASELINE, *options.backends)):  # the baseline first
             if outcomes and name in GPU_ONLY and not outcomes[0].gpu_found:
-                reason = f"backend {name}: needs an NVIDIA GPU, and torch finds none here"
+                reason = "needs an NVIDIA GPU, and torch finds none here"
                 outcomes.append(Outcome(name, Path(scratch), None, reason, "skipped"))
                 continue
             cases = outcomes[0].directory if outcomes else None

@@ -91,7 +91,8 @@ def _batches(report: Report) -> Table:
     """Frames of all sessions together, and memory, as sessions are added."""
     table = Table(
         title="batches: sessions that run together",
-        caption="per second: frames, or steps without rendering, of all sessions together",
+        caption="per second: frames, or steps without rendering, of all sessions together. "
+        "memory: with what the smaller batches needed",
         title_justify="left",
         caption_justify="left",
     )
@@ -127,7 +128,9 @@ def _parity(report: Report) -> Table:
     precision = report.bundle["recipe"]["precision"]
     table = Table(
         title=f"parity with {baseline} in float32 ({precision} bundle, the same rollout)",
+        caption=_skipped(report),
         title_justify="left",
+        caption_justify="left",
     )
     frames = [row for row in report.rows if row.stage == "frame" and row.batch == 1]
     horizons = next((list(_worst(row)) for row in frames if _worst(row)), [])
@@ -138,9 +141,18 @@ def _parity(report: Report) -> Table:
     table.add_column("mean dB", justify="right")
     table.add_column("max error", justify="right")
     table.add_column("verdict")
-    for row in frames:
+    for row in (row for row in frames if row.verdict != "skipped"):
         table.add_row(row.backend, *_parity_cells(row, horizons), _verdict(row))
     return table
+
+
+def _skipped(report: Report) -> str:
+    """The backends that did not run, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.stage == "frame" and row.verdict == "skipped":
+            reasons.setdefault(row.reason or "", []).append(row.backend)
+    return "\n".join(f"skipped: {', '.join(names)}: {why}" for why, names in reasons.items())
 
 
 def _parity_cells(row: Row, horizons: list[str]) -> list[str]:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,12 @@ from benchmarks.timing import Effort, Samples, measure
 from engines.base import Settings
 from wmdeploy.bundle import Bundle
 from wmdeploy.gpu import GpuState, gpu_state
-from wmdeploy.manifest import DType
+from wmdeploy.manifest import DType, Wiring
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engines.base import Backend
+    from engines.base import Backend, Engine
     from engines.session import Session
 
 CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
@@ -177,8 +176,8 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list
         tell(stage)
         # without a step graph, as in the baseline, a step is the whole window once more
         name = graph if graph in engines else "prefill"
-        engine, feed = engines[name], feeds[name]
-        samples = measure(partial(engine.run, feed), engine.synchronize, effort, on_gpu=on_gpu)
+        run = running(engines[name], feeds[name], wiring)
+        samples = measure(run, engines[name].synchronize, effort, on_gpu=on_gpu)
         runs.append(Run(stage, 1, samples, gpu_state() if on_gpu else None))
     if on_gpu:
         tell("download")
@@ -188,6 +187,18 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list
     return runs
 
 
+def running(engine: "Engine", feeds: "dict[str, Tensor]", wiring: Wiring) -> Callable[[], object]:
+    """One run after another; a step's outputs are the next step's inputs, as in a rollout."""
+    fed_back = [*wiring.cache, (wiring.token, wiring.feedback)] if engine.name == "step" else []
+
+    def run() -> None:
+        outputs = engine.run(feeds)
+        for given, output in fed_back:
+            feeds[given] = outputs[output]
+
+    return run
+
+
 def time_session(
     rollout: Rollout, effort: Effort, only: tuple[str, ...] = ("imagine", "slide", "frame")
 ) -> list[Run]:
@@ -195,13 +206,19 @@ def time_session(
     session = rollout.session
     slots = session.wiring.context
     # at least one advance, so that the cache is filled and the next step is a step
-    context = min(rollout.context, slots - 1)
+    context = max(1, min(rollout.context, slots - 2))
     rollout.reset(context)
-    for _ in range(slots - context):
+    for _ in range(slots - context - 1):
         rollout.advance()
-    newest_slot = session.snapshot()  # the next step uses the window's last position
+    before = session.snapshot()
+
+    def go_to_last_slot() -> None:
+        """With a step before the one that is timed: that one's cache is already in its place."""
+        session.restore(before)
+        rollout.advance()
+
     stages: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "imagine": (rollout.advance, lambda: session.restore(newest_slot)),
+        "imagine": (rollout.advance, go_to_last_slot),
         "slide": (rollout.advance, lambda: None),
         "frame": (rollout.step, lambda: None),
     }

@@ -95,8 +95,8 @@ class Backend:
     """The engines of one bundle by graph name, and how a session connects them.
 
     Sessions share a backend's engines, in turns; `tenancy` knows whose turn it was last.
-    `encode_batch` is how many frames of a context are encoded at once, at least as many as the
-    session has rows; 1 where every batch size costs a compilation or memory. `max_batch` is the
+    `encode_batch` is how many frames of a context are encoded at once, where that is no multiple of
+    the session's rows; 1 where every batch size costs a compilation or memory. `max_batch` is the
     largest batch its graphs take; None: any. `statistics` are what the engines say of their own
     memory, in 10^6 bytes by label.
     """

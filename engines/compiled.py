@@ -38,8 +38,8 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     model = bundled_model(bundle)
     deployed = deployment(model, recipe.layout, recipe.precision)
     engines = {}
-    for name, build in deployed.graphs.items():
-        graph = build()
+    # all are built before any is moved: in float32 they share the model's weights
+    for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
         module = graph.module.to(device)
         if gpu:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,6 +4,8 @@ What is left of eager PyTorch when launching kernels one by one costs nothing: i
 a backend's gain is that alone.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,27 +27,30 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     exact_floats(settings)
     recipe = bundle.manifest.recipe
     deployed = deployment(bundled_model(bundle), recipe.layout, recipe.precision)
-    engines = {}
-    for name, build in deployed.graphs.items():
-        graph = build()
-        engines[name] = StaticEngine(
+    # all are built before any is moved: in float32 they share the model's weights
+    graphs = {name: build() for name, build in deployed.graphs.items()}
+    pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other
+    engines = {
+        name: StaticEngine(
             name,
             graph.inputs,
             graph.outputs,
             feedback_of(name, deployed.wiring),
             device,
-            captured_module(graph.module.to(device)),
+            captured_module(graph.module.to(device), pool),
         )
+        for name, graph in graphs.items()
+    }
     return Backend("cudagraph", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
 
 
-def captured_module(module: nn.Module) -> Bind:
+def captured_module(module: nn.Module, pool: Any) -> Bind:
     def bind(inputs: Buffers, outputs: Buffers) -> Launch:
         @torch.inference_mode()
         def enqueue(stream: torch.cuda.Stream) -> None:
             run_into(module, inputs, outputs)
 
-        return captured(enqueue)
+        return captured(enqueue, pool)
 
     return bind
 

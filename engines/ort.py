@@ -108,7 +108,8 @@ def inference_session(
             "`wmdeploy doctor` says what would bring it"
         )
     try:
-        session = ort.InferenceSession(graph, options, providers=providers)
+        # or it would try again with providers that nobody asked for
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its exception types are private to its C extension
         raise BackendError(f"{path}: ONNX Runtime refuses the graph: {error}") from error
     if session.get_providers()[0] != wanted:

@@ -1,7 +1,8 @@
 """Backends `ort-cuda` and `ort-tensorrt`: ONNX Runtime's GPU providers, bound to torch's tensors.
 
-Nothing is copied to the host between graphs, and each batch size is one CUDA graph. A provider that
-is asked for is the one that runs, or there is an error; so is a node that no GPU provider takes.
+Nothing is copied to the host between graphs; with the CUDA provider each batch size is one CUDA
+graph for each side of the KV cache. A provider that is asked for is the one that runs, or there is
+an error; so is a node that no GPU provider takes.
 """
 
 import itertools
@@ -42,12 +43,13 @@ def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = cuda_device("ort-tensorrt")
     stream = torch.cuda.Stream()
-    options = {"user_compute_stream": str(stream.cuda_stream), "trt_cuda_graph_enable": "1"}
-    providers = [(TENSORRT, options), cuda_provider(stream, settings)]
+    # without CUDA graphs: this provider keeps one for a session, whatever its buffers are
+    options = {"user_compute_stream": str(stream.cuda_stream)}
+    providers = [(TENSORRT, options), cuda_provider(stream, settings, graphs=False)]
     return _load("ort-tensorrt", bundle, device, stream, providers)
 
 
-def cuda_provider(stream: torch.cuda.Stream, settings: Settings) -> Provider:
+def cuda_provider(stream: torch.cuda.Stream, settings: Settings, graphs: bool = True) -> Provider:
     """The CUDA provider and its options, each chosen on purpose."""
     options = {
         # on torch's own stream, so that neither waits for the other on the host
@@ -56,7 +58,7 @@ def cuda_provider(stream: torch.cuda.Stream, settings: Settings) -> Provider:
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
         "use_tf32": "1" if settings.tf32 else "0",
-        "enable_cuda_graph": "1",
+        "enable_cuda_graph": "1" if graphs else "0",
         # no doubling: a graph's memory is known after its first run
         "arena_extend_strategy": "kSameAsRequested",
     }

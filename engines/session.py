@@ -46,8 +46,12 @@ class Session:
 
     Raises:
         BackendError: `refill` is out of range.
+
+    All its tensors are made in torch's inference mode, as the engines' are: torch.compile would
+    compile again for each mix of the two kinds.
     """
 
+    @torch.inference_mode()
     def __init__(self, backend: Backend, batch: int = 1, refill: int | None = None) -> None:
         self.backend = backend
         self.wiring = backend.wiring
@@ -77,6 +81,7 @@ class Session:
         self._predicted: Tensor | None = None  # the newest token of all rows, where no row has more
         self._checked: set[str] = set()  # graphs whose feeds were found right once
 
+    @torch.inference_mode()
     def reset(
         self,
         frames: np.ndarray,
@@ -158,6 +163,7 @@ class Session:
         for i in range(count):
             self.advance(None if actions is None else actions[..., i])
 
+    @torch.inference_mode()
     def render(self) -> np.ndarray:
         """The newest predicted frame of every row, (B, H, W, 3) uint8.
 
@@ -169,6 +175,7 @@ class Session:
         frame = self._run("decoder", {self.wiring.render[1]: self._rendered})[self.wiring.frame]
         return frame.to("cpu", copy=True).numpy()
 
+    @torch.inference_mode()
     def observe(
         self,
         frame: np.ndarray,
@@ -215,6 +222,7 @@ class Session:
         self._predicted = None
         return codes
 
+    @torch.inference_mode()
     def advance(self, action: np.ndarray | int | None = None) -> None:
         """Predict the next token of every row, without rendering."""
         self._check_reset("step", self._everyone)
@@ -229,6 +237,7 @@ class Session:
         self._append(self._predicted, self._everyone)
         self._imagined[:] = True
 
+    @torch.inference_mode()
     def snapshot(self) -> "Snapshot":
         """A copy of the rollouts' state, for `restore`: branch, plan, go back."""
         return Snapshot(
@@ -238,6 +247,7 @@ class Session:
             (self._actions.copy(), self._length.copy(), self._cached.copy(), self._imagined.copy()),
         )
 
+    @torch.inference_mode()
     def restore(self, snapshot: "Snapshot") -> None:
         """Go back to a snapshot of this session; it can be restored again and again.
 
@@ -318,7 +328,10 @@ class Session:
         """(n, H, W, 3) uint8 -> tokens (n, width), codes (n, N) int64."""
         tokens, codes = [], []
         self._checked.discard("encoder")  # people's frames are looked at every time
-        for part in torch.tensor(frames).split(max(self.batch, self.backend.encode_batch)):
+        together = self.backend.encode_batch
+        if len(frames) % self.batch == 0:  # no other batch size for engines to prepare
+            together = max(together, self.batch)
+        for part in torch.tensor(frames).split(together):
             encoded = self._run("encoder", {self.wiring.frames: part.to(self.backend.device)})
             tokens.append(encoded[self.wiring.encoded].clone())  # the next run may overwrite it
             codes.append(encoded[self.wiring.codes].cpu().numpy())
@@ -340,6 +353,7 @@ class Session:
                 tenant.keep_copies()
             self.backend.tenancy.tenant = self
 
+    @torch.inference_mode()
     def keep_copies(self) -> None:
         """Copy what still lies in the engines' own memory; another session is going to run them."""
         self._cache = {name: tensor.clone() for name, tensor in self._cache.items()}

@@ -11,6 +11,7 @@ A feed that is not in its buffer already is copied there.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec, Wiring
 
+WARM_UPS = 3
 Buffers = dict[str, Tensor]
 Launch = Callable[[], None]
 # Inputs and outputs at their addresses -> a function that enqueues one run on the current stream.
@@ -107,20 +109,23 @@ def feedback_of(graph: str, wiring: Wiring) -> dict[str, str]:
     return {**dict(wiring.cache), wiring.token: wiring.feedback}
 
 
-def captured(enqueue: Callable[[torch.cuda.Stream], None], warm_ups: int = 3) -> Launch:
+def captured(enqueue: Callable[[torch.cuda.Stream], None], pool: Any = None) -> Launch:
     """A CUDA graph of what `enqueue` puts on the stream it is given.
 
     Warmed up first, because libraries allocate and choose kernels at their first runs, which must
     not be captured. The graph may be launched on any stream.
+
+    Args:
+        pool: memory shared with graphs that never run at the same time.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(warm_ups):
+        for _ in range(WARM_UPS):
             enqueue(stream)
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
         enqueue(stream)
     return graph.replay
 

@@ -2,12 +2,17 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -148,6 +153,15 @@ def test_batches_have_rows_of_their_own_up_to_what_the_backend_takes(bundles: Bu
     assert "sessions that run together" in console.export_text()
 
 
+def test_skipped_backends_are_told_by_reason() -> None:
+    rows = [Row(n, None, None, "frame", 1, reason="no GPU") for n in ("ort-cuda", "tensorrt")]
+    about = {"name": "x", "recipe": {"precision": "fp16"}}
+    report = Report(1, {"ceilings": {}}, about, [Row("eager", "fp32", "cpu", "frame", 1), *rows])
+    assert (
+        report_tables(report)[-1].caption == "skipped: eager: \nskipped: ort-cuda, tensorrt: no GPU"
+    )
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_backends_of_a_gpu_are_skipped_without_one(bundles: Bundles) -> None:
     report = run(bundles(), *GPU_ONLY)
@@ -212,12 +226,13 @@ def test_imagine_times_the_step_graph(micro: WorldModel, frames: np.ndarray, con
         engine.run = lambda f, n=name, r=inner: (calls.append(n), r(f))[1]  # type: ignore
     rollout = Rollout(Session(kind), frames, None, context)
     rollout.reset()
-    for _ in range(S - min(context, S - 1)):
-        rollout.advance()
     calls.clear()
     time_session(rollout, Effort(runs=4, seconds=0, warmup=0))
-    after_fill = calls[calls.index("encoder") + 1 + S - min(context, S - 1) :]
-    assert after_fill == ["step"] * 4 + ["prefill"] * 4 + ["prefill", "decoder"] * 4
+    filling = S - max(1, min(context, S - 2)) - 1
+    assert calls[0] == "encoder"
+    # each timed step has one before it, off the clock
+    after_fill = calls[1 + filling :]
+    assert after_fill == ["step", "step"] * 4 + ["prefill"] * 4 + ["prefill", "decoder"] * 4
 
 
 def test_altered_bundle_is_an_error_not_a_skipped_row(bundles: Bundles, tmp_path: Path) -> None:
@@ -313,6 +328,22 @@ def test_gate_names_the_first_figure_that_misses(
     rollout = Parity(worst_frame_psnr_db=worst, code_agreement=codes)
     found = failure(GATES["fp32"], rollout, {"step": error})
     assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_ended_bench_ends_its_worker(bundles: Bundles) -> None:
+    arguments = ["-m", "wmdeploy.cli", "bench", str(bundles().path), "--seconds", "99"]
+    arguments += ["--context", "4"]
+    parent = psutil.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not parent.children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (worker,) = parent.children()
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 128 + signal.SIGTERM
+    psutil.wait_procs([worker], timeout=10)
+    assert not worker.is_running()
 
 
 def test_json_has_no_nan() -> None:

@@ -9,6 +9,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from engines.base import Backend
+from engines.eager import CPU, ModuleEngine
+from engines.session import Session
 from exporters.export import ExportOptions, export_bundle
 from exporters.to_onnx import write_onnx
 from exporters.verify import compare
@@ -17,9 +20,9 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
-from wmdeploy.manifest import TensorSpec
+from wmdeploy.manifest import Layout, TensorSpec
 from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.graphs import Graph
+from wmdeploy.models.graphs import Graph, deployment
 from wmdeploy.models.world_model import WorldModel
 
 VARIANTS = [("token", "fp32"), ("latent", "fp32"), ("token", "fp16"), ("latent", "fp16")]
@@ -164,6 +167,37 @@ def test_signature_that_is_not_the_contract_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ExportError, match="expected .*y: float32 .*5"):
         write_onnx(wrong, tmp_path / "wrong.onnx", opset=23, max_batch=4)
+
+
+@pytest.mark.parametrize("layout", ["token", "latent"])
+@pytest.mark.parametrize("kind", ["black", "white", "noise", "saturated"])
+def test_float16_stays_finite_on_frames_that_no_clip_has(
+    micro: WorldModel, layout: Layout, kind: str
+) -> None:
+    """In PyTorch's own float16: ONNX Runtime's CPU kernels compute in float32 and could hide it."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
+    frames = {
+        "black": np.zeros_like(noise),
+        "white": np.full_like(noise, 255),
+        "noise": noise,
+        "saturated": (noise > 127) * 255,
+    }[kind]
+    deployed = deployment(micro, layout, "fp16")
+    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
+    seen: set[str] = set()
+    for name, engine in engines.items():
+        engine.run = lambda feeds, n=name, r=engine.run: finite(n, r(feeds), seen)  # type: ignore
+    session = Session(Backend("modules", "fp16", CPU, engines, deployed.wiring, 8))
+    session.reset(frames.astype(np.uint8))
+    imagined = [session.step() for _ in range(2 * MICRO.temporal.context)]
+    assert seen == set(deployed.graphs) and len({frame.tobytes() for frame in imagined}) > 1
+
+
+def finite(name: str, outputs: dict[str, torch.Tensor], seen: set[str]) -> dict[str, torch.Tensor]:
+    seen.add(name)
+    for output, value in outputs.items():
+        assert value.isfinite().all(), f"{name}.{output}"
+    return outputs
 
 
 def test_compare_measures_what_it_says() -> None:

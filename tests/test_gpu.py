@@ -19,14 +19,15 @@ from wmdeploy.models.world_model import WorldModel
 
 S = MICRO.temporal.context
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
-RUNNERS = ["eager", "compile", *sorted(GPU_ONLY)]
+RUNNERS = [("eager", "fp32"), ("compile", "fp32"), ("cudagraph", "fp32"), ("ort-cuda", "fp32")]
+RUNNERS += [(name, "fp16") for name in ("compile", *sorted(GPU_ONLY))]
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
+@pytest.fixture(scope="module", params=RUNNERS, ids="-".join)
 def backend(request: pytest.FixtureRequest, bundles: Bundles) -> Backend:
     """Each backend that this machine has, with its plans built where it wants some."""
-    name = request.param
-    bundle = bundles(precision="fp16")
+    name, precision = request.param
+    bundle = bundles(precision=precision)
     try:
         if name.startswith("tensorrt"):
             build_plans(BuildOptions(bundle.path, name))

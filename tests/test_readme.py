@@ -74,7 +74,7 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 
 def test_every_verb_is_in_the_readme() -> None:
-    named = set(re.findall(r"^\| `wmdeploy (\w+)", README, flags=re.MULTILINE))
+    named = set(re.findall(r"^\| `wmdeploy ([\w-]+)", README, flags=re.MULTILINE))
     assert named == set(VERBS)
 
 

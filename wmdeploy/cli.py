@@ -4,6 +4,7 @@ Nothing heavy is imported until a command runs, so that `wmdeploy --help` answer
 """
 
 import enum
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,8 @@ class FlavourName(enum.StrEnum):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 1 and one line for errors that are the user's to mend."""
+    # as Ctrl-C: what is half-written is swept up, and processes that were started end too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app(arguments)
     except (WmdeployError, OSError, MemoryError, RecursionError) as error:

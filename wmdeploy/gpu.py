@@ -103,9 +103,9 @@ def _reason_names(nvml: Any, reasons: int) -> tuple[str, ...]:
     """The driver's bits in words: "SwPowerCap", "HwThermalSlowdown"; an idle clock is no reason."""
     prefix = "nvmlClocksThrottleReason"
     names = [name for name in dir(nvml) if name.startswith(prefix)]
-    bits = {name.removeprefix(prefix): getattr(nvml, name) for name in names}
+    words = {getattr(nvml, name): name.removeprefix(prefix) for name in names}  # one for each bit
     ignored = ("All", "None", "GpuIdle")
-    return tuple(name for name, bit in bits.items() if bit & reasons and name not in ignored)
+    return tuple(name for bit, name in words.items() if bit & reasons and name not in ignored)
 
 
 def _process_memory(nvml: Any, device: Any) -> float | None:

@@ -84,6 +84,7 @@ class _Build:
             limit = int(order.workspace_gib * 2**30)
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
         config.add_optimization_profile(self._profile(builder))
+        config.clear_flag(trt.BuilderFlag.TF32)  # float32 islands are float32
         self.flavour.target(config, order.architectures)
         self.flavour.open_timing_cache(config, order.architectures)
         plan = builder.build_serialized_network(network, config)

@@ -84,15 +84,14 @@ class Flavour:
     def _timing_cache(self, architectures: tuple[str, ...]) -> Path:
         return cache_file(f"timing-{self.version}-{'-'.join(architectures)}.cache")
 
-    def new_context(self, engine: Any, cache: Path) -> Any:
-        """An execution context whose scratch memory the caller allocates; None if it fails.
+    def new_context(self, engine: Any, cache: Path) -> "Context":
+        """An execution context whose scratch memory the caller allocates.
 
-        TensorRT-RTX compiles its kernels here, for the shapes that are set, and stores them in
-        `cache`, so that the next process need not.
+        TensorRT-RTX takes kernels that it has compiled before from `cache`.
         """
         managed = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.name == "tensorrt":
-            return engine.create_execution_context(managed)
+            return Context(engine.create_execution_context(managed))
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(managed)
         eager = self.trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -101,13 +100,22 @@ class Flavour:
         if cache.is_file():
             kernels.deserialize(cache.read_bytes())
         config.set_runtime_cache(kernels)
-        return engine.create_execution_context(config)
+        return Context(engine.create_execution_context(config), config, kernels)
 
-    def keep_compiled_kernels(self, context: Any, cache: Path) -> None:
-        """Store what TensorRT-RTX has compiled since `new_context`; nothing for `tensorrt`."""
-        if self.name == "tensorrt-rtx":
+
+@dataclass(frozen=True)
+class Context:
+    """An execution context, None if it could not be made, and what must live as long as it."""
+
+    trt: Any
+    config: Any = None
+    kernels: Any = None
+
+    def keep_compiled_kernels(self, cache: Path) -> None:
+        """Store what TensorRT-RTX has compiled, for the next process; TensorRT compiles nothing."""
+        if self.kernels is not None:
             with staged_file(cache) as partial:
-                partial.write_bytes(context.get_runtime_config().get_runtime_cache().serialize())
+                partial.write_bytes(self.kernels.serialize())
 
 
 def load_flavour(name: str) -> Flavour:

@@ -9,11 +9,11 @@ import torch
 
 from engines.base import Backend, Settings
 from engines.static import Buffers, Launch, StaticEngine, captured, cuda_device, feedback_of
-from engines.trt.flavour import Flavour, cache_file, load_flavour
+from engines.trt.flavour import Context, Flavour, cache_file, load_flavour
 from engines.trt.plans import find_plan
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import PlanRecord
+from wmdeploy.manifest import GraphRecord, PlanRecord
 
 
 def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
@@ -44,14 +44,7 @@ def _load(bundle: Bundle, name: str) -> Backend:
         for graph, record in records.items()
     }
     engines = {
-        graph: StaticEngine(
-            graph,
-            graphs[graph].inputs,
-            graphs[graph].outputs,
-            feedback_of(graph, wiring),
-            device,
-            plan.bind,
-        )
+        graph: PlanEngine(graphs[graph], plan, feedback_of(graph, wiring), device)
         for graph, plan in programs.items()
     }
 
@@ -63,6 +56,20 @@ def _load(bundle: Bundle, name: str) -> Backend:
 
     largest = min(record.batches[-1] for record in records.values())
     return Backend(name, "fp16", device, engines, wiring, 1, largest, statistics=statistics)
+
+
+class PlanEngine(StaticEngine):
+    """A plan with buffers; closing it gives back the plan's memory too."""
+
+    def __init__(
+        self, graph: GraphRecord, plan: "Plan", feedback: dict[str, str], device: torch.device
+    ) -> None:
+        super().__init__(plan.graph, graph.inputs, graph.outputs, feedback, device, plan.bind)
+        self._plan = plan
+
+    def close(self) -> None:
+        super().close()
+        self._plan.close()
 
 
 class Plan:
@@ -83,12 +90,24 @@ class Plan:
                 f"wmdeploy build-engine BUNDLE --graph {record.graph}"
             )
         self._scratch: dict[int, torch.Tensor] = {}  # by batch: both sides take turns
-        self._contexts: list[Any] = []  # a captured graph works in its context's memory
+        self._contexts: list[Context] = []  # a captured graph works in its context's memory
+
+    @property
+    def graph(self) -> str:
+        return self._record.graph
 
     @property
     def weight_bytes(self) -> int:
-        """Of the engine on the device, as TensorRT counts them."""
+        """On the device, as TensorRT counts them: now, or, before 10.11, when it built the plan."""
+        if not hasattr(self._engine, "get_engine_stat"):
+            return self._record.weight_bytes or 0
         return int(self._engine.get_engine_stat(self._flavour.trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+
+    def close(self) -> None:
+        """Give back contexts, scratch and weights, in this order."""
+        self._contexts.clear()
+        self._scratch.clear()
+        self._engine = None
 
     @property
     def scratch_bytes(self) -> int:
@@ -104,7 +123,8 @@ class Plan:
         name = self._record.graph
         tag = f"{self._record.sha256[:16]}-{self._flavour.version}"
         cache = cache_file(f"kernels-{tag}-{torch.cuda.get_device_name(self._device)}.cache")
-        context = self._flavour.new_context(self._engine, cache)
+        made = self._flavour.new_context(self._engine, cache)
+        context = made.trt
         if context is None:
             raise BackendError(f"{name}: no execution context, most likely for want of memory")
         for tensor_name, tensor in inputs.items():
@@ -115,7 +135,8 @@ class Plan:
                     f"{tensor_name} {tuple(tensor.shape)}; build it with a larger --max-batch"
                 )
         for tensor_name, tensor in (inputs | outputs).items():
-            context.set_tensor_address(tensor_name, tensor.data_ptr())
+            if not context.set_tensor_address(tensor_name, tensor.data_ptr()):
+                raise BackendError(f"{name}: the plan has no tensor {tensor_name}; build it again")
         self._give_scratch(context, batch=len(next(iter(inputs.values()))))
 
         def enqueue(stream: torch.cuda.Stream) -> None:
@@ -123,8 +144,8 @@ class Plan:
                 raise BackendError(f"{name}: TensorRT could not run the plan")
 
         launch = captured(enqueue)
-        self._flavour.keep_compiled_kernels(context, cache)
-        self._contexts.append(context)
+        made.keep_compiled_kernels(cache)
+        self._contexts.append(made)
         return launch
 
     def _give_scratch(self, context: Any, batch: int) -> None:
@@ -137,4 +158,6 @@ class Plan:
                 raise BackendError(
                     f"{self._record.graph}: no {size / 1e6:.0f} MB left on the GPU for this batch"
                 ) from error
-        context.set_device_memory(self._scratch[batch].data_ptr(), size)
+        scratch = self._scratch[batch]
+        assert len(scratch) >= size, "the same shapes need the same memory on both sides"
+        context.set_device_memory(scratch.data_ptr(), len(scratch))

@@ -17,7 +17,7 @@ from wmdeploy.models.vqvae import VectorQuantizer
 DECAY = 0.99
 COMMITMENT = 0.25
 _DEAD_SHARE = 0.03  # of the use that a code would have if all were used alike
-_SAME_SHARE = 2.0  # of the mean squared error of quantising: codes nearer than this are one
+_SAME_SHARE = 4.0  # of the mean squared error of quantising: codes nearer than this are one
 _REVIVED_SHARE = 0.2  # what a revived code starts with, so that it has time to gather its own
 
 
