@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,16 @@ class Outcome:
     @property
     def gpu_found(self) -> bool:
         return self.result is not None and self.result.gpu_found
+
+    @property
+    def gpu_states(self) -> list[dict[str, Any]]:
+        """Clocks, temperature, power and throttle reasons right after each stage."""
+        runs = self.result.runs if self.result else []
+        return [
+            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(run.gpu)}
+            for run in runs
+            if run.gpu is not None
+        ]
 
 
 def rows_of(

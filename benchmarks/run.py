@@ -112,6 +112,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         warnings = [warning for outcome in outcomes for warning in clock_warnings(outcome)]
     described |= {"ceilings": {name: dataclasses.asdict(c) for name, c in ceilings.items()}}
     described |= {"settings": dataclasses.asdict(options.settings)}
+    described |= {"gpu_states": {o.backend: states for o in outcomes if (states := o.gpu_states)}}
     about = _describe_bundle(bundle) | {
         "clip": options.clip.name,
         "context": options.context,

@@ -23,9 +23,11 @@ MEANINGS = {
 
 
 def report_tables(report: Report) -> list[Table]:
-    """Latency by stage, batches if any were asked for, and parity."""
+    """Latency by stage, batches if any were asked for, memory if it is on a GPU, and parity."""
     batches = [_batches(report)] if any(row.batch > 1 for row in report.rows) else []
-    return [_latency(report), *batches, _parity(report)]
+    on_gpu = any(row.memory is not None and row.memory.gpu_used is not None for row in report.rows)
+    memory = [_memory(report)] if on_gpu else []
+    return [_latency(report), *batches, *memory, _parity(report)]
 
 
 def _latency(report: Report) -> Table:
@@ -120,6 +122,30 @@ def _batches(report: Report) -> Table:
                 _number(frame.memory_mb),
                 end_section=batch == sizes[-1],
             )
+    return table
+
+
+def _memory(report: Report) -> Table:
+    """The same memory as each of those who count it sees it."""
+    table = Table(
+        title="memory in MB, batch 1",
+        caption=(
+            "process: on the GPU, with CUDA's context, as the driver counts; GPU: all that is in use "
+            "there; torch: the most that its allocator held; engines: what they say of themselves; "
+            "host: peak resident"
+        ),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("backend")
+    for heading in ("process", "GPU", "torch", "engines", "host"):
+        table.add_column(heading, justify="right")
+    for row in report.rows:
+        if (row.stage, row.batch) == ("frame", 1) and row.memory is not None:
+            found = row.memory
+            engines = ", ".join(f"{label} {size:.0f}" for label, size in found.engines.items())
+            figures = (_number(f) for f in (found.gpu_process, found.gpu_used, found.torch_peak))
+            table.add_row(row.backend, *figures, engines, _number(found.resident))
     return table
 
 

@@ -184,7 +184,20 @@ def test_moving_clock_is_told(
     states = [GpuState(c, 2619, 40, None, r) for c, r in zip(clocks, reasons, strict=True)]
     runs = [Run("frame", 1, Samples([1.0], [0.9]), state) for state in states]
     result = Result("fp16", "cuda:0", True, runs, {1: Memory(1.0)})
-    assert clock_warnings(Outcome("x", Path(), result)) == warnings
+    outcome = Outcome("x", Path(), result)
+    assert clock_warnings(outcome) == warnings
+    assert [state["sm_clock_mhz"] for state in outcome.gpu_states] == clocks
+
+
+def test_memory_on_a_gpu_is_shown_as_each_counts_it() -> None:
+    memory = Memory(900.0, 1600.0, 1900.0, 250.0, {"weights": 663.0, "scratch": 180.0})
+    frame = Row("tensorrt", "fp16", "cuda:0", "frame", 1, memory=memory, memory_mb=1600.0)
+    about = {"name": "x", "recipe": {"precision": "fp16"}}
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console.print(*report_tables(Report(1, {"ceilings": {}}, about, [frame])))
+    shown = console.export_text()
+    for cell in ("1600", "1900", "250", "weights 663, scratch 180", "900"):
+        assert cell in shown
 
 
 def test_memory_headline_says_who_counted() -> None:
