@@ -130,9 +130,9 @@ def _memory(report: Report) -> Table:
     table = Table(
         title="memory in MB, batch 1",
         caption=(
-            "process: on the GPU, with CUDA's context, as the driver counts; GPU: all that is in use "
-            "there; torch: the most that its allocator held; engines: what they say of themselves; "
-            "host: peak resident"
+            "process: on the GPU, with CUDA's context, as the driver counts; GPU: all that is in "
+            "use there; torch: the most that its allocator held; engines: what they say of "
+            "themselves; host: peak resident"
         ),
         title_justify="left",
         caption_justify="left",

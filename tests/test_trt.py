@@ -219,6 +219,17 @@ def test_impossible_orders_are_refused_and_change_nothing(
     assert snapshot(copy) == before
 
 
+@pytest.mark.parametrize(
+    "make", [lambda p: p.touch(), lambda p: p.symlink_to(p.parent, target_is_directory=True)]
+)
+def test_plans_that_are_no_directory_are_refused(
+    copy: Path, make: Callable[[Path], object]
+) -> None:
+    make(copy / "plans")
+    with pytest.raises(BundleError, match="plans: is a link or no directory"):
+        build_plans(order(copy, graphs=("step",)))
+
+
 def test_float32_bundle_is_refused_with_what_to_do(bundles: Bundles) -> None:
     with pytest.raises(BackendError, match="the bundle is fp32.*export .* with --precision fp16"):
         build_plans(order(bundles().path))

@@ -170,8 +170,8 @@ def _build(
     bundle: Bundle, flavour: Flavour, wanted: PlanRecord, progress: BuildProgress
 ) -> PlanRecord:
     plans = bundle.path / PLANS_DIRECTORY
-    if plans.is_symlink():
-        raise BundleError(f"{plans}: is a link; a bundle holds regular files only")
+    if plans.is_symlink() or (plans.exists() and not plans.is_dir()):
+        raise BundleError(f"{plans}: is a link or no directory; remove it, and build again")
     plans.mkdir(exist_ok=True)
     order = Order(
         graph=wanted.graph,
