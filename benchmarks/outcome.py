@@ -89,7 +89,7 @@ def rows_of(
             floor_ms=floors(bundle, machine, run.batch, refill).get(run.stage),
             baseline_p50_ms=percentile(base.wall, 50) if base else None,
             memory=result.memory[run.batch],
-            parity=parity.get(run.stage),
+            parity=parity.get(run.stage) if run.batch == 1 else None,
             verdict=verdict,
             reason=reason,
         )

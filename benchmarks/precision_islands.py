@@ -1,14 +1,13 @@
 """What each float32 island of the fp16 graphs buys: leave one out, and measure.
 
-    python benchmarks/precision_islands.py models/pong --clip data/pong/clip-00000.mkv
+    python -m benchmarks.precision_islands models/pong --clip data/pong/clip-00000.mkv
 
 Runs the graphs' PyTorch modules in float16 on the CPU, beside the same modules in float32: slow,
 and meant for small models. Prints a table in Markdown, as docs/tensorrt.md has it, and how far the
 largest activation is from float16's largest number, 65504, on frames that no clip has.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
@@ -21,8 +20,9 @@ from torch.nn import functional as F
 
 from benchmarks.parity import psnr
 from engines.base import Backend
-from engines.eager import CPU, ModuleEngine
-from engines.session import Session
+from engines.devices import CPU
+from engines.eager import ModuleEngine
+from engines.rollout import rollout
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.manifest import Precision
@@ -80,29 +80,16 @@ def pixels(signal: Tensor) -> Tensor:
     return scaled.permute(0, 2, 3, 1).to(torch.uint8)
 
 
-@contextmanager
-def without(*patches: Any) -> Iterator[None]:
-    for change in patches:
-        change.start()
-    try:
-        yield
-    finally:
-        for change in patches:
-            change.stop()
-
-
-ISLANDS: dict[str, Callable[[], list[Any]]] = {
-    "as exported": lambda: [],
-    "without: distances to the codebook": lambda: [
-        patch.object(VectorQuantizer, "nearest", nearest)
-    ],
-    "without: norm statistics": lambda: [
+ISLANDS: dict[str, list[Any]] = {
+    "as exported": [],
+    "without: distances to the codebook": [patch.object(VectorQuantizer, "nearest", nearest)],
+    "without: norm statistics": [
         patch.object(F, "group_norm", group_norm),
         patch.object(F, "layer_norm", layer_norm),
     ],
-    "without: softmax": lambda: [patch.object(F, "scaled_dot_product_attention", attention)],
-    "without: feedback product": lambda: [patch.object(graphs.Feedback, "forward", feedback)],
-    "without: pixels": lambda: [patch.object(graphs, "to_pixels", pixels)],
+    "without: softmax": [patch.object(F, "scaled_dot_product_attention", attention)],
+    "without: feedback product": [patch.object(graphs.Feedback, "forward", feedback)],
+    "without: pixels": [patch.object(graphs, "to_pixels", pixels)],
 }
 
 
@@ -113,16 +100,10 @@ def imagine(
     deployed = graphs.deployment(model, "token", precision)
     engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
     backend = Backend("modules", precision, CPU, engines, deployed.wiring, encode_batch=8)
-    session = Session(backend)
-    actions = clip.actions if deployed.wiring.window_actions else None
-    session.reset(clip.frames[:context], None if actions is None else actions[: context - 1])
-    frames = [
-        session.step(None if actions is None else int(actions[context - 1 + t]))
-        for t in range(horizon)
-    ]
+    frames = rollout(backend, clip, context, horizon)
     feeds = torch.from_numpy(clip.frames).split(8)
     codes = [engines["encoder"].run({"frames": part})["codes"].numpy() for part in feeds]
-    return np.concatenate(frames), np.concatenate(codes)
+    return frames, np.concatenate(codes)
 
 
 @torch.inference_mode()
@@ -161,7 +142,9 @@ def main(
     print(f"| float32 islands | codes equal | first frame | worst of {horizon} frames |")
     print("|---|---:|---:|---:|")
     for name, patches in ISLANDS.items():
-        with without(*patches()):
+        with ExitStack() as island:
+            for change in patches:
+                island.enter_context(change)
             got, found = imagine(loaded, "fp16", real, context, horizon)
         errors = np.square(got.astype(float) - expected).mean((1, 2, 3))
         print(

@@ -11,7 +11,7 @@ from benchmarks.parity import Parity
 from benchmarks.timing import Samples, percentile
 from wmdeploy.files import staged_file
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had the ceilings of one device
 STAGES = (
     "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
     "slide",
@@ -25,7 +25,8 @@ class Row:
     """One backend at one stage. Times are wall time in ms; memory is in 10^6 bytes.
 
     `device_p50_ms` is the median between two CUDA events; `memory_mb` is the headline of `memory`.
-    `frames_per_s` counts those of all `batch` sessions.
+    `frames_per_s` counts those of all `batch` sessions. Parity is measured at batch 1, which alone
+    has it; the verdict is the backend's.
 
     `floor_ms` is the least time this machine could take: the larger of bytes over its bandwidth and
     operations over its matrix rate, both measured in the same run; `of_floor` is floor_ms / p50_ms.

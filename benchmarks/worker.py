@@ -101,13 +101,12 @@ def run_job(job: Job) -> None:
     tell("parity")
     record_rollout(rollout, job)
     record_stages(backend, job, bundle, frames, actions)
-    for batch in job.batches:
+    for batch in dict.fromkeys(job.batches):
         if batch == 1 or (backend.max_batch is not None and batch > backend.max_batch):
             continue
         many = Rollout(
             Session(backend, batch, job.refill), frames, actions, min(job.context, FILL_CONTEXT)
         )
-        many.reset()
         runs += time_session(many, job.effort, ("frame", "imagine"))
         memory[batch] = measure_memory(on_gpu, backend.statistics())
     result = Result(backend.precision, str(backend.device), torch.cuda.is_available(), runs, memory)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from engines.base import Backend, Settings
-from engines.eager import ModuleEngine, bundled_model, exact_floats, float16_device, pytorch_device
+from engines.devices import exact_floats, float16_device, pytorch_device
+from engines.eager import ModuleEngine, bundled_model
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
 from wmdeploy.models.graphs import baseline_deployment, deployment

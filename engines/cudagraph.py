@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from engines.base import Backend, Settings
-from engines.eager import bundled_model, exact_floats
-from engines.static import Bind, Buffers, Launch, StaticEngine, captured, cuda_device, feedback_of
+from engines.devices import cuda_device, exact_floats
+from engines.eager import bundled_model
+from engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
 from wmdeploy.bundle import Bundle
 from wmdeploy.models.graphs import deployment
 

@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend, Settings
-from engines.static import cuda_device
+from engines.devices import CPU, exact_floats, float16_device, pytorch_device
 from wmdeploy.bundle import Bundle
-from wmdeploy.errors import BackendError, BundleError
+from wmdeploy.errors import BundleError
 from wmdeploy.manifest import Precision, TensorSpec
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import WorldModelConfig
 from wmdeploy.models.graphs import Graph, baseline_deployment
 from wmdeploy.models.world_model import WorldModel
-
-CPU = torch.device("cpu")
 
 
 class ModuleEngine:
@@ -83,36 +81,6 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = float16_device("eager-fp16", settings)
     return baseline(bundled_model(bundle), device, "fp16")
-
-
-def pytorch_device(backend: str, settings: Settings) -> torch.device:
-    """Where a PyTorch backend runs: as asked, or a GPU if torch finds one.
-
-    Raises:
-        BackendError: a GPU was asked for and there is none.
-    """
-    if settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available()):
-        return cuda_device(backend)
-    return torch.device("cpu")
-
-
-def float16_device(backend: str, settings: Settings) -> torch.device:
-    """A GPU.
-
-    Raises:
-        BackendError: on a CPU, where PyTorch computes a frame of the reference model in float16 in
-            three minutes, against half a second in float32 (two cores): no figure worth having.
-    """
-    device = pytorch_device(backend, settings)
-    if device.type == "cpu":
-        raise BackendError(f"backend {backend}: needs a GPU; on a CPU, float16 is only emulated")
-    return device
-
-
-def exact_floats(settings: Settings) -> None:
-    """float32 means float32, in this process: no TF32 on a GPU, unless it was asked for."""
-    torch.backends.cuda.matmul.allow_tf32 = settings.tf32
-    torch.backends.cudnn.allow_tf32 = settings.tf32
 
 
 def bundled_model(bundle: Bundle) -> WorldModel:

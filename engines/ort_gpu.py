@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from engines.base import Backend, Settings
+from engines.devices import cuda_device
 from engines.ort import check_signature, inference_session
-from engines.static import Bind, Buffers, Launch, StaticEngine, cuda_device, feedback_of, on_stream
+from engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of, on_stream
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
 

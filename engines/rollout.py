@@ -32,7 +32,8 @@ def open_source(
             f"backend {backend} runs bundles, and {source} is a model; "
             f"export it first: wmdeploy export {source} -o BUNDLE"
         )
-    from engines.eager import baseline, exact_floats, pytorch_device
+    from engines.devices import exact_floats, pytorch_device
+    from engines.eager import baseline
     from wmdeploy.models.checkpoint import load_model
 
     settings = settings or Settings()

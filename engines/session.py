@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend, Engine, check_feeds
+from engines.inputs import checked_actions, checked_rows
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 
@@ -103,7 +104,7 @@ class Session:
         Raises:
             BackendError: shapes, dtypes or the presence of actions do not fit.
         """
-        where = self._rows(rows, "reset")
+        where = checked_rows(rows, self.batch, "reset")
         if frames.ndim == 4:
             frames = np.broadcast_to(frames, (len(where), *frames.shape))
         if frames.ndim != 5 or frames.shape[0] != len(where) or frames.shape[1] < 1:
@@ -116,7 +117,8 @@ class Session:
         if self.wiring.window_actions and given > 1:
             if actions is None:
                 raise BackendError("reset: this model takes the action at each frame but the last")
-            known = self._actions_of(actions, (len(where), given - 1), "reset")
+            shape = (len(where), given - 1)
+            known = checked_actions(actions, shape, self.wiring.num_actions, "reset")
         elif actions is not None and not self.wiring.window_actions:
             raise BackendError("reset: this model takes no actions")
         frames = frames[:, -self.wiring.context :]
@@ -199,7 +201,7 @@ class Session:
         Raises:
             BackendError: a row has not been reset, or shapes or the action do not fit.
         """
-        where = self._rows(rows, "observe")
+        where = checked_rows(rows, self.batch, "observe")
         self._check_reset("observe", where)
         if frame.ndim == 3:
             frame = np.broadcast_to(frame, (len(where), *frame.shape))
@@ -366,19 +368,6 @@ class Session:
             return self._numbers[int(values[0])]
         return self._on_device(values)
 
-    def _rows(self, rows: Sequence[int] | None, verb: str) -> np.ndarray:
-        chosen = np.arange(self.batch) if rows is None else np.asarray(rows, np.int64)
-        if (
-            len(chosen) == 0
-            or len(set(chosen)) < len(chosen)
-            or not set(chosen) <= set(range(self.batch))
-        ):
-            raise BackendError(
-                f"{verb}: got rows {list(map(int, chosen))}, expected different ones "
-                f"of 0 to {self.batch - 1}"
-            )
-        return chosen
-
     def _check_reset(self, verb: str, rows: np.ndarray) -> None:
         if not self._length[rows].all():
             raise BackendError(f"{verb}: not every row has a context yet; call reset first")
@@ -390,24 +379,8 @@ class Session:
             return
         if action is None:
             raise BackendError(f"{verb}: the model is conditioned on actions; give one per row")
-        self._actions[rows, self._length[rows] - 1] = self._actions_of(action, (len(rows),), verb)
-
-    def _actions_of(
-        self, actions: np.ndarray | int, shape: tuple[int, ...], verb: str
-    ) -> np.ndarray:
-        """Actions as int64 of `shape`, once their dtype, shape and range have been looked at."""
-        found = np.asarray(actions)
-        if not np.issubdtype(found.dtype, np.integer) or found.shape not in (shape, shape[1:]):
-            raise BackendError(
-                f"{verb}: got actions {found.dtype} {found.shape}, "
-                f"expected integers {shape} or {shape[1:]}"
-            )
-        if found.size and (found.min() < 0 or found.max() >= self.wiring.num_actions):
-            raise BackendError(
-                f"{verb}: got actions {found.min()} to {found.max()}, "
-                f"expected 0 to {self.wiring.num_actions - 1}; the clip is of another game?"
-            )
-        return np.broadcast_to(found, shape).astype(np.int64)
+        taken = checked_actions(action, (len(rows),), self.wiring.num_actions, verb)
+        self._actions[rows, self._length[rows] - 1] = taken
 
     def _zeros(self, spec: TensorSpec) -> Tensor:
         shape = [self.batch if size == BATCH else size for size in spec.shape]

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec, Wiring
 
 WARM_UPS = 3
@@ -128,19 +127,6 @@ def captured(enqueue: Callable[[torch.cuda.Stream], None], pool: Any = None) -> 
     with torch.cuda.graph(graph, pool=pool, stream=stream):
         enqueue(stream)
     return graph.replay
-
-
-def cuda_device(backend: str) -> torch.device:
-    """The first GPU.
-
-    Raises:
-        BackendError: torch has no CUDA, or finds no GPU.
-    """
-    if torch.version.cuda is None:
-        raise BackendError(f"backend {backend}: this torch is a CPU build; it needs one with CUDA")
-    if not torch.cuda.is_available():
-        raise BackendError(f"backend {backend}: torch finds no NVIDIA GPU or driver here")
-    return torch.device("cuda")
 
 
 @contextmanager

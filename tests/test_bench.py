@@ -99,7 +99,7 @@ def test_parity_covers_the_horizons(report: Report) -> None:
 def test_json_is_valid_and_reads_back(report: Report, tmp_path: Path) -> None:
     write_json(report, tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert {"environment", "bundle", "rows"} <= set(document)
     assert set(document["rows"][0]) >= {
         "backend", "precision", "device", "stage", "batch", "p50_ms", "p90_ms", "p99_ms",
@@ -137,8 +137,9 @@ def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> No
 
 
 def test_batches_have_rows_of_their_own_up_to_what_the_backend_takes(bundles: Bundles) -> None:
-    report = run(bundles(), "ort-cpu", batches=(1, 2, 8))  # the bundle's largest is 4
+    report = run(bundles(), "ort-cpu", batches=(1, 2, 8, 2))  # the bundle's largest is 4
     found = {(r.backend, r.stage, r.batch) for r in report.rows if r.batch > 1}
+    assert len(found) == len([r for r in report.rows if r.batch > 1])
     both = {("eager", stage, b) for stage in ("frame", "imagine") for b in (2, 8)}
     assert found == both | {("ort-cpu", stage, 2) for stage in ("frame", "imagine")}
     for r in report.rows:
@@ -146,6 +147,7 @@ def test_batches_have_rows_of_their_own_up_to_what_the_backend_takes(bundles: Bu
             assert r.p50_ms and r.frames_per_s == pytest.approx(r.batch * 1e3 / r.p50_ms)
             assert r.memory is not None and r.memory.resident == r.memory_mb
             assert r.backend != "eager" or r.speedup == 1
+            assert r.parity is None  # measured at batch 1
     decode = {r.batch: r.floor_ms for r in report.rows if r.stage == "frame" and r.floor_ms}
     assert decode[1] < decode[2] < decode[8] < 8.1 * decode[1]
     console = Console(width=160, record=True, file=open("/dev/null", "w"))

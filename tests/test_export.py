@@ -10,7 +10,8 @@ from onnx import TensorProto
 from torch import Tensor
 
 from engines.base import Backend
-from engines.eager import CPU, ModuleEngine
+from engines.devices import CPU
+from engines.eager import ModuleEngine
 from engines.session import Session
 from exporters.export import ExportOptions, export_bundle
 from exporters.to_onnx import write_onnx

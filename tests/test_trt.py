@@ -22,7 +22,7 @@ from engines.trt.graph import spell_out_attention
 from engines.trt.plans import BuildOptions, build_plans, find_plan
 from exporters.export import ExportOptions, export_bundle
 from tests.conftest import Bundles
-from wmdeploy.bundle import Bundle
+from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.gpu import Gpu
@@ -57,6 +57,17 @@ def snapshot(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
+def change_step(directory: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    """Another step graph, and a manifest that says so."""
+    manifest = Bundle.open(directory).manifest
+    graph = onnx.load(directory / "step.onnx", load_external_data=False)
+    change(graph)
+    (directory / "step.onnx").write_bytes(graph.SerializeToString())
+    files = describe_files(directory)
+    files = {name: files[name] for name in manifest.files}  # plans are none of them
+    write_manifest(dataclasses.replace(manifest, files=files), directory)
+
+
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_plans_of_tiny_are_built_and_recorded(layout: Layout, tmp_path: Path) -> None:
     options = ExportOptions("tiny", tmp_path / "tiny", SAMPLE_CLIP, layout, "fp16")
@@ -89,17 +100,7 @@ def test_second_build_does_nothing_and_a_changed_graph_is_built_alone(copy: Path
     before = snapshot(copy)
     assert [new for _, new in build_plans(order(copy))] == [False] * 4
     assert snapshot(copy) == before
-    bundle = Bundle.open(copy)
-    graph = onnx.load(copy / "step.onnx", load_external_data=False)
-    graph.doc_string = "changed"
-    (copy / "step.onnx").write_bytes(graph.SerializeToString())
-    record = dataclasses.replace(
-        bundle.manifest.files["step.onnx"],
-        sha256=plans.hashlib.sha256((copy / "step.onnx").read_bytes()).hexdigest(),
-        bytes=(copy / "step.onnx").stat().st_size,
-    )
-    files = bundle.manifest.files | {"step.onnx": record}
-    write_manifest(dataclasses.replace(bundle.manifest, files=files), copy)
+    change_step(copy, lambda graph: setattr(graph, "doc_string", "changed"))
     with pytest.raises(BackendError, match="built from another ONNX graph than the bundle has now"):
         find_plan(Bundle.open(copy), load_flavour("tensorrt-rtx"), "step", "sm_89")
     assert [(r.graph, new) for r, new in build_plans(order(copy)) if new] == [("step", True)]
@@ -236,18 +237,7 @@ def test_float32_bundle_is_refused_with_what_to_do(bundles: Bundles) -> None:
 
 
 def test_graph_that_tensorrt_refuses_leaves_the_bundle_as_it_was(copy: Path) -> None:
-    bundle = Bundle.open(copy)
-    graph = onnx.load(copy / "step.onnx", load_external_data=False)
-    graph.graph.node[3].op_type = "NoSuchOp"
-    (copy / "step.onnx").write_bytes(graph.SerializeToString())
-    data = (copy / "step.onnx").read_bytes()
-    record = dataclasses.replace(
-        bundle.manifest.files["step.onnx"],
-        sha256=plans.hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-    )
-    files = bundle.manifest.files | {"step.onnx": record}
-    write_manifest(dataclasses.replace(bundle.manifest, files=files), copy)
+    change_step(copy, lambda graph: setattr(graph.graph.node[3], "op_type", "NoSuchOp"))
     before = snapshot(copy)
     with pytest.raises(BackendError, match="step: tensorrt-rtx .* cannot parse .*NoSuchOp.*log is"):
         build_plans(order(copy, graphs=("step",)))

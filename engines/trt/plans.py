@@ -18,7 +18,7 @@ from engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flav
 from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.files import staged_file
-from wmdeploy.gpu import gpu
+from wmdeploy.gpu import Gpu, gpu
 from wmdeploy.manifest import PlanRecord, write_manifest
 
 LOG_FILE = "build.log"
@@ -66,7 +66,7 @@ def build_plans(
     check_architectures(flavour, options.architectures, device.architecture if device else None)
     results = []
     for name in dict.fromkeys(options.graphs or bundle.manifest.graphs):
-        wanted = _wanted(options, bundle, flavour, name)
+        wanted = _wanted(options, bundle, flavour, name, device)
         record = _existing(bundle, wanted)
         results.append((record or _build(bundle, flavour, wanted, progress), record is None))
         bundle = Bundle.open(options.bundle)
@@ -79,12 +79,14 @@ def find_plan(bundle: Bundle, flavour: Flavour, graph: str, architecture: str) -
     Raises:
         BackendError: there is none; with what the newest one differs in, and the command to run.
     """
-    plans = [p for p in bundle.manifest.plans if (p.graph, p.flavour) == (graph, flavour.name)]
-    problems = [_mismatch(bundle, plan, flavour, architecture) for plan in plans]
-    for plan, problem in zip(reversed(plans), reversed(problems), strict=True):
-        if problem is None:
-            return plan
-    reason = problems[-1] if problems else f"the bundle has no {flavour.name} plan of it"
+    problems = []
+    for plan in reversed(bundle.manifest.plans):
+        if (plan.graph, plan.flavour) == (graph, flavour.name):
+            problem = _mismatch(bundle, plan, flavour, architecture)
+            if problem is None:
+                return plan
+            problems.append(problem)
+    reason = problems[0] if problems else f"the bundle has no {flavour.name} plan of it"
     target = f" --arch {architecture}" if flavour.architectures else ""
     command = f"wmdeploy build-engine {bundle.path} --flavour {flavour.name}{target}"
     raise BackendError(f"{graph}: {reason}; build it again: {command}")
@@ -127,9 +129,10 @@ def _check(options: BuildOptions, bundle: Bundle) -> None:
         raise BackendError(f"--graph: got {unknown[0]!r}, expected one of {have}")
 
 
-def _wanted(options: BuildOptions, bundle: Bundle, flavour: Flavour, name: str) -> PlanRecord:
+def _wanted(
+    options: BuildOptions, bundle: Bundle, flavour: Flavour, name: str, device: Gpu | None
+) -> PlanRecord:
     """The record of the plan to build, without what only the build tells."""
-    device = gpu()
     architectures = options.architectures
     if device is not None and architectures == (CURRENT,):
         architectures = (device.architecture,)

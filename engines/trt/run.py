@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from engines.base import Backend, Settings
-from engines.static import Buffers, Launch, StaticEngine, captured, cuda_device, feedback_of
+from engines.devices import cuda_device
+from engines.static import Buffers, Launch, StaticEngine, captured, feedback_of
 from engines.trt.flavour import Context, Flavour, cache_file, load_flavour
 from engines.trt.plans import find_plan
 from wmdeploy.bundle import Bundle
@@ -27,7 +28,7 @@ def load_tensorrt_rtx(bundle: Bundle, settings: Settings) -> Backend:
 
 
 def _load(bundle: Bundle, name: str) -> Backend:
-    """Check every plan, and only then let TensorRT deserialise the first.
+    """Find the plan of every graph that fits here; then hash and deserialise one after the other.
 
     Raises:
         BackendError: the package or a GPU is missing, or a plan is missing, outdated or built for
@@ -98,7 +99,7 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        """On the device, as TensorRT counts them: now, or, before 10.11, when it built the plan."""
+        """On the device, as TensorRT counts them now; in early 10.x, as it did when building."""
         if not hasattr(self._engine, "get_engine_stat"):
             return self._record.weight_bytes or 0
         return int(self._engine.get_engine_stat(self._flavour.trt.EngineStat.TOTAL_WEIGHTS_SIZE))
