@@ -684,8 +684,29 @@ def test_split_never_puts_one_clip_on_both_sides() -> None:
     assert not set(training) & set(validation)
 
 
+def test_split_holds_out_whole_episodes_of_every_data_folder(tmp_path: Path) -> None:
+    for game, episodes in (("a", 2), ("b", 5)):
+        folder = tmp_path / game
+        folder.mkdir()
+        entries = []
+        for index in range(3 * episodes):
+            (folder / f"clip-{index}.mkv").touch()
+            entries.append(ClipEntry(f"clip-{index}.mkv", 9, episode=index // 3, score=0))
+        write_index(DataFolder(game, 0, 8, 15, 4, "random", 0, (), tuple(entries)), folder)
+    clips = [clip for game in "ab" for clip in find_clips(tmp_path / game)]
+    _, validation = split_clips(clips)
+    numbers = {
+        game: [int(c.stem[5:]) for c in validation if c.parent.name == game] for game in "ab"
+    }
+    for found in numbers.values():  # one episode each, and all three clips of it
+        assert sorted(found) == [min(found), min(found) + 1, min(found) + 2]
+        assert min(found) % 3 == 0
+    with pytest.raises(ClipError, match="3 clips of one episode, expected 2"):
+        split_clips(clips[:3])
+
+
 def test_split_refuses_a_single_clip_and_impossible_shares() -> None:
-    with pytest.raises(ClipError, match="got 1 clip, expected at least 2 .* record more episodes"):
+    with pytest.raises(ClipError, match="got 1 clip of one episode, expected 2 .* record more"):
         split_clips([Path("a"), Path("a")])
     for share in (0, 1, -0.5, float("nan")):
         with pytest.raises(ClipError, match="expected a share between 0 and 1"):

@@ -18,7 +18,7 @@ from wmdeploy.clips import (
     split_clips,
 )
 from wmdeploy.clips.play import HoldingPolicy, _find_game
-from wmdeploy.clips.record import _next_length
+from wmdeploy.clips.record import _longest_episode, _next_length
 from wmdeploy.errors import ClipError, WmdeployError
 
 pytest.importorskip("ale_py", reason="needs the extra 'train'")
@@ -71,14 +71,15 @@ def test_record_actions_lead_to_the_next_frame(pong: RecordSummary) -> None:
     from wmdeploy.clips import area_resize
 
     gymnasium.register_envs(ale_py)
-    env = gymnasium.make("ALE/Pong-v5", frameskip=4, repeat_action_probability=0.25)
+    env = gymnasium.make("ALE/Pong-v5", frameskip=4, repeat_action_probability=0)
     screen, _ = env.reset(seed=3)
-    for path in find_clips(pong.folder):  # one episode, cut in two
+    for path in find_clips(pong.folder):  # two episodes, cut off at half of the frames
         clip = read_clip(path)
         assert clip.actions is not None
         for frame, action in zip(clip.frames, clip.actions, strict=True):
             np.testing.assert_array_equal(frame, area_resize(screen, 32))
             screen = env.step(action)[0]
+        screen, _ = env.reset()
     env.close()
 
 
@@ -95,16 +96,34 @@ def test_record_differs_for_another_seed(pong: RecordSummary, tmp_path: Path) ->
 
 def test_record_can_always_be_split(pong: RecordSummary) -> None:
     training, validation = split_clips(find_clips(pong.folder))
-    assert training and validation
+    assert [path.name for path in sorted(training + validation)] == [
+        "clip-00000.mkv",
+        "clip-00001.mkv",
+    ]
 
 
 def test_record_starts_a_clip_with_each_episode_and_cuts_long_ones(tmp_path: Path) -> None:
     """An episode of Freeway is always 512 decisions of 16 frames: cut into 300 + 212."""
-    options = RecordOptions("freeway", frames=700, size=16, frame_skip=16, clip_frames=300)
+    options = RecordOptions("freeway", frames=1100, size=16, frame_skip=16, clip_frames=300)
     summary = record(options, tmp_path / "data")
     clips = read_data_folder(tmp_path / "data").clips
-    assert [(clip.frames, clip.episode) for clip in clips] == [(300, 0), (212, 0), (188, 1)]
-    assert (summary.frames, summary.clips, summary.episodes) == (700, 3, 2)
+    expected = [(300, 0), (212, 0), (300, 1), (212, 1), (76, 2)]
+    assert [(clip.frames, clip.episode) for clip in clips] == expected
+    assert (summary.frames, summary.clips, summary.episodes) == (1100, 5, 3)
+
+
+def test_record_cuts_an_episode_off_so_that_there_is_one_for_validation(tmp_path: Path) -> None:
+    options = RecordOptions("freeway", frames=401, size=16, frame_skip=16, clip_frames=300)
+    record(options, tmp_path / "data")
+    clips = read_data_folder(tmp_path / "data").clips
+    assert [(clip.frames, clip.episode) for clip in clips] == [(201, 0), (200, 1)]
+
+
+def test_all_actions_are_the_same_in_every_game(tmp_path: Path) -> None:
+    record(RecordOptions("pong", frames=2, size=16, all_actions=True), tmp_path / "a")
+    record(RecordOptions("breakout", frames=2, size=16, all_actions=True), tmp_path / "b")
+    left, right = (read_data_folder(tmp_path / name) for name in "ab")
+    assert left.action_meanings == right.action_meanings and left.num_actions == 18
 
 
 def test_record_drops_the_short_rest_of_a_cut_episode(tmp_path: Path) -> None:
@@ -214,10 +233,14 @@ def test_policy_without_fire_presses_nothing_special() -> None:
 def test_next_length_fills_up_exactly_without_useless_rests(frames: int, clip_frames: int) -> None:
     options = RecordOptions("pong", frames=frames, clip_frames=clip_frames)
     lengths: list[int] = []
+    episodes = [0]
     while sum(lengths) < frames:
-        lengths.append(_next_length(options, sum(lengths)))
+        lengths.append(_next_length(options, sum(lengths), episodes[-1]))
+        episodes[-1] += lengths[-1]
+        if episodes[-1] >= _longest_episode(options):
+            episodes.append(0)
     assert sum(lengths) == frames and max(lengths) <= clip_frames
     if frames >= 64:
-        assert len(lengths) >= 2
+        assert episodes[1] >= 16  # a second one, for validation
     if frames >= 64 and clip_frames >= 32:
         assert min(lengths) >= 16

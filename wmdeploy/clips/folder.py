@@ -130,30 +130,49 @@ def find_clips(folder: Path) -> list[Path]:
 def split_clips(
     paths: Sequence[Path], *, validation: float = 0.1, seed: int = 0
 ) -> tuple[list[Path], list[Path]]:
-    """Split clips into (training, validation), never cutting through a clip.
+    """Split clips into (training, validation) by whole episodes.
 
-    The same clips and seed give the same split in whatever order they come. Each side gets at
-    least one clip, and is sorted.
+    An episode is all clips of one in a data folder; elsewhere each clip is one. Every data folder
+    with two or more episodes gives at least one to each side, and so do all other clips together.
+    The same clips and seed give the same split in whatever order they come. Each side is sorted.
 
     Args:
         paths: clips, as `find_clips` gives them; a path given twice counts once.
-        validation: share of the clips for validation, between 0 and 1.
+        validation: share of the episodes for validation, between 0 and 1.
         seed: which split of the possible ones.
 
     Raises:
-        ClipError: fewer than two clips, or a share outside (0, 1).
+        ClipError: nowhere are there two episodes, or a share outside (0, 1).
     """
     if not 0 < validation < 1:
         raise ClipError(f"validation: got {validation}, expected a share between 0 and 1")
     clips = sorted(set(paths))
-    if len(clips) < 2:
+    held_out: set[Path] = set()
+    for episodes in _episodes(clips):
+        count = min(max(1, round(len(episodes) * validation)), len(episodes) - 1)
+        for episode in random.Random(seed).sample(episodes, count):
+            held_out.update(episode)
+    if not held_out:
         raise ClipError(
-            f"got {len(clips)} clip{'s' * (len(clips) != 1)}, expected at least 2 to keep one for "
-            "validation; record more episodes or add clips"
+            f"got {len(clips)} clip{'s' * (len(clips) != 1)} of one episode, expected 2 episodes "
+            "or more to keep one for validation; record more frames or add clips"
         )
-    held_out = min(max(1, round(len(clips) * validation)), len(clips) - 1)
-    chosen = set(random.Random(seed).sample(clips, held_out))
-    return [clip for clip in clips if clip not in chosen], sorted(chosen)
+    return [clip for clip in clips if clip not in held_out], sorted(held_out)
+
+
+def _episodes(clips: Sequence[Path]) -> list[list[list[Path]]]:
+    """For each data folder, and for all other clips together: the clips of each episode."""
+    numbers: dict[Path, dict[str, int]] = {}  # data folder -> file -> episode
+    groups: dict[Path | None, dict[object, list[Path]]] = {}
+    for clip in clips:
+        folder = clip.parent
+        if folder not in numbers:
+            data = read_data_folder(folder) if (folder / INDEX_NAME).is_file() else None
+            numbers[folder] = {entry.file: entry.episode for entry in data.clips} if data else {}
+        episode = numbers[folder].get(clip.name)
+        group = groups.setdefault(None if episode is None else folder, {})
+        group.setdefault(clip if episode is None else episode, []).append(clip)
+    return [list(group.values()) for group in groups.values()]
 
 
 def _videos_and_arrays(folder: Path) -> list[Path]:

@@ -86,8 +86,12 @@ class HoldingPolicy:
         return self._action
 
 
-def open_game(name: str, frame_skip: int, stickiness: float) -> Any:
-    """Make the gymnasium environment of a game, with its minimal set of actions, quietly.
+def open_game(name: str, frame_skip: int, stickiness: float, all_actions: bool) -> Any:
+    """Make the gymnasium environment of a game, quietly.
+
+    Args:
+        all_actions: the 18 actions that all games share, instead of those that do something in
+            this one.
 
     Raises:
         ClipError: the game is unknown.
@@ -104,7 +108,7 @@ def open_game(name: str, frame_skip: int, stickiness: float) -> Any:
         _find_game(name, known),
         frameskip=frame_skip,
         repeat_action_probability=stickiness,
-        full_action_space=False,
+        full_action_space=all_actions,
         disable_env_checker=True,
     )
 

@@ -29,14 +29,18 @@ class RecordOptions:
 
     Attributes:
         game: a game's name in any spelling: "pong", "ms_pacman", "MsPacman", "ALE/Pong-v5".
-        frames: how many frames in all, at least 1. From 64 on there are at least two clips.
+        frames: how many frames in all, at least 1. From 64 on there are at least two episodes: one
+            that would be longer than half of the frames is cut off there.
         seed: of the emulator and the policy, 0 or more.
         size: both sides of a frame, 16 to 1024; the screen is resized by area.
         frame_skip: emulator frames (60 per second) for each decision and recorded frame, 1 to 60.
             The last of them is recorded. Games that draw some objects in every second frame only,
             such as the rocks of Asteroids, need an odd number, or these are never seen.
-        stickiness: chance that the emulator repeats the previous action instead, 0 to 1.
+        stickiness: chance that the emulator repeats the previous action instead, 0 to 1. Above 0
+            the recorded action is not always the one that was played: what follows a frame is then
+            partly chance, to a model too. The policy holds its actions anyway.
         clip_frames: frames in a clip, at most, 16 or more; a longer episode becomes several clips.
+        all_actions: the 18 actions that all games share, so that games can be mixed in a training.
 
     Raises:
         ClipError: a number is outside its range.
@@ -47,8 +51,9 @@ class RecordOptions:
     seed: int = 0
     size: int = 256
     frame_skip: int = 4
-    stickiness: float = 0.25
+    stickiness: float = 0.0
     clip_frames: int = 500
+    all_actions: bool = False
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
@@ -95,7 +100,7 @@ def record(
         ClipError: the game is unknown.
         WmdeployError: gymnasium or ale-py is missing, or the place cannot be written.
     """
-    game = open_game(options.game, options.frame_skip, options.stickiness)
+    game = open_game(options.game, options.frame_skip, options.stickiness, options.all_actions)
     with closing(game), staged_directory(folder, DATA_KIND) as staged:
         player = Player(game, options.seed, options.size)
         clips = _record_clips(player, options, staged, progress)
@@ -128,13 +133,17 @@ def _record_clips(
 ) -> list[ClipEntry]:
     clips: list[ClipEntry] = []
     recorded = 0
+    played = 0  # of this episode
     while recorded < options.frames:
         video = folder / f"clip-{len(clips):05}.mkv"
         whole_episode = player.over
-        limit = _next_length(options, recorded)
+        played = 0 if whole_episode else played
+        limit = _next_length(options, recorded, played)
         frames = _reported(player.play(limit), recorded, progress)
         write_video(video, frames, fps=60 / options.frame_skip)
         length = len(player.actions)
+        played += length
+        player.over |= played >= _longest_episode(options)
         if length < min(limit, _SHORTEST_TAIL) and not whole_episode:
             video.unlink()
             continue
@@ -144,15 +153,26 @@ def _record_clips(
     return clips
 
 
-def _next_length(options: RecordOptions, recorded: int) -> int:
-    """How long the next clip may be, so that neither it nor the last one is a useless rest."""
-    longest = options.clip_frames
-    if options.frames >= 4 * _SHORTEST_TAIL:
-        longest = min(longest, -(-options.frames // 2))  # at least two clips, for a validation set
+def _longest_episode(options: RecordOptions) -> int:
+    """Where an episode is cut off and the next begins: there must be one for validation too."""
+    enough = options.frames >= 4 * _SHORTEST_TAIL
+    return -(-options.frames // 2) if enough else options.frames
+
+
+def _next_length(options: RecordOptions, recorded: int, played: int) -> int:
+    """How long the next clip may be, so that neither it nor the last one is a useless rest.
+
+    Args:
+        recorded: frames in the clips before.
+        played: frames of this episode before.
+    """
     remaining = options.frames - recorded
-    if longest < remaining < longest + _SHORTEST_TAIL:
+    of_episode = _longest_episode(options) - played
+    if remaining - of_episode >= _SHORTEST_TAIL:
+        remaining = of_episode
+    if options.clip_frames < remaining < options.clip_frames + _SHORTEST_TAIL:
         return max(_SHORTEST_TAIL, remaining - _SHORTEST_TAIL)
-    return min(longest, remaining)
+    return min(options.clip_frames, remaining)
 
 
 def _reported(
