@@ -9,7 +9,6 @@ import msgspec
 from benchmarks.memory import Memory
 from benchmarks.parity import Parity
 from benchmarks.timing import Samples, percentile
-from wmdeploy.files import staged_file
 
 SCHEMA = 2  # 1 had the ceilings of one device
 STAGES = (
@@ -103,13 +102,6 @@ def timed_row(
         samples_ms=samples.wall,
         device_samples_ms=samples.device or [],
     )
-
-
-def write_json(report: Report, path: Path) -> None:
-    """One valid JSON document: null where a figure does not apply, never NaN or Infinity."""
-    document = msgspec.json.format(msgspec.json.encode(report), indent=2)
-    with staged_file(path) as partial:
-        partial.write_bytes(document + b"\n")
 
 
 def read_json(path: Path) -> Report:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -84,16 +84,18 @@ def export_bundle(
     if existing:
         return existing, False
     progress("load the model")
-    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.models.checkpoint import load_model, read_notes
 
     model = load_model(options.source, options.seed)
+    notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
-        _write_bundle(model, recipe, options.clip, directory, progress)
+        _write_bundle(model, notes, recipe, options.clip, directory, progress)
     return Bundle.open(options.output), True
 
 
 def _write_bundle(
     model: "WorldModel",
+    notes: dict[str, Any],
     recipe: Recipe,
     clip_path: Path,
     directory: Path,
@@ -133,7 +135,7 @@ def _write_bundle(
         del graph
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
-        write_model_files(model, directory / MODEL_DIRECTORY, {"exported from": recipe.source})
+        write_model_files(model, directory / MODEL_DIRECTORY, notes)
     progress("hash the files")
     files = describe_files(directory)
     config = model.config.to_dict()

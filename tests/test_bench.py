@@ -21,7 +21,7 @@ from benchmarks.machine import Ceilings
 from benchmarks.memory import Memory
 from benchmarks.outcome import Outcome, clock_warnings
 from benchmarks.parity import GATES, IDENTICAL_DB, Parity, failure, frame_parity, horizons
-from benchmarks.report import STAGES, Report, Row, read_json, write_json
+from benchmarks.report import STAGES, Report, Row, read_json
 from benchmarks.run import BenchOptions, bench
 from benchmarks.table import report_tables
 from benchmarks.timing import Effort, Samples, measure
@@ -32,6 +32,7 @@ from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ClipError
+from wmdeploy.files import write_document
 from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import write_manifest
 from wmdeploy.models.world_model import WorldModel
@@ -97,7 +98,7 @@ def test_parity_covers_the_horizons(report: Report) -> None:
 
 
 def test_json_is_valid_and_reads_back(report: Report, tmp_path: Path) -> None:
-    write_json(report, tmp_path / "r.json")
+    write_document(report, tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
     assert document["schema"] == 2
     assert {"environment", "bundle", "rows"} <= set(document)

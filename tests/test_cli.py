@@ -18,7 +18,10 @@ from wmdeploy import cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("wmdeploy", "exporters", "engines", "benchmarks")
-VERBS = ("record", "train", "export", "build-engine", "rollout", "bench", "inspect", "doctor")
+VERBS = (
+    "record", "train", "evaluate", "export", "build-engine", "rollout", "bench", "milestone",
+    "inspect", "doctor",
+)  # fmt: skip
 HEAVY = {"torch", "onnx", "onnxruntime"}
 
 

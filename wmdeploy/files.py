@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from wmdeploy.errors import WmdeployError
@@ -26,6 +27,25 @@ def sha256(path: Path) -> str:
     """The hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_document(value: object, path: Path) -> None:
+    """One valid JSON document: null where a figure does not apply, never NaN or Infinity.
+
+    Raises:
+        WmdeployError: it cannot be written.
+    """
+    write_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write or replace a text file.
+
+    Raises:
+        WmdeployError: it cannot be written.
+    """
+    with staged_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)

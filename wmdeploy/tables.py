@@ -10,7 +10,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.doctor import Finding
 from wmdeploy.files import sha256
 from wmdeploy.manifest import Parity, PlanRecord
-from wmdeploy.training.summary import TrainSummary
+from wmdeploy.training.summary import StageSummary
 
 
 def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
@@ -73,25 +73,16 @@ def model_table(path: Path) -> Table:
     return table
 
 
-def training_table(summary: TrainSummary) -> Table:
-    found = summary.validation
-    table = Table(
-        title=f"{summary.output}: {summary.training_frames} training frames, "
-        f"{found.frames} validation frames",
-        title_justify="left",
+def training_line(name: str, stage: StageSummary) -> Text:
+    """One line on a stage: steps, speed, and how much of the time was the model's."""
+    if stage.ended == "given":
+        return Text(f"{name}: taken from another model")
+    ended = {"steps": "", "time": ", ended by the time limit", "patience": ", ended early"}
+    return Text(
+        f"{name}: {stage.steps} steps in {stage.seconds:.0f} s "
+        f"({stage.images_per_second:.0f} frames/s), {stage.in_model:.0%} of the time in the model"
+        f"{ended.get(stage.ended, '')}"
     )
-    table.add_column("on clips never trained on")
-    table.add_column("PSNR dB", justify="right")
-    table.add_row("next frame, predicted", f"{found.psnr_next:.2f}", style="bold")
-    table.add_row("copy of the last frame (to beat)", f"{found.psnr_copy:.2f}")
-    table.add_row("decoded true latent (the ceiling)", f"{found.psnr_ceiling:.2f}")
-    table.add_row("reconstruction", f"{found.psnr_reconstruction:.2f}")
-    table.caption = (
-        f"VQ-VAE {summary.vqvae_seconds:.0f} s ({summary.images_per_second:.0f} images/s), "
-        f"transformer {summary.temporal_seconds:.0f} s; "
-        f"{found.codes_used} of {found.codebook_size} codes used"
-    )
-    return table
 
 
 def doctor_table(findings: list[Finding]) -> Table:

@@ -119,6 +119,16 @@ def read_config(directory: Path) -> WorldModelConfig:
         raise CheckpointError(f"{path}: {error}") from None
 
 
+def read_notes(source: str | Path) -> dict[str, Any]:
+    """What a model directory notes on its origin, see `save_model`; {} where there are no notes."""
+    path = Path(source) / CONFIG_FILE
+    if not path.is_file():
+        return {}
+    read_config(path.parent)
+    about = json.loads(path.read_text(encoding="utf-8")).get("about")
+    return about if isinstance(about, dict) else {}
+
+
 def _load_directory(directory: Path) -> WorldModel:
     config = read_config(directory)
     path = directory / WEIGHTS_FILE

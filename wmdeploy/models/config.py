@@ -64,7 +64,8 @@ class VQVAEConfig:
 class TemporalConfig:
     """Sizes of the causal transformer over time, one token per frame.
 
-    `num_actions` of 0 means that the model is not conditioned on actions.
+    `num_actions` of 0 means that the model is not conditioned on actions. `residual`: the output
+    projection gives the change of the latent, not the latent.
     """
 
     d_model: int
@@ -73,6 +74,7 @@ class TemporalConfig:
     context: int
     num_actions: int = 0
     dropout: float = 0.1
+    residual: bool = False
 
     def __post_init__(self) -> None:
         for name in ("d_model", "heads", "context", "num_actions"):
@@ -116,6 +118,12 @@ class WorldModelConfig:
         """The same sizes, conditioned on `num_actions` actions (0: on none)."""
         return dataclasses.replace(
             self, temporal=dataclasses.replace(self.temporal, num_actions=num_actions)
+        )
+
+    def with_residual(self, residual: bool) -> "WorldModelConfig":
+        """The same sizes, predicting the change of the latent or the latent."""
+        return dataclasses.replace(
+            self, temporal=dataclasses.replace(self.temporal, residual=residual)
         )
 
 

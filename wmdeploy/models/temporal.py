@@ -118,4 +118,5 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, latents: Tensor, actions: Tensor | None = None) -> Tensor:
         """(B, T, L), T <= context -> (B, T, L): the latent that follows each frame."""
-        return self.output_proj(self.contextualize(self.latent_proj(latents), actions))
+        out = self.output_proj(self.contextualize(self.latent_proj(latents), actions))
+        return latents + out if self.config.residual else out

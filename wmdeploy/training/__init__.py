@@ -9,6 +9,6 @@ Importing this package loads no PyTorch; `wmdeploy.training.train` does.
 """
 
 from wmdeploy.training.options import Reporter, TrainOptions
-from wmdeploy.training.summary import TrainSummary, ValidationMetrics
+from wmdeploy.training.summary import StageSummary, TrainSummary
 
-__all__ = ["Reporter", "TrainOptions", "TrainSummary", "ValidationMetrics"]
+__all__ = ["Reporter", "StageSummary", "TrainOptions", "TrainSummary"]

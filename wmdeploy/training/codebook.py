@@ -1,13 +1,15 @@
-"""The codebook while it is learned: straight-through quantisation, EMA updates, revival of codes.
+"""The codebook while it is learned: EMA updates, revival of codes, and one code for one thing.
 
 As van den Oord et al. 2017 (arXiv:1711.00937), section 3.2 and appendix A.1: the codebook gets no
 gradient, each code moves to the running mean of the encoder outputs nearest to it. Codes that are
 hardly used, or that say what another code says already, start again at an encoder output that is
 badly served (random restarts as in Dhariwal et al. 2020, arXiv:2005.00341, appendix). Changes the
-buffers of `VectorQuantizer`, nothing else.
+buffers of `VectorQuantizer`, nothing else. Where several processes train one model, all of them
+see the outputs of all, and keep the same codebook.
 """
 
 import torch
+from accelerate.utils import broadcast, gather, reduce
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,20 +25,6 @@ _SAME_SHARE = 4.0  # at the end
 _REVIVED_SHARE = 0.2  # what a revived code starts with, so that it has time to gather its own
 
 
-def straight_through(vq: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantise, with the gradient of the identity.
-
-    Args:
-        z: (B, C, h, w), the encoder's outputs.
-
-    Returns:
-        quantised (B, C, h, w); codes (B, N) int64; the commitment loss, a scalar.
-    """
-    codes = vq.nearest(z.detach())
-    chosen = vq.lookup(codes).detach()
-    return z + (chosen - z).detach(), codes, COMMITMENT * F.mse_loss(z, chosen)
-
-
 @torch.no_grad()
 def start_codebook(vq: VectorQuantizer, z: Tensor) -> None:
     """Put the codes at encoder outputs, far from each other, drawn from torch's generator.
@@ -44,11 +32,12 @@ def start_codebook(vq: VectorQuantizer, z: Tensor) -> None:
     Args:
         z: (B, C, h, w). With fewer than K outputs some codes are equal; they are revived later.
     """
-    outputs = _flat(z)
+    outputs = gather(_flat(z))
     chosen = _spread(outputs, len(vq.embedding.weight))
     vq.embedding.weight.copy_(chosen)
     vq.ema_cluster_size.fill_(len(outputs) / len(chosen))
     vq.ema_embed_avg.copy_(chosen * vq.ema_cluster_size[:, None])
+    _share(vq)
 
 
 @torch.no_grad()
@@ -62,8 +51,8 @@ def update_codebook(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
     outputs = _flat(z)
     # a product, not index_add_: its order of summation is fixed
     chosen = F.one_hot(codes.flatten(), len(vq.embedding.weight)).to(outputs.dtype)  # (B·N, K)
-    vq.ema_cluster_size.lerp_(chosen.sum(0), 1 - DECAY)
-    vq.ema_embed_avg.lerp_(chosen.t() @ outputs, 1 - DECAY)
+    vq.ema_cluster_size.lerp_(reduce(chosen.sum(0), "sum"), 1 - DECAY)
+    vq.ema_embed_avg.lerp_(reduce(chosen.t() @ outputs, "sum"), 1 - DECAY)
     used = vq.ema_cluster_size.clamp(min=1e-5)
     vq.embedding.weight.copy_(vq.ema_embed_avg / used[:, None])
 
@@ -76,11 +65,11 @@ def revive_codes(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
     frame's codes then flicker among them, and so they do between float32 and float16.
     Draws from torch's generator. Arguments as `update_codebook`.
     """
-    outputs = _flat(z)
+    outputs, codes = gather(_flat(z)), gather(codes)
     share = len(outputs) / len(vq.embedding.weight)
     badness = (outputs - vq.embedding(codes.flatten())).square().sum(1)
     same = _stand_ins(vq, _REDUNDANT_SHARE * float(badness.mean()))
-    redundant = same != torch.arange(len(same))
+    redundant = same != torch.arange(len(same), device=same.device)
     dead = (vq.ema_cluster_size < _DEAD_SHARE * share) | redundant
     count = min(int(dead.sum()), len(outputs))
     if count == 0:
@@ -90,6 +79,7 @@ def revive_codes(vq: VectorQuantizer, z: Tensor, codes: Tensor) -> None:
     vq.embedding.weight[slots] = picked
     vq.ema_cluster_size[slots] = _REVIVED_SHARE * share
     vq.ema_embed_avg[slots] = picked * _REVIVED_SHARE * share
+    _share(vq)
 
 
 @torch.no_grad()
@@ -104,7 +94,7 @@ def merge_codes(vq: VectorQuantizer, error: float) -> int:
     """
     same = _stand_ins(vq, _SAME_SHARE * error)
     vq.embedding.weight.copy_(vq.embedding.weight[same].clone())
-    return int((same != torch.arange(len(same))).sum())
+    return int((same != torch.arange(len(same), device=same.device)).sum())
 
 
 def _stand_ins(vq: VectorQuantizer, reach: float) -> Tensor:
@@ -114,8 +104,8 @@ def _stand_ins(vq: VectorQuantizer, reach: float) -> Tensor:
     """
     weight = vq.embedding.weight.detach()
     near = torch.cdist(weight, weight).square() < reach  # (K, K)
-    stand_in = torch.arange(len(weight))
-    taken = torch.zeros(len(weight), dtype=torch.bool)
+    stand_in = torch.arange(len(weight), device=weight.device)
+    taken = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
     for code in vq.ema_cluster_size.argsort(descending=True).tolist():
         if not taken[code]:
             members = near[code] & ~taken
@@ -127,7 +117,7 @@ def _stand_ins(vq: VectorQuantizer, reach: float) -> Tensor:
 def _spread(outputs: Tensor, count: int) -> Tensor:
     """(M, C) -> (count, C): the first drawn at random, each other by its squared distance to the
     nearest one so far (k-means++, Arthur and Vassilvitskii 2007)."""
-    chosen = outputs[torch.randint(len(outputs), (1,))]
+    chosen = outputs[torch.randint(len(outputs), (1,), device=outputs.device)]
     nearest = (outputs - chosen).square().sum(1)
     for _ in range(count - 1):
         picked = outputs[_draw(nearest, 1)]
@@ -139,6 +129,12 @@ def _spread(outputs: Tensor, count: int) -> Tensor:
 def _draw(weights: Tensor, count: int) -> Tensor:
     """Indices, (M,) -> (count,), each the likelier the larger its weight; none twice."""
     return torch.multinomial(weights.clamp(1e-9, 1e30), count)  # a sum that overflows is refused
+
+
+def _share(vq: VectorQuantizer) -> None:
+    """What was drawn at random is what the first process drew."""
+    for tensor in (vq.embedding.weight, vq.ema_cluster_size, vq.ema_embed_avg):
+        tensor.copy_(broadcast(tensor.detach()))
 
 
 def _flat(z: Tensor) -> Tensor:

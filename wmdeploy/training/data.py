@@ -1,143 +1,117 @@
-"""The clips of a training: read once, split, and drawn from at random but repeatably.
+"""The clips of a training: found, split by episodes, and read once, when frames are first needed.
 
-Frames are kept as uint8 in memory at the model's size. Knows no model.
+Knows no model.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.clip import Clip
-from wmdeploy.clips.folder import INDEX_NAME, find_clips, read_data_folder, split_clips
-from wmdeploy.clips.read import count_frames, read_clip
-from wmdeploy.errors import TrainingError
-
-MOST_BYTES = 4 * 2**30  # of uint8 pixels, all clips together
-
-
-@dataclass(frozen=True, eq=False)
-class Footage:
-    """Some clips as one sequence of F frames, numbered through."""
-
-    clips: tuple[Clip, ...]
-
-    @cached_property
-    def ends(self) -> np.ndarray:
-        """(clips,) int64: the number of the first frame behind each clip."""
-        return np.cumsum([len(clip) for clip in self.clips])
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """(clips,) int64: the number of each clip's first frame."""
-        return self.ends - [len(clip) for clip in self.clips]
-
-    def __len__(self) -> int:
-        """F, the number of frames."""
-        return int(self.ends[-1])
-
-    def frames(self, numbers: np.ndarray) -> np.ndarray:
-        """(B,) int64 -> (B, H, W, 3) uint8."""
-        owners = np.searchsorted(self.ends, numbers, side="right")
-        offsets = numbers - self.starts[owners]
-        pairs = zip(owners, offsets, strict=True)
-        return np.stack([self.clips[owner].frames[offset] for owner, offset in pairs])
-
-    def neighbours(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The frames before and after each, in the same clip; at its ends the frame itself."""
-        owners = np.searchsorted(self.ends, numbers, side="right")
-        before = np.maximum(numbers - 1, self.starts[owners])
-        after = np.minimum(numbers + 1, self.ends[owners] - 1)
-        return before, after
-
-    def windows(self, length: int) -> np.ndarray:
-        """First frames of all windows of `length` frames: (windows,) int64.
-
-        A clip shorter than that gives one, from its first frame on; see `window_frames`.
-        """
-        last = np.maximum(self.ends - length, self.starts)
-        spans = zip(self.starts, last, strict=True)
-        return np.concatenate([np.arange(start, end + 1) for start, end in spans])
-
-    def window_frames(self, firsts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame numbers of windows, and which of them are inside their clip.
-
-        Args:
-            firsts: (B,) int64.
-
-        Returns:
-            numbers (B, length) int64, behind the end of a short clip its last frame again;
-            inside (B, length) bool.
-        """
-        numbers = firsts[:, None] + np.arange(length)
-        ends = self.ends[np.searchsorted(self.ends, firsts, side="right")][:, None]
-        return np.minimum(numbers, ends - 1), numbers < ends
-
-    @cached_property
-    def actions(self) -> np.ndarray:
-        """(F,) int64. Only for clips that all have actions."""
-        return np.concatenate([clip.actions for clip in self.clips if clip.actions is not None])
+from wmdeploy.clips.folder import (
+    INDEX_NAME,
+    DataFolder,
+    find_clips,
+    read_data_folder,
+    split_clips,
+)
+from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
+from wmdeploy.clips.read import count_frames, open_source
+from wmdeploy.errors import ClipError, TrainingError
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Both sides of the split; `num_actions` is 0 where actions are not used."""
+@dataclass
+class TrainingClips:
+    """Both sides of a split, of which frames are read when they are first asked for.
 
-    training: Footage
-    validation: Footage
+    Attributes:
+        paths: of the clips for training and for validation.
+        size: both sides of a frame, in pixels.
+        num_actions: 0 where actions are not used.
+        skipped: what could not be read or used, one line for each file, with its reason.
+    """
+
+    paths: tuple[list[Path], list[Path]]
+    size: int
     num_actions: int
+    skipped: list[str]
+    progress: Progress = lambda done, total: None
+    _read: dict[int, Footage] = field(default_factory=dict)
+    _hashed: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def training(self) -> Footage:
+        return self._footage(0)
+
+    @property
+    def validation(self) -> Footage:
+        return self._footage(1)
+
+    def digests(self, side: int) -> list[str]:
+        """For each clip of one side (0: training) a hex digest over its files."""
+        if side not in self._hashed:
+            self._hashed[side] = [clip_digest(path) for path in self.paths[side]]
+        return self._hashed[side]
 
     def sha256(self) -> str:
-        """Hex digest over frames, actions and the split, to tell one set of data from another."""
-        digest = hashlib.sha256()
-        for footage in (self.training, self.validation):
-            for clip in footage.clips:
-                digest.update(f"{clip.frames.shape}{clip.actions is not None}".encode())
-                digest.update(np.ascontiguousarray(clip.frames).data)
-                if clip.actions is not None:
-                    digest.update(np.ascontiguousarray(clip.actions).data)
-            digest.update(b"|")
-        return digest.hexdigest()
+        """Hex digest over both sides, to tell one set of clips, cut one way, from another."""
+        told = [self.size, self.num_actions, self.digests(0), self.digests(1)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def _footage(self, side: int) -> Footage:
+        if side not in self._read:
+            self._read[side] = read_footage(
+                self.paths[side], self.size, self.num_actions > 0, self.skipped, self.progress
+            )
+        return self._read[side]
 
 
-def load_data(
+def find_data(
     folders: Sequence[Path],
     *,
     size: int,
     validation: float,
     seed: int,
     actions: bool,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> TrainingData:
-    """Find, check, split and read the clips of some folders.
+    progress: Progress = lambda done, total: None,
+) -> TrainingClips:
+    """Find, check and split the clips of some folders, without decoding them.
 
     Args:
         folders: each as `find_clips` takes it.
         size: both sides of a frame, in pixels.
-        validation: share of the clips that is held out; clips are never cut for it.
+        validation: share of the episodes that is held out; see `split_clips`.
         seed: of the split.
         actions: whether to use the actions where clips have them.
-        progress: called with the clips read so far and their number.
+        progress: called, while frames are read, with the clips done and their number.
 
     Raises:
-        ClipError: a clip cannot be read, or there are fewer than two.
-        TrainingError: a clip has a single frame, only some have actions, or all need too much
-            memory.
+        ClipError: a folder holds no clip, or fewer than two episodes are left.
+        TrainingError: only some clips have actions, or they mean different things.
     """
-    paths = [path for folder in folders for path in find_clips(folder.resolve())]
-    split = split_clips(paths, validation=validation, seed=seed)
-    total = sum(len(part) for part in split)
-    _check_size([path for part in split for path in part], size)
-    read: list[Clip] = []
-    for path in (path for part in split for path in part):
-        read.append(read_clip(path, size=size))
-        progress(len(read), total)
-    num_actions = _num_actions(read, folders) if actions else 0
-    held_in = len(split[0])
-    return TrainingData(Footage(tuple(read[:held_in])), Footage(tuple(read[held_in:])), num_actions)
+    found = [path for folder in folders for path in find_clips(folder.resolve())]
+    usable, skipped = [], []
+    for path in dict.fromkeys(found):
+        try:
+            count = count_frames(path)
+            reason = "has 1 frame, and nothing follows it" if count == 1 else ""
+        except ClipError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+        if reason:
+            skipped.append(f"{path}: {reason}")
+        else:
+            usable.append(path)
+    if skipped and len(usable) < 2:
+        raise ClipError(
+            f"{len(usable)} of {len(found)} clips can be used, expected at least 2; the others: "
+            + "; ".join(skipped)
+        )
+    num_actions = _num_actions(usable, folders) if actions else 0
+    split = split_clips(usable, validation=validation, seed=seed)
+    return TrainingClips(split, size, num_actions, skipped, progress)
 
 
 def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) -> np.ndarray:
@@ -158,35 +132,28 @@ def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) 
     return numbers[order[index * batch : (index + 1) * batch]]
 
 
-def _check_size(paths: Sequence[Path], size: int) -> None:
-    counts = [count_frames(path) for path in paths]
-    for path, count in zip(paths, counts, strict=True):
-        if count < 2:
-            raise TrainingError(
-                f"{path}: has 1 frame, expected 2 or more to learn what follows; leave it out"
-            )
-    needed = sum(counts) * size * size * 3
-    if needed > MOST_BYTES:
-        raise TrainingError(
-            f"data: {sum(counts)} frames of {size} x {size} need {needed / 2**30:.1f} GiB of "
-            f"memory, expected at most {MOST_BYTES / 2**30:.1f} GiB; give fewer clips"
-        )
-
-
-def _num_actions(clips: Sequence[Clip], folders: Sequence[Path]) -> int:
+def _num_actions(paths: Sequence[Path], folders: Sequence[Path]) -> int:
     """How many actions there are: as the data folders say, elsewhere the highest one and 1."""
-    known = [clip.actions for clip in clips if clip.actions is not None]
-    if not known:
+    known = {path: open_source(path).actions() for path in paths}
+    taken = [actions for actions in known.values() if actions is not None]
+    if not taken:
         return 0
-    if len(known) < len(clips):
-        bare = next(clip.name for clip in clips if clip.actions is None)
+    if len(taken) < len(known):
+        bare = next(path for path, actions in known.items() if actions is None)
         raise TrainingError(
-            f"actions: {len(known)} of {len(clips)} clips have them, clip {bare} has none; "
+            f"actions: {len(taken)} of {len(known)} clips have them, clip {bare.stem} has none; "
             "expected all or none: train without actions, or leave those clips out"
         )
-    declared = [
-        read_data_folder(folder).num_actions
-        for folder in folders
-        if (folder / INDEX_NAME).is_file()
-    ]
-    return max([*declared, *(int(actions.max()) + 1 for actions in known)])
+    indexed = [read_data_folder(f) for f in folders if (f / INDEX_NAME).is_file()]
+    _check_meanings(indexed)
+    return max([*(data.num_actions for data in indexed), *(int(a.max()) + 1 for a in taken)])
+
+
+def _check_meanings(indexed: Sequence[DataFolder]) -> None:
+    for data in indexed[1:]:
+        if data.action_meanings != indexed[0].action_meanings:
+            raise TrainingError(
+                f"actions: {indexed[0].game} has {indexed[0].num_actions}, {data.game} has "
+                f"{data.num_actions} or others, and the same number would mean different things; "
+                "record the games with --all-actions, or train with --no-actions"
+            )

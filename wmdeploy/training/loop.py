@@ -1,103 +1,307 @@
-"""Run the steps of one stage: seed, learning rate, gradient, checks, checkpoints.
+"""Run the steps of one stage: seeds, learning rate, gradient, checks, checkpoints, an early end.
 
-Knows nothing of what a stage trains. Everything random in a step is drawn from (seed, stage, step),
-so that a training which was killed and goes on from its last checkpoint ends with the same weights.
+Knows nothing of what a stage trains. Everything random in a step is drawn from (seed, stage, step,
+process), so that a training which was killed and goes on from its last checkpoint ends with the
+same weights. One process, several GPUs and several machines are the same code: Accelerate wraps the
+stage's module, and each process works on its share of every batch.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, reduce
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
 
 from wmdeploy.errors import TrainingError
-from wmdeploy.training.options import Reporter
-from wmdeploy.training.state import Progress, TrainFolder
+from wmdeploy.models.temporal import TemporalBlock
+from wmdeploy.models.vqvae import AttentionBlock, ResidualBlock
+from wmdeploy.training.log import TrainingLog
+from wmdeploy.training.options import Reporter, TrainOptions
+from wmdeploy.training.state import Progress, StageRecord, TrainFolder
 
 WARMUP = 50  # steps, at most a tenth of the stage
 FINAL_SHARE = 0.02  # of the highest learning rate, at the last step
 GRADIENT_NORM = 1.0
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which process of how many."""
+
+    process: int = 0
+    processes: int = 1
+
+
+class StageModule(Protocol):
+    """What a stage gives Accelerate: `module(**batch)` is the loss, a scalar with a gradient.
+
+    `done`, the share of the stage that is over, and `step` are set before each call. It may update
+    buffers, but no parameter.
+    """
+
+    done: float
+    step: int
 
 
 class Stage(Protocol):
-    """One thing to train. `loss` may update buffers, but no parameter."""
+    """One thing to train."""
 
     name: str
     steps: int
     rate: float
 
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """What the optimizer moves."""
+    @property
+    def module(self) -> Any:
+        """An `nn.Module` that is a `StageModule`."""
 
-    def loss(self, step: int) -> Tensor:
-        """The loss of one step, a scalar with a gradient. May draw from torch's generator."""
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What the optimizers move."""
+
+    def optimizers(self) -> list[Optimizer]:
+        """New ones, for these parameters."""
+
+    def batch(self, step: int, share: Share) -> Batch:
+        """What one process computes one loss of; `step` counts these, not optimizer steps."""
+
+    def describe(self, step: int, share: Share) -> str:
+        """What that batch is made of, for a message."""
+
+    def images(self) -> int:
+        """Frames in one process's batch."""
+
+    def held_out(self) -> list[Batch]:
+        """Batches to judge the model by, now; none where its losses cannot be compared yet."""
+
+    def resume(self, done: float) -> None:
+        """Told once, before the first step of this run, how much of the stage is over."""
+
+    def finish(self) -> None:
+        """What is to be done once the last step is over."""
+
+
+class StageBatches(Dataset):
+    """A stage's batches by number, so that they can be prepared while the model works."""
+
+    def __init__(self, stage: Stage, share: Share) -> None:
+        self._stage = stage
+        self._share = share
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._stage.batch(number, self._share)
+
+
+def shared_mean(value: Tensor) -> Tensor:
+    """The mean of a value over all processes, without its gradient."""
+    return reduce(value.detach().float(), "mean")
 
 
 def run_stage(
     stage: Stage,
     model: nn.Module,
+    accelerator: Accelerator,
     progress: Progress,
     folder: TrainFolder,
-    *,
-    seed: int,
-    checkpoint_every: int,
+    options: TrainOptions,
+    budget: float | None,
+    log: TrainingLog,
     report: Reporter,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Train one stage from `progress.step` to its end; `model` holds all that is saved.
+    """Train one stage from where `progress` is to its end; `model` holds all that is saved.
 
+    Ends after the stage's steps, after `budget` seconds, or when held-out batches have not got
+    better `options.patience` times; then the best weights are taken, if the last are not these.
     `progress` is brought up to date with every step and then says that the stage is over.
 
     Raises:
         TrainingError: the loss or its gradient is NaN or infinite; the last checkpoint stays.
         WmdeployError: a checkpoint cannot be written.
     """
+    record = progress.current
+    share = Share(accelerator.process_index, accelerator.num_processes)
     parameters = list(stage.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    if progress.optimizer is not None:
-        optimizer.load_state_dict(progress.optimizer)
-    for step in range(progress.step, stage.steps):
-        begin = clock()
-        torch.manual_seed(_step_seed(seed, stage.name, step))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, stage.steps, stage.rate)
-        loss = stage.loss(step)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
-        value = loss.item()
-        _check_finite(stage, step, value, norm.item(), folder)
-        optimizer.step()
-        progress.step = step + 1
-        progress.seconds[stage.name] = progress.seconds.get(stage.name, 0.0) + clock() - begin
-        if progress.step % checkpoint_every == 0 and progress.step < stage.steps:
-            progress.optimizer = optimizer.state_dict()
+    stage.module.train()
+    blocks = _checkpointed(stage.module) if options.checkpointing else []
+    module = accelerator.prepare(stage.module)  # first, as it may move parameters
+    plain = stage.optimizers()
+    for optimizer, state in zip(plain, progress.optimizers, strict=bool(progress.optimizers)):
+        optimizer.load_state_dict(state)
+    prepared = [accelerator.prepare(optimizer) for optimizer in plain]
+    if accelerator.scaler is not None and progress.scaler:
+        accelerator.scaler.load_state_dict(progress.scaler)
+    stage.resume(_done(record, stage.steps, budget))
+
+    def save() -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            progress.optimizers = [optimizer.state_dict() for optimizer in plain]
+            progress.scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
             folder.save(model, progress)
-        report(stage.name, progress.step, stage.steps, value)
-    progress.finished.append(stage.name)
-    progress.step, progress.optimizer = 0, None
-    folder.save(model, progress)
+
+    batches = iter(_loader(stage, share, record.step, options, accelerator.device))
+    while (done := _agreed(_done(record, stage.steps, budget))) < 1 and not record.ended:
+        begin = clock()
+        rate = learning_rate(done, record.step, stage.steps, stage.rate)
+        for group in (group for optimizer in prepared for group in optimizer.param_groups):
+            group["lr"] = rate
+        losses = []
+        for micro in range(options.accumulate):
+            number = record.step * options.accumulate + micro
+            waiting = clock()
+            batch = {name: t.to(accelerator.device) for name, t in next(batches).items()}
+            record.data_seconds += clock() - waiting
+            torch.manual_seed(_step_seed(options.seed, stage.name, number, share))
+            stage.module.done, stage.module.step = done, record.step
+            with accelerator.accumulate(module):
+                loss = module(**batch)
+                accelerator.backward(loss)
+                losses.append(loss.detach())
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)
+                for optimizer in prepared:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=False)
+        value = torch.stack(losses).mean().item()
+        finite = math.isfinite(value) and (
+            accelerator.optimizer_step_was_skipped or math.isfinite(float(norm))
+        )
+        if not finite:
+            raise _diverged(stage, share, record.step, options, value, float(norm), folder)
+        record.step += 1
+        record.images += stage.images() * options.accumulate * share.processes
+        record.seconds += clock() - begin
+        log.scalars(stage.name, record.step, {"loss": value, "rate": rate, "norm": float(norm)})
+        if record.step % options.checkpoint_every == 0 and record.step < stage.steps:
+            _judge(stage, module, accelerator, record, options, folder, model, log)
+            save()
+        report(stage.name, record.step, stage.steps, value)
+    if not record.ended:
+        record.ended = "steps" if record.step >= stage.steps else "time"
+    _judge(stage, module, accelerator, record, options, folder, model, log)
+    accelerator.unwrap_model(module, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+    for block in blocks:
+        del block.forward
+    if record.held_out is not None and record.best is not None and record.best < record.held_out:
+        folder.load_best(model)
+        record.held_out = record.best
+    stage.module.eval()
+    stage.finish()
+    progress.next_stage(stage.name)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.save(model, progress)
 
 
-def learning_rate(step: int, steps: int, highest: float) -> float:
+def learning_rate(done: float, step: int, steps: int, highest: float) -> float:
     """A short linear rise, then half a cosine down to `FINAL_SHARE` of the highest rate."""
     rise = min(1.0, (step + 1) / max(1, min(WARMUP, steps // 10)))
-    cosine = (1 + math.cos(math.pi * step / steps)) / 2
+    cosine = (1 + math.cos(math.pi * done)) / 2
     return highest * rise * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
 
-def _step_seed(seed: int, stage: str, step: int) -> int:
-    return int(np.random.SeedSequence([seed, *stage.encode(), step]).generate_state(1)[0])
+def _done(record: StageRecord, steps: int, budget: float | None) -> float:
+    """How much of a stage is over, by steps or by time, whichever is more: 0 to 1."""
+    by_time = 0.0 if budget is None else record.seconds / budget
+    return min(1.0, max(record.step / steps, by_time))
 
 
-def _check_finite(stage: Stage, step: int, loss: float, norm: float, folder: TrainFolder) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
+def _agreed(done: float) -> float:
+    """The main process's word, as clocks differ."""
+    return float(broadcast(torch.tensor(done, dtype=torch.float64)))
+
+
+def _loader(
+    stage: Stage, share: Share, step: int, options: TrainOptions, device: torch.device
+) -> DataLoader:
+    numbers: Sequence[int] = range(step * options.accumulate, stage.steps * options.accumulate)
+    # beside a GPU two processes prepare what comes next; on a CPU they would take its cores
+    workers = 2 if device.type == "cuda" else 0
+    return DataLoader(
+        StageBatches(stage, share),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+@torch.no_grad()
+def _judge(
+    stage: Stage,
+    module: nn.Module,
+    accelerator: Accelerator,
+    record: StageRecord,
+    options: TrainOptions,
+    folder: TrainFolder,
+    model: nn.Module,
+    log: TrainingLog,
+) -> None:
+    """The loss on held-out batches: keep the best weights, and end early when it stays away."""
+    held_out = stage.held_out()
+    if not held_out:
         return
-    raise TrainingError(
+    module.eval()
+    losses = [
+        module(**{name: tensor.to(accelerator.device) for name, tensor in batch.items()})
+        for batch in held_out
+    ]
+    module.train()
+    record.held_out = torch.stack(losses).mean().item()
+    log.scalars(stage.name, record.step, {"held_out": record.held_out})
+    log.pictures(stage.name, record.step)
+    if record.best is None or record.held_out < record.best:
+        record.best, record.worse = record.held_out, 0
+        if accelerator.is_main_process:
+            folder.save_best(model)
+    else:
+        record.worse += 1
+        if options.patience and record.worse >= options.patience and not record.ended:
+            record.ended = "patience"
+
+
+def _checkpointed(module: nn.Module) -> list[nn.Module]:
+    """Let blocks keep nothing for the backward pass but their input, and compute it again."""
+    blocks: list[nn.Module] = [
+        block
+        for block in module.modules()
+        if isinstance(block, ResidualBlock | AttentionBlock | TemporalBlock)
+    ]
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return blocks
+
+
+def _step_seed(seed: int, stage: str, number: int, share: Share) -> int:
+    key = [seed, *stage.encode(), number, share.process]
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def _diverged(
+    stage: Stage,
+    share: Share,
+    step: int,
+    options: TrainOptions,
+    loss: float,
+    norm: float,
+    folder: TrainFolder,
+) -> TrainingError:
+    batch = stage.describe(step * options.accumulate, share)
+    batch = batch if len(batch) <= 200 else f"{batch[:197]}..."
+    return TrainingError(
         f"{stage.name}, step {step + 1} of {stage.steps}: got the loss {loss} and the gradient "
-        f"norm {norm}, expected finite numbers; the state before it stays in {folder.path}. "
-        f"Remove that folder and train with a lower learning rate than {stage.rate:g}"
+        f"norm {norm}, expected finite numbers; its batch began with {batch}; the state before it "
+        f"stays in {folder.path}. Remove that folder and train with a lower learning rate than "
+        f"{stage.rate:g}, or in float32"
     )

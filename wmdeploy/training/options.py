@@ -1,11 +1,15 @@
 """What to train, and how progress is told. Knows no torch, so that a command line loads at once."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from wmdeploy.errors import TrainingError
+
+VQVAE_SHARE = 0.7  # of the minutes that a training may take
+# where the model goes, and how its training is told and stored; not what it becomes
+NOT_DECIDING = ("output", "checkpointing", "log")
 
 
 class Reporter(Protocol):
@@ -24,22 +28,40 @@ class TrainOptions:
     """How to train a world model.
 
     The same options and data give the same weights on the same machine with the same number of
-    threads, interrupted or not.
+    threads and processes, interrupted or not; `max_minutes`, once it ends a stage, makes them
+    depend on the machine's speed.
 
     Attributes:
-        data: folders of clips, at least one; together they hold at least two clips.
+        data: folders of clips, at least one; together they hold at least two episodes.
         output: the model directory to write. While training, `<output>.train` lies beside it.
         preset: sizes of the model, a key of `wmdeploy.models.config.PRESETS`.
-        vqvae_steps: optimizer steps of the first stage.
-        temporal_steps: optimizer steps of the second stage.
-        vqvae_batch: frames in a step of the first stage.
-        temporal_batch: windows of S + 1 frames in a step of the second stage.
+        vqvae_steps: optimizer steps of the first stage, at most.
+        temporal_steps: optimizer steps of the second stage, at most.
+        vqvae_batch: frames in a batch of the first stage, in pairs: an even number.
+        temporal_batch: windows of S + 1 frames in a batch of the second stage.
         vqvae_rate: highest learning rate of the first stage.
         temporal_rate: highest learning rate of the second stage.
+        changed_pixels: what a pixel that changes between two frames counts more than one that
+            stands still, in the first stage.
+        l1: share of the absolute error beside the squared one, in the first stage.
+        changed_codes: the same as `changed_pixels` for latent positions in the second stage.
+        codes: weight of the cross-entropy of the code that follows, in the second stage.
+        cosine, difference: weights of the reference project's other two losses.
+        self_fed: share of the latents given that are predictions, at the end of the second stage.
+        residual: predict the change of the latent instead of the latent; None: as the preset does.
+        vqvae: a model directory whose VQ-VAE is taken as it is, so that only the second stage runs.
         seed: of the first weights, the split of the clips and all that is drawn, 0 or more.
         actions: condition the transformer on the recorded actions, where the clips have them.
-        validation: share of the clips that is held out, between 0 and 1.
-        checkpoint_every: steps from one checkpoint to the next.
+        validation: share of the episodes that is held out, between 0 and 1.
+        checkpoint_every: steps from one checkpoint, and one look at held-out clips, to the next.
+        patience: looks without a better one after which a stage ends; 0: never.
+        max_minutes: of training in all, `VQVAE_SHARE` of them for the first stage.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        precision: "fp32"; "bf16" or "fp16" for products and convolutions, where the sums that
+            need it stay in float32. fp16 needs a GPU.
+        accumulate: batches in one optimizer step.
+        checkpointing: compute activations again in the backward pass: less memory, more time.
+        log: folder for TensorBoard's curves and pictures, or None.
 
     Raises:
         TrainingError: a number is outside its range, or there is no data folder.
@@ -48,16 +70,32 @@ class TrainOptions:
     data: tuple[Path, ...]
     output: Path
     preset: str = "tiny"
-    vqvae_steps: int = 1400
+    vqvae_steps: int = 600
     temporal_steps: int = 4000
-    vqvae_batch: int = 8
+    vqvae_batch: int = 16
     temporal_batch: int = 16
-    vqvae_rate: float = 3e-3
+    vqvae_rate: float = 6e-3
     temporal_rate: float = 1e-3
+    changed_pixels: float = 6.0
+    l1: float = 0.2
+    changed_codes: float = 0.0
+    codes: float = 0.0
+    cosine: float = 0.0
+    difference: float = 0.0
+    self_fed: float = 0.5
+    residual: bool | None = None
+    vqvae: Path | None = None
     seed: int = 0
     actions: bool = True
     validation: float = 0.1
     checkpoint_every: int = 200
+    patience: int = 0
+    max_minutes: float | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = 1
+    checkpointing: bool = False
+    log: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -65,36 +103,45 @@ class TrainOptions:
         least = {
             "vqvae_steps": 1,
             "temporal_steps": 1,
-            "vqvae_batch": 1,
+            "vqvae_batch": 2,
             "temporal_batch": 1,
             "seed": 0,
             "checkpoint_every": 1,
+            "patience": 0,
+            "accumulate": 1,
         }
         for name, lowest in least.items():
             value = getattr(self, name)
             if value < lowest:
                 raise TrainingError(f"{name}: got {value}, expected {lowest} or more")
+        if self.vqvae_batch % 2:
+            raise TrainingError(f"vqvae_batch: got {self.vqvae_batch}, expected an even number")
         for name in ("vqvae_rate", "temporal_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise TrainingError(f"{name}: got {value}, expected a learning rate above 0")
+        for name in ("changed_pixels", "l1", "changed_codes", "codes", "cosine", "difference"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise TrainingError(f"{name}: got {value}, expected a weight of 0 or more")
+        if not 0 <= self.self_fed <= 0.5:
+            raise TrainingError(f"self_fed: got {self.self_fed}, expected a share from 0 to 0.5")
         if not 0 < self.validation < 1:
             raise TrainingError(
                 f"validation: got {self.validation}, expected a share between 0 and 1"
             )
+        if self.max_minutes is not None and not 0 < self.max_minutes < float("inf"):
+            raise TrainingError(f"max_minutes: got {self.max_minutes}, expected more than 0")
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the weights, as JSON types; with others they would differ."""
+        chosen = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in NOT_DECIDING
+        }
         return {
+            **chosen,
             "data": [str(folder.resolve()) for folder in self.data],
-            "preset": self.preset,
-            "vqvae_steps": self.vqvae_steps,
-            "temporal_steps": self.temporal_steps,
-            "vqvae_batch": self.vqvae_batch,
-            "temporal_batch": self.temporal_batch,
-            "vqvae_rate": self.vqvae_rate,
-            "temporal_rate": self.temporal_rate,
-            "seed": self.seed,
-            "actions": self.actions,
-            "validation": self.validation,
+            "vqvae": str(self.vqvae.resolve()) if self.vqvae else None,
         }

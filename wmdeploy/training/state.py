@@ -1,17 +1,20 @@
 """The state of an unfinished training, in a folder beside the model it will become.
 
-`options.json` says what is trained, `state.pt` how far it is. Both exist whole or not at all.
+`options.json` says what is trained, `state.pt` how far it is (the last checkpoint), and
+`best.safetensors` has the weights that did best. Each exists whole or not at all.
 Knows nothing of how a stage trains.
 """
 
 import json
 import pickle
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wmdeploy.errors import TrainingError
@@ -19,7 +22,31 @@ from wmdeploy.files import staged_file
 
 OPTIONS_FILE = "options.json"
 STATE_FILE = "state.pt"
-SCHEMA = 1
+BEST_FILE = "best.safetensors"
+SCHEMA = 2
+
+
+@dataclass
+class StageRecord:
+    """How far one stage is, over all runs that it took.
+
+    Attributes:
+        step: optimizer steps done.
+        images: frames trained on.
+        seconds: time spent in the steps; `data_seconds` of them waiting for a batch.
+        held_out: the loss on held-out batches when it was last computed; `best` the lowest so far.
+        worse: how many times in a row it was not lower than that.
+        ended: "" while running, then "steps", "time" or "patience".
+    """
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    held_out: float | None = None
+    best: float | None = None
+    worse: int = 0
+    ended: str = ""
 
 
 @dataclass
@@ -27,16 +54,20 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        finished: names of the stages that are over.
-        step: steps done of the stage after these.
-        optimizer: of that stage at that step, or None at step 0.
-        seconds: time spent in the steps of each stage, over all runs.
+        finished: the stages that are over, by name.
+        current: the stage after these.
+        optimizers: their states in that stage, none at step 0; `scaler` is float16's.
     """
 
-    finished: list[str] = field(default_factory=list)
-    step: int = 0
-    optimizer: dict[str, Any] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    finished: dict[str, StageRecord] = field(default_factory=dict)
+    current: StageRecord = field(default_factory=StageRecord)
+    optimizers: list[dict[str, Any]] = field(default_factory=list)
+    scaler: dict[str, Any] | None = None
+
+    def next_stage(self, name: str) -> None:
+        """The current stage, of that name, is over."""
+        self.finished[name] = self.current
+        self.current, self.optimizers, self.scaler = StageRecord(), [], None
 
 
 class TrainFolder:
@@ -83,10 +114,10 @@ class TrainFolder:
         """
         document = {
             "schema": SCHEMA,
-            "finished": progress.finished,
-            "step": progress.step,
-            "optimizer": progress.optimizer,
-            "seconds": progress.seconds,
+            "finished": {name: asdict(record) for name, record in progress.finished.items()},
+            "current": asdict(progress.current),
+            "optimizers": progress.optimizers,
+            "scaler": progress.scaler,
             "model": model.state_dict(),
         }
         with staged_file(self.path / STATE_FILE) as staged, staged.open("wb") as file:
@@ -109,11 +140,12 @@ class TrainFolder:
             if document["schema"] != SCHEMA:
                 raise ValueError(f"schema {document['schema']}, expected {SCHEMA}")
             model.load_state_dict(document["model"])
+            finished = document["finished"]
             return Progress(
-                finished=document["finished"],
-                step=document["step"],
-                optimizer=document["optimizer"],
-                seconds=document["seconds"],
+                finished={name: StageRecord(**finished[name]) for name in finished},
+                current=StageRecord(**document["current"]),
+                optimizers=document["optimizers"],
+                scaler=document["scaler"],
             )
         except (
             *(RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError),
@@ -122,6 +154,33 @@ class TrainFolder:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(
                 f"{path}: is damaged and cannot be resumed from ({reason}); "
+                f"remove {self.path} and start again"
+            ) from error
+
+    def save_best(self, model: nn.Module) -> None:
+        """Keep the weights that did best on held-out clips.
+
+        Raises:
+            WmdeployError: they cannot be written.
+        """
+        with staged_file(self.path / BEST_FILE) as staged:
+            try:
+                save_file(model.state_dict(), staged)
+            except SafetensorError as error:  # its own type for a full disk
+                raise OSError(None, str(error)) from error
+
+    def load_best(self, model: nn.Module) -> None:
+        """Bring `model` to the weights of `save_best`.
+
+        Raises:
+            TrainingError: they are missing or damaged.
+        """
+        path = self.path / BEST_FILE
+        try:
+            model.load_state_dict(load_file(path))
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path}: is missing or damaged ({str(error).splitlines()[0]}); "
                 f"remove {self.path} and start again"
             ) from error
 

@@ -3,34 +3,28 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wmdeploy.quality.report import QualityReport
+
 
 @dataclass(frozen=True)
-class ValidationMetrics:
-    """How good a model is on the clips that were held out.
-
-    Every PSNR is 10·log10(255² / MSE) in dB over uint8 RGB, where MSE is the mean over frames of
-    each frame's mean squared error; at most 100. The last three are over the same frames: all but
-    the first of each clip.
+class StageSummary:
+    """One stage of a training, over all runs that it took.
 
     Attributes:
-        frames: how many frames were held out.
-        psnr_reconstruction: every frame encoded and decoded.
-        psnr_next: each frame predicted from up to S true frames before it, then decoded.
-        psnr_copy: each frame taken to be the one before it. Better predictions are above this.
-        psnr_ceiling: each frame's own latent decoded. No prediction is expected above this.
-        codes_used: how many codes of the codebook occur.
-        codebook_size: of how many.
-        perplexity: exp of the entropy of the codes; equals codes_used where all are as frequent.
+        steps: optimizer steps.
+        seconds: spent in them.
+        images_per_second: frames trained on in a second, all processes together.
+        in_model: share of the seconds that was not spent waiting for data.
+        ended: by its "steps", by "time" or by "patience".
+        held_out: the loss on held-out clips; None where it was never computed.
     """
 
-    frames: int
-    psnr_reconstruction: float
-    psnr_next: float
-    psnr_copy: float
-    psnr_ceiling: float
-    codes_used: int
-    codebook_size: int
-    perplexity: float
+    steps: int
+    seconds: float
+    images_per_second: float
+    in_model: float
+    ended: str
+    held_out: float | None
 
 
 @dataclass(frozen=True)
@@ -42,19 +36,15 @@ class TrainSummary:
         output: the model directory.
         training_frames: frames that the steps were drawn from.
         num_actions: what the transformer is conditioned on; 0 for nothing.
-        vqvae_steps: optimizer steps of the first stage; `temporal_steps` of the second.
-        vqvae_seconds: time of those steps, over all runs that it took; `temporal_seconds` alike.
-        images_per_second: frames trained on in a second of the first stage.
-        validation: on the clips that were held out.
+        stages: "vqvae" and "temporal".
+        skipped: clips that were left out, and why.
+        quality: on the episodes that were held out.
     """
 
     fresh: bool
     output: Path
     training_frames: int
     num_actions: int
-    vqvae_steps: int
-    temporal_steps: int
-    vqvae_seconds: float
-    temporal_seconds: float
-    images_per_second: float
-    validation: ValidationMetrics
+    stages: dict[str, StageSummary]
+    skipped: tuple[str, ...]
+    quality: QualityReport

@@ -1,31 +1,51 @@
-"""Train a world model: read the clips, run both stages, measure, write the model directory.
+"""Train a world model: find the clips, run both stages, measure, write the model directory.
 
     train(TrainOptions(data=(Path("pong"),), output=Path("pong-model")), report)
 
 Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
-Prints nothing. Runs on the CPU in float32.
+Prints nothing. Started by `accelerate launch` or torchrun, all processes train one model together,
+and the first of them writes it.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
+from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError
-from wmdeploy.models.checkpoint import CONFIG_FILE, read_config, save_model
+from wmdeploy.files import sha256
+from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
-from wmdeploy.training.data import Footage, TrainingData, load_data
-from wmdeploy.training.loop import run_stage
-from wmdeploy.training.metrics import encode_codes, validate
-from wmdeploy.training.options import Reporter, TrainOptions
-from wmdeploy.training.stages import TemporalStage, VQVAEStage
-from wmdeploy.training.state import Progress, TrainFolder, differences
-from wmdeploy.training.summary import TrainSummary, ValidationMetrics
+from wmdeploy.quality.measure import evaluate
+from wmdeploy.quality.pictures import strip
+from wmdeploy.quality.predict import decode_latents, encode_frames, following_latents
+from wmdeploy.training.codes import (
+    CodedFootage,
+    encode_footage,
+    load_codes,
+    origin,
+    save_codes,
+)
+from wmdeploy.training.data import TrainingClips, find_data
+from wmdeploy.training.log import TrainingLog
+from wmdeploy.training.loop import Stage, run_stage
+from wmdeploy.training.options import VQVAE_SHARE, Reporter, TrainOptions
+from wmdeploy.training.state import Progress, StageRecord, TrainFolder, differences
+from wmdeploy.training.summary import StageSummary, TrainSummary
+from wmdeploy.training.temporal_stage import TemporalStage
+from wmdeploy.training.vqvae_stage import VQVAEStage
+
+_STRIP_FRAMES = 24
 
 
 def train(
@@ -40,16 +60,20 @@ def train(
             from the data.
 
     Raises:
-        TrainingError: the options do not fit the data or what lies at the output, the training
-            diverged, or its state is damaged.
-        ClipError: a clip cannot be read.
+        TrainingError: the options do not fit the data, the machine or what lies at the output, the
+            training diverged, or its state is damaged.
+        ClipError: there are no clips to train on.
         CheckpointError: there is no such preset, or the model at the output is damaged.
         WmdeployError: the output cannot be written.
     """
     sizes = config or preset(options.preset)
+    if options.residual is not None:
+        sizes = sizes.with_residual(options.residual)
     settings: dict[str, Any] = {**options.deciding(), "config": sizes.to_dict()}
+    if options.vqvae:
+        settings["vqvae_sha256"] = _digest_of(options.vqvae)
     _check_output(options.output, settings)
-    data = load_data(
+    clips = find_data(
         options.data,
         size=sizes.vqvae.image_size,
         validation=options.validation,
@@ -57,76 +81,181 @@ def train(
         actions=options.actions,
         progress=lambda done, total: report("read", done, total, None),
     )
-    settings["clips_sha256"] = data.sha256()
+    settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
     folder = TrainFolder(options.output)
     if finished := _finished(options.output, settings):
         folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    folder.open(settings)
-    with torch.random.fork_rng(devices=[]):
-        model = WorldModel(sizes.with_actions(data.num_actions)).initialize(options.seed)
+    with _accelerator(options) as accelerator, torch.random.fork_rng(devices=[]):
+        settings["processes"] = accelerator.num_processes
+        if accelerator.is_main_process:
+            folder.open(settings)
+        accelerator.wait_for_everyone()
+        model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
         progress = folder.load(model)
-        _train_stages(model, data, progress, folder, options, report)
-    model.eval()
-    metrics = validate(
-        model, data.validation, lambda done, total: report("validate", done, total, None)
+        _train_stages(model, clips, accelerator, progress, folder, options, report)
+        model.to("cpu").eval()
+        return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
+
+
+@contextmanager
+def _accelerator(options: TrainOptions) -> Iterator[Accelerator]:
+    """Accelerate, set up for the device and precision, and taken down again."""
+    on_gpu = torch.cuda.is_available()
+    if options.device == "cuda" and not on_gpu:
+        raise TrainingError("device: got cuda, and torch finds no GPU; train with --device cpu")
+    on_gpu = on_gpu and options.device != "cpu"
+    if options.precision == "fp16" and not on_gpu:
+        raise TrainingError("precision: fp16 needs a GPU; expected fp32 or bf16 on a CPU")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
+        gradient_accumulation_steps=options.accumulate,
     )
-    summary = _summarize(options, data, progress, metrics)
-    told = {name: value for name, value in asdict(summary).items() if name != "output"}
-    save_model(model, options.output, about={"training": {"options": settings, "summary": told}})
-    folder.remove()
-    return summary
+    try:
+        yield accelerator
+    finally:
+        accelerator.end_training()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _train_stages(
     model: WorldModel,
-    data: TrainingData,
+    clips: TrainingClips,
+    accelerator: Accelerator,
     progress: Progress,
     folder: TrainFolder,
     options: TrainOptions,
     report: Reporter,
 ) -> None:
     """Run what is left of both stages."""
+    log = TrainingLog(options.log if accelerator.is_main_process else None)
+    log.strip = lambda stage: _sample(model, clips.validation, stage)
+    seconds = None if options.max_minutes is None else 60 * options.max_minutes
+
+    def run(stage: Stage, share: float) -> None:
+        budget = None if seconds is None else share * seconds
+        run_stage(stage, model, accelerator, progress, folder, options, budget, log, report)
+
+    if options.vqvae:
+        given = load_model(options.vqvae).vqvae
+        if given.config != model.config.vqvae:
+            raise TrainingError(
+                f"vqvae: {options.vqvae} has the sizes {given.config}, "
+                f"expected {model.config.vqvae}; choose its preset"
+            )
+        model.vqvae.load_state_dict(given.state_dict())
+        progress.finished[VQVAEStage.name] = StageRecord(ended="given")
     if VQVAEStage.name not in progress.finished:
-        stage = VQVAEStage(model, data.training, options)
-        run_stage(
-            stage,
-            model,
-            progress,
-            folder,
-            seed=options.seed,
-            checkpoint_every=options.checkpoint_every,
-            report=report,
-        )
+        model.vqvae.vq.requires_grad_(False)  # it moves by its running means
+        run(VQVAEStage(model.vqvae, clips.training, clips.validation, options), VQVAE_SHARE)
+    model.to(accelerator.device)
     model.vqvae.eval().requires_grad_(False)
     if TemporalStage.name not in progress.finished:
-        codes = _encode(model, data.training, report)
-        temporal = TemporalStage(model, data.training, codes, options)
-        if progress.step == 0:
-            temporal.start()
-        run_stage(
-            temporal,
-            model,
-            progress,
-            folder,
-            seed=options.seed,
-            checkpoint_every=options.checkpoint_every,
-            report=report,
+        coded = [_codes(model, clips, side, folder, report) for side in ("training", "validation")]
+        run(TemporalStage(model, coded[0], coded[1], options), 1 - VQVAE_SHARE)
+    log.close()
+
+
+def _codes(
+    model: WorldModel, clips: TrainingClips, side: str, folder: TrainFolder, report: Reporter
+) -> CodedFootage:
+    """The codes of one side of the split: from the disk where they lie there, or encoded now."""
+    path = folder.path / f"codes-{side}.safetensors"
+    made_of = origin(model.vqvae, f"{clips.sha256()} {side}")
+    coded = load_codes(path, made_of)
+    if coded is None:
+        footage: Footage = getattr(clips, side)
+        coded = encode_footage(
+            model.vqvae, footage, lambda done, total: report("encode", done, total, None)
         )
+        save_codes(coded, path, made_of)
+    return coded
 
 
-def _encode(model: WorldModel, footage: Footage, report: Reporter) -> Tensor:
-    """The codes of all frames: (F, N)."""
-    parts: list[Tensor] = []
-    for start, clip in zip(footage.starts.tolist(), footage.clips, strict=True):
+@torch.no_grad()
+def _sample(model: WorldModel, footage: Footage, stage: str) -> np.ndarray:
+    """Rows of held-out frames: real, reconstructed, and in the second stage predicted."""
+    count = min(_STRIP_FRAMES, footage.spans.lengths[0])
+    frames = footage.frames(np.arange(count))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    codes = encode_frames(model.vqvae, frames).to(model.vqvae.vq.embedding.weight.device)
+    latents = model.vqvae.vq.lookup(codes.long()).flatten(1)
+    rows = [frames, decode_latents(model, latents)]
+    if stage == TemporalStage.name:
+        known = footage.actions if model.config.temporal.num_actions else None
+        actions = None if known is None else torch.from_numpy(known[:count]).to(latents.device)
+        following = following_latents(model, latents, actions)
+        rows.append(decode_latents(model, torch.cat([latents[:1], following])))
+    for module, training in modes.items():
+        module.training = training
+    return strip(rows)
 
-        def told(done: int, start: int = start) -> None:
-            report("encode", start + done, len(footage), None)
 
-        parts.append(encode_codes(model, clip.frames, told))
-    return torch.cat(parts)
+def _conclude(
+    model: WorldModel,
+    clips: TrainingClips,
+    accelerator: Accelerator,
+    progress: Progress,
+    folder: TrainFolder,
+    options: TrainOptions,
+    settings: dict[str, Any],
+    report: Reporter,
+) -> TrainSummary:
+    """Measure the model and write it; where several processes trained it, the first does."""
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        raise SystemExit(0)
+    quality = evaluate(
+        model,
+        clips.validation,
+        name=options.output.name,
+        skipped=clips.skipped,
+        progress=lambda done, total: report("validate", done, total, None),
+    )
+    summary = TrainSummary(
+        fresh=True,
+        output=options.output,
+        training_frames=len(clips.training),
+        num_actions=clips.num_actions,
+        stages={
+            name: StageSummary(
+                steps=record.step,
+                seconds=record.seconds,
+                images_per_second=record.images / max(record.seconds, 1e-9),
+                in_model=1 - record.data_seconds / max(record.seconds, 1e-9),
+                ended=record.ended,
+                held_out=record.held_out,
+            )
+            for name, record in progress.finished.items()
+        },
+        skipped=tuple(clips.skipped),
+        quality=quality,
+    )
+    told = {name: value for name, value in asdict(summary).items() if name != "output"}
+    seen = {*clips.digests(0), *(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())}
+    notes = {"options": settings, "summary": told, "clips": sorted(seen)}
+    save_model(model, options.output, about={"training": notes})
+    folder.remove()
+    accelerator.wait_for_everyone()
+    return summary
+
+
+def _digest_of(model: Path) -> str:
+    """The hash of a model directory's weights.
+
+    Raises:
+        TrainingError: it is no model directory.
+    """
+    if not (model / WEIGHTS_FILE).is_file():
+        raise TrainingError(
+            f"vqvae: {model} is no model directory; expected one that `wmdeploy train` wrote"
+        )
+    return sha256(model / WEIGHTS_FILE)
 
 
 def _check_output(output: Path, settings: dict[str, Any]) -> None:
@@ -147,10 +276,13 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
     if not (output / CONFIG_FILE).is_file():
         return None
     stored = _stored(output)
-    _refuse(output, stored.get("options") or {}, settings)
+    found = {key: value for key, value in (stored.get("options") or {}).items() if key in settings}
+    _refuse(output, found, settings)
     document = {**(stored.get("summary") or {}), "fresh": False, "output": str(output)}
     try:
-        return msgspec.convert(document, TrainSummary, dec_hook=lambda kind, value: kind(value))
+        return msgspec.convert(
+            document, TrainSummary, dec_hook=lambda kind, value: kind(value), str_keys=True
+        )
     except msgspec.ValidationError as error:
         raise TrainingError(
             f"{output / CONFIG_FILE}: its notes on the training are damaged ({error}); "
@@ -160,9 +292,7 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
 
 def _stored(output: Path) -> dict[str, Any]:
     """What an earlier training noted in its model directory; {} for a model of other origin."""
-    read_config(output)
-    about = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8")).get("about")
-    stored = about.get("training") if isinstance(about, dict) else None
+    stored = read_notes(output).get("training")
     return stored if isinstance(stored, dict) else {}
 
 
@@ -173,22 +303,3 @@ def _refuse(output: Path, found: dict[str, Any], settings: dict[str, Any]) -> No
             f"{output}: holds a finished model of other options ({told}); "
             "choose another output or remove it"
         )
-
-
-def _summarize(
-    options: TrainOptions, data: TrainingData, progress: Progress, metrics: ValidationMetrics
-) -> TrainSummary:
-    seconds = progress.seconds[VQVAEStage.name]
-    images = options.vqvae_steps * min(options.vqvae_batch, len(data.training))
-    return TrainSummary(
-        fresh=True,
-        output=options.output,
-        training_frames=len(data.training),
-        num_actions=data.num_actions,
-        vqvae_steps=options.vqvae_steps,
-        temporal_steps=options.temporal_steps,
-        vqvae_seconds=seconds,
-        temporal_seconds=progress.seconds[TemporalStage.name],
-        images_per_second=images / seconds,
-        validation=metrics,
-    )

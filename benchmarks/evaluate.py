@@ -1,0 +1,178 @@
+"""Evaluate a model, or a bundle by one of its backends, on clips it was not trained on.
+
+A bundle is judged twice: by its own source model in PyTorch float32, and by the backend's sessions
+on the same frames. What lies between them is what the deployment costs in prediction quality.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engines.base import BASELINE, Backend, Settings, load_backend
+from engines.session import Session
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips import find_clips
+from wmdeploy.clips.footage import Footage, clip_digest, read_footage
+from wmdeploy.clips.read import count_frames
+from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.models.world_model import WorldModel, to_pixels
+from wmdeploy.quality.measure import evaluate as measure
+from wmdeploy.quality.pictures import strip
+from wmdeploy.quality.report import HORIZONS, QualityReport
+
+_STRIP_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate.
+
+    Attributes:
+        source: a model directory, a `.pt`, a preset, or a bundle.
+        data: folders of clips. Those that the model says it was trained on are left out.
+        backend: for a bundle, default `ort-cpu`.
+        context: frames given to a rollout.
+        clips: at most so many of each folder; None for all.
+        settings: of the backend.
+        pictures: whether to draw the strip.
+    """
+
+    source: str
+    data: tuple[Path, ...]
+    backend: str | None = None
+    context: int = 8
+    clips: int | None = None
+    settings: Settings = Settings()
+    pictures: bool = False
+
+
+class SessionRunner:
+    """A backend's sessions, for `wmdeploy.quality.measure`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self._session = Session(backend)
+        self._conditioned = bool(backend.wiring.window_actions)
+
+    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
+        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
+        self._session.reset(frames[:1])
+        predicted = []
+        for index, frame in enumerate(frames[1:]):
+            predicted.append(self._session.step(self._action(actions, index))[0])
+            self._session.observe(frame)
+        return np.stack(predicted)
+
+    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
+        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+        given = len(frames) - 1
+        taken = actions if self._conditioned else None
+        self._session.reset(frames, None if taken is None else taken[:given])
+        steps = range(given, given + horizon)
+        return np.stack([self._session.step(self._action(actions, step))[0] for step in steps])
+
+    def _action(self, actions: np.ndarray | None, index: int) -> int | None:
+        return int(actions[index]) if self._conditioned and actions is not None else None
+
+
+def evaluate(
+    options: EvaluateOptions, progress: Callable[[str, int, int], None]
+) -> tuple[QualityReport, np.ndarray | None]:
+    """Scores, and the strip of pictures if it was asked for.
+
+    Raises:
+        CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
+        ClipError: there is no clip left to evaluate on, or it does not fit.
+    """
+    model, notes, runner = _load(options)
+    trained_on = set((notes.get("training") or {}).get("clips") or ())
+    skipped: list[str] = []
+    paths: list[Path] = []
+    for folder in options.data:
+        paths += _usable(folder.resolve(), trained_on, options, skipped)
+    if not paths:
+        raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
+    footage = read_footage(
+        paths,
+        model.config.vqvae.image_size,
+        model.config.temporal.num_actions > 0,
+        skipped,
+        lambda done, total: progress("read", done, total),
+    )
+    report = measure(
+        model,
+        footage,
+        name=options.source,
+        runner=runner,
+        context=options.context,
+        skipped=skipped,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )
+    return report, _strip(model, footage, options.context) if options.pictures else None
+
+
+def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | None]:
+    """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
+    path = Path(options.source)
+    if not (path / MANIFEST_FILE).is_file():
+        if options.backend not in (None, BASELINE):
+            raise WmdeployError(
+                f"backend {options.backend} runs bundles, and {path} is a model; "
+                f"export it first: wmdeploy export {path} -o BUNDLE"
+            )
+        return load_model(options.source), read_notes(path), None
+    bundle = Bundle.open(path)
+    source = bundle.checked_model()
+    backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
+    return load_model(source), read_notes(source), SessionRunner(backend)
+
+
+def _usable(
+    folder: Path, trained_on: set[str], options: EvaluateOptions, skipped: list[str]
+) -> list[Path]:
+    """The clips of a folder that can be judged on."""
+    found: list[Path] = []
+    known = 0
+    for path in find_clips(folder):
+        if options.clips is not None and len(found) == options.clips:
+            break
+        try:
+            if trained_on and clip_digest(path) in trained_on:
+                known += 1
+            elif count_frames(path) < 2:
+                skipped.append(f"{path}: has 1 frame, and nothing follows it")
+            else:
+                found.append(path)
+        except ClipError as error:
+            skipped.append(str(error))
+    if known:
+        skipped.append(f"{folder}: {known} clips that the model was trained on")
+    return found
+
+
+@torch.inference_mode()
+def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
+    """For each folder's first clip that is long enough: real frames, and below them imagined."""
+    horizon = min(_STRIP_FRAMES, max(HORIZONS))
+    rows: list[np.ndarray] = []
+    shown: set[str] = set()
+    for index, group in enumerate(footage.groups):
+        frames = footage.clip(index)
+        if group in shown or len(frames) < context + horizon:
+            continue
+        shown.add(group)
+        taken = footage.clip_actions(index)
+        actions = None
+        if model.config.temporal.num_actions and taken is not None:
+            actions = torch.from_numpy(taken[None, : context + horizon - 1])
+        given = torch.tensor(frames[None, :context])
+        imagined = to_pixels(model.predict_future(given, horizon, actions)[0]).numpy()
+        rows += [frames[context : context + horizon], imagined]
+    if not rows:
+        raise ClipError(f"strip: no clip has {context + horizon} frames")
+    return strip(rows, columns=8, scale=max(1, 96 // rows[0].shape[1]))

@@ -1,0 +1,340 @@
+"""Evaluate a model on clips, beside what needs no model: the copied frame, the straight line.
+
+    report = evaluate(model, footage, name="models/pong")
+
+Sums up frame by frame with torchmetrics; knows files of clips only through `Footage`. Other ways to
+run the same model join in as a `Runner`: the same contexts, the same actions, their frames.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from einops import reduce
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from wmdeploy.clips.footage import Footage
+from wmdeploy.errors import ClipError
+from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.models.world_model import WorldModel
+from wmdeploy.quality.predict import (
+    decode_latents,
+    encode_frames,
+    following_latents,
+    rollout_latents,
+)
+from wmdeploy.quality.report import (
+    HORIZONS,
+    FrameScores,
+    GroupReport,
+    LatentScores,
+    QualityReport,
+    RolloutScores,
+)
+
+CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
+NEAR = 0.1  # what the reference project takes for accurate
+ROLLOUTS = 8  # for each clip, at most
+CONTEXT = 8
+
+Told = Callable[[int, int], None]
+
+
+class Runner(Protocol):
+    """Something else that runs the model, such as a session on a bundle."""
+
+    name: str
+
+    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
+        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
+
+    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
+        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+
+
+def evaluate(
+    model: WorldModel,
+    footage: Footage,
+    *,
+    name: str,
+    runner: Runner | None = None,
+    context: int = CONTEXT,
+    skipped: Sequence[str] = (),
+    progress: Told = lambda done, total: None,
+) -> QualityReport:
+    """Evaluate a model in evaluation mode.
+
+    Args:
+        footage: of at least two frames each, with actions if the model is conditioned on them.
+        name: what to call the model.
+        runner: something else that runs it, compared on the same frames.
+        context: frames given to a rollout, at most S.
+        skipped: clips that were left out, for the report.
+        progress: called with the clips done and their number.
+
+    Raises:
+        ClipError: the model needs actions and there are none, or they are out of its range.
+    """
+    _check_actions(model, footage)
+    tallies: dict[str, _Tally] = {}
+    everything = _Tally(model.vqvae.vq)
+    for index, group in enumerate(footage.groups):
+        tally = tallies.setdefault(group, _Tally(model.vqvae.vq))
+        _measure_clip(model, footage, index, runner, context, [tally, everything])
+        progress(index + 1, len(footage.groups))
+    groups = [tally.report(group) for group, tally in tallies.items()]
+    return QualityReport(
+        model=name,
+        backend=None if runner is None else runner.name,
+        context=context,
+        codebook_size=model.config.vqvae.codebook_size,
+        groups=(*groups, everything.report("all")),
+        skipped=tuple(skipped),
+    )
+
+
+@torch.inference_mode()
+def _measure_clip(
+    model: WorldModel,
+    footage: Footage,
+    index: int,
+    runner: Runner | None,
+    context: int,
+    tallies: "Sequence[_Tally]",
+) -> None:
+    frames = footage.clip(index)
+    codes = encode_frames(model.vqvae, frames).long()  # (T, N)
+    latents = model.vqvae.vq.lookup(codes).flatten(1)  # (T, L)
+    taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
+    actions = None if taken is None else torch.from_numpy(taken)
+    decoded = decode_latents(model, latents)
+    predicted = following_latents(model, latents, actions)
+    line = torch.cat([latents[:1], 2 * latents[1:-1] - latents[:-2]])
+    following = {
+        "model": decode_latents(model, predicted),
+        "ceiling": decoded[1:],
+        "copy": frames[:-1],
+        "linear": decode_latents(model, line),
+    }
+    if runner is not None:
+        following[runner.name] = runner.following(frames, taken)
+    for tally in tallies:
+        tally.add_codes(frames, codes, latents)
+        tally.reconstruction.add(decoded, frames, _changed(frames))
+        for who, pictures in following.items():
+            tally.frame_sums(who).add(pictures, frames[1:], _changed(frames)[1:])
+        guesses = {"model": predicted, "copy": latents[:-1], "linear": line}
+        for who, guess in guesses.items():
+            tally.latent_sums(who).add(guess, latents, codes)
+    _measure_rollouts(model, footage, index, frames, latents, taken, runner, context, tallies)
+
+
+def _measure_rollouts(
+    model: WorldModel,
+    footage: Footage,
+    index: int,
+    frames: np.ndarray,
+    latents: Tensor,
+    taken: np.ndarray | None,
+    runner: Runner | None,
+    context: int,
+    tallies: "Sequence[_Tally]",
+) -> None:
+    """Rollouts from places spread over the clip; none in a clip too short for one."""
+    longest = max(HORIZONS)
+    last = len(frames) - context - longest
+    if last < 0:
+        return
+    starts = np.unique(np.linspace(0, last, ROLLOUTS).astype(int)).tolist()
+    actions = None if taken is None else torch.from_numpy(taken)
+    imagined = rollout_latents(model, latents, starts, context, longest, actions)
+    where = np.array(HORIZONS) - 1
+    for start, future in zip(starts, imagined, strict=True):
+        end = start + context
+        steps = torch.tensor(HORIZONS)[:, None]
+        straight = latents[end - 1] + steps * (latents[end - 1] - latents[end - 2])
+        found = {
+            "model": decode_latents(model, future[torch.from_numpy(where)]),
+            "copy": np.broadcast_to(frames[end - 1], (len(where), *frames.shape[1:])),
+            "linear": decode_latents(model, straight),
+        }
+        if runner is not None:
+            given = None if taken is None else taken[start : end + longest - 1]
+            found[runner.name] = runner.rollout(frames[start:end], longest, given)[where]
+        place = f"{footage.spans.names[index]} from frame {start} on"
+        for tally in tallies:
+            for who, pictures in found.items():
+                tally.add_rollout(who, pictures, frames[end + where], place)
+
+
+@dataclass
+class _FrameSums:
+    """Sums for `FrameScores`."""
+
+    whole: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
+    changed: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
+    structure: StructuralSimilarityIndexMeasure = field(
+        default_factory=lambda: StructuralSimilarityIndexMeasure(data_range=255.0)
+    )
+    any_changed: bool = False
+
+    def add(self, found: np.ndarray, true: np.ndarray, changed: np.ndarray) -> None:
+        """(T, H, W, 3) uint8 twice, and (T, H, W) bool."""
+        left, right = (torch.tensor(part).permute(0, 3, 1, 2) for part in (found, true))
+        self.whole.update(left.double(), right.double())
+        for one, other in zip(left.split(32), right.split(32), strict=True):
+            self.structure.update(one.float(), other.float())
+        if changed.any():
+            self.any_changed = True
+            self.changed.update(*(torch.tensor(part[changed]).double() for part in (found, true)))
+
+    def scores(self) -> FrameScores:
+        return FrameScores(
+            psnr=_finite(self.whole),
+            ssim=float(torch.as_tensor(self.structure.compute())),
+            psnr_changed=_finite(self.changed) if self.any_changed else None,
+        )
+
+
+@dataclass
+class _LatentSums:
+    """Sums for `LatentScores`: means weighted by how many there are."""
+
+    vq: VectorQuantizer
+    means: dict[str, MeanMetric] = field(default_factory=dict)
+
+    def add(self, guess: Tensor, latents: Tensor, codes: Tensor) -> None:
+        """(T - 1, L) for the latents after the first of (T, L), whose codes are (T, N)."""
+        side = int(codes.shape[1] ** 0.5)
+        shape = (-1, self.vq.embedding.embedding_dim, side, side)
+        near = (guess - latents[1:]).abs() <= NEAR  # (T - 1, L)
+        near = near.view(shape).flatten(2).float().mean(1)  # (T - 1, N)
+        chosen = [self.vq.nearest(part.reshape(shape)) for part in guess.split(64)]
+        right = (torch.cat(chosen) == codes[1:]).float()
+        changed = codes[1:] != codes[:-1]
+        self._add("within", near.flatten())
+        self._add("within_changed", near[changed])
+        self._add("codes", right.flatten())
+        self._add("codes_changed", right[changed])
+
+    def _add(self, name: str, values: Tensor) -> None:
+        if len(values):
+            self.means.setdefault(name, MeanMetric()).update(values.double())
+
+    def scores(self) -> LatentScores:
+        found = {name: float(mean.compute()) for name, mean in self.means.items()}
+        return LatentScores(
+            within=found["within"],
+            within_changed=found.get("within_changed"),
+            codes=found["codes"],
+            codes_changed=found.get("codes_changed"),
+        )
+
+
+class _Tally:
+    """All sums of one group."""
+
+    def __init__(self, vq: VectorQuantizer) -> None:
+        self.vq = vq
+        self.clips = self.frames = 0
+        self.reconstruction = _FrameSums()
+        self.static = MeanMetric()
+        self.uses = torch.zeros(len(vq.embedding.weight), dtype=torch.int64)
+        self.moments = torch.zeros(3, dtype=torch.float64)  # of the latents: count, sum, squares
+        self.following: dict[str, _FrameSums] = {}
+        self.latents: dict[str, _LatentSums] = {}
+        self.errors: dict[str, dict[str, np.ndarray]] = {}  # predictor -> place -> MSE by horizon
+
+    def frame_sums(self, who: str) -> _FrameSums:
+        return self.following.setdefault(who, _FrameSums())
+
+    def latent_sums(self, who: str) -> _LatentSums:
+        return self.latents.setdefault(who, _LatentSums(self.vq))
+
+    def add_codes(self, frames: np.ndarray, codes: Tensor, latents: Tensor) -> None:
+        self.clips += 1
+        self.frames += len(frames)
+        self.uses += codes.flatten().bincount(minlength=len(self.uses))
+        values = latents.double()
+        self.moments += torch.stack(
+            [torch.tensor(float(values.numel())), values.sum(), values.square().sum()]
+        )
+        patch = frames.shape[1] // int(codes.shape[1] ** 0.5)
+        moved = (frames[1:] != frames[:-1]).any(3)
+        still = ~torch.from_numpy(
+            reduce(moved, "t (h p) (w q) -> t (h w)", "max", p=patch, q=patch)
+        )
+        if still.any():
+            self.static.update((codes[1:] == codes[:-1])[still].double())
+
+    def add_rollout(self, who: str, found: np.ndarray, true: np.ndarray, place: str) -> None:
+        error = np.square(found.astype(float) - true).mean((1, 2, 3))
+        self.errors.setdefault(who, {})[place] = error
+
+    def report(self, name: str) -> GroupReport:
+        shares = self.uses[self.uses > 0] / self.uses.sum()
+        count, total, squares = self.moments.tolist()
+        return GroupReport(
+            name=name,
+            clips=self.clips,
+            frames=self.frames,
+            reconstruction=self.reconstruction.scores(),
+            static_agreement=float(self.static.compute()) if self.static.weight > 0 else 1.0,
+            codes_used=len(shares),
+            perplexity=float(torch.exp(-(shares * shares.log()).sum())),
+            latent_deviation=max(0.0, squares / count - (total / count) ** 2) ** 0.5,
+            following={who: sums.scores() for who, sums in self.following.items()},
+            latents={who: sums.scores() for who, sums in self.latents.items()},
+            rollouts={who: _rollout_scores(places) for who, places in self.errors.items()},
+        )
+
+
+def _rollout_scores(places: dict[str, np.ndarray]) -> RolloutScores:
+    errors = np.stack(list(places.values()))  # (rollouts, horizons)
+    return RolloutScores(
+        psnr=dict(zip(HORIZONS, map(psnr, errors.mean(0).tolist()), strict=True)),
+        worst=dict(zip(HORIZONS, map(psnr, errors.max(0).tolist()), strict=True)),
+        worst_clip=list(places)[int(errors[:, -1].argmax())],
+    )
+
+
+def psnr(mse: float) -> float | None:
+    """10·log10(255² / mse) in dB, of pixels in 0..255; None where they are equal."""
+    return None if mse <= 0 else float(10 * np.log10(255**2 / mse))
+
+
+def _psnr() -> PeakSignalNoiseRatio:
+    metric = PeakSignalNoiseRatio(data_range=255.0)
+    metric.set_dtype(torch.float64)
+    return metric
+
+
+def _finite(metric: PeakSignalNoiseRatio) -> float | None:
+    found = float(metric.compute())
+    return found if np.isfinite(found) else None
+
+
+def _changed(frames: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) -> (T, H, W) bool: pixels that differ from the frame before; none in the 1st."""
+    difference = np.abs(np.diff(frames.astype(np.int16), axis=0)).max(3) > CHANGED_LEVELS
+    return np.concatenate([np.zeros_like(difference[:1]), difference])
+
+
+def _check_actions(model: WorldModel, footage: Footage) -> None:
+    known = model.config.temporal.num_actions
+    if not known:
+        return
+    if footage.actions is None:
+        raise ClipError(
+            "data: the clips have no actions, and the model is conditioned on them; "
+            "give clips of `wmdeploy record`, or .npz with frames and actions"
+        )
+    if footage.actions.max() >= known:
+        raise ClipError(
+            f"data: got actions up to {footage.actions.max()}, the model knows 0 to {known - 1}; "
+            "the clips are of another game?"
+        )

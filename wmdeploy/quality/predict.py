@@ -1,0 +1,90 @@
+"""What a model, in PyTorch as written, predicts of clips: latents, and frames decoded from them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wmdeploy.models.vqvae import VQVAE
+from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
+
+_CHUNK_VALUES = 2**22  # latent or pixel values held at once
+
+
+@torch.inference_mode()
+def encode_frames(
+    vqvae: VQVAE, frames: np.ndarray, progress: Callable[[int], None] = lambda done: None
+) -> Tensor:
+    """(T, H, W, 3) uint8 -> (T, N) int16, or int32 for a codebook of more than 32,768."""
+    kind = torch.int16 if vqvae.config.codebook_size <= 2**15 else torch.int32
+    device = vqvae.vq.embedding.weight.device
+    size = max(1, _CHUNK_VALUES // (16 * frames[0].size))
+    parts = []
+    for start in range(0, len(frames), size):
+        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + size]))
+        parts.append(vqvae.encode(to_signal(part.to(device)))[1].to(kind).cpu())
+        progress(start + len(part))
+    return torch.cat(parts)
+
+
+def decode_latents(model: WorldModel, latents: Tensor) -> np.ndarray:
+    """(T, L) -> (T, H, W, 3) uint8."""
+    vqvae = model.config.vqvae
+    shape = (vqvae.latent_channels, vqvae.latent_size, vqvae.latent_size)
+    size = max(1, _CHUNK_VALUES // (16 * 3 * vqvae.image_size**2))
+    parts = [
+        to_pixels(model.vqvae.decode(part.unflatten(1, shape))).cpu()
+        for part in latents.split(size)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def following_latents(model: WorldModel, latents: Tensor, actions: Tensor | None) -> Tensor:
+    """(T, L) -> (T - 1, L): each latent after the first, from up to S true ones before it.
+
+    Args:
+        actions: (T,) int64 for a model with actions, else None.
+    """
+    size = model.config.temporal.context
+    temporal = model.temporal_model
+    known = latents[:-1]  # the last one leads to nothing that is known
+    taken = None if actions is None else actions[:-1]
+    # causal: one pass over the first S gives the predictions with less than S before them
+    parts = [temporal(known[None, :size], None if taken is None else taken[None, :size])[0]]
+    rows = max(1, _CHUNK_VALUES // (size * latents.shape[1]))
+    for start in range(1, len(known) - size + 1, rows):
+        firsts = torch.arange(start, min(start + rows, len(known) - size + 1))
+        numbers = firsts[:, None] + torch.arange(size)  # (rows, S)
+        window = temporal(known[numbers], None if taken is None else taken[numbers])
+        parts.append(window[:, -1])
+    return torch.cat(parts)
+
+
+def rollout_latents(
+    model: WorldModel,
+    latents: Tensor,
+    starts: list[int],
+    context: int,
+    horizon: int,
+    actions: Tensor | None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Rollouts from several places of one clip: (rollouts, horizon, L).
+
+    Args:
+        latents: (T, L), the true ones.
+        starts: first frames of the contexts; each has `context + horizon` frames from there on.
+        actions: (T,) int64 for a model with actions, else None.
+        progress: called with the rollouts done.
+    """
+    rows = max(1, _CHUNK_VALUES // (model.config.temporal.context * latents.shape[1]))
+    parts = []
+    for part in torch.tensor(starts).split(rows):
+        given = latents[part[:, None] + torch.arange(context)]  # (rows, context, L)
+        taken = None
+        if actions is not None:
+            taken = actions[part[:, None] + torch.arange(context + horizon - 1)]
+        parts.append(model.imagine_latents(given, horizon, taken))
+        progress(int(part[-1]))
+    return torch.cat(parts)

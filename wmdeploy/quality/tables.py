@@ -1,0 +1,100 @@
+"""Quality reports as rich tables."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from wmdeploy.quality.report import HORIZONS, QualityReport
+
+_BASELINES = ("ceiling", "copy", "linear")
+
+
+def quality_tables(report: QualityReport) -> list[Table]:
+    """Single frames, and rollouts where a clip was long enough for one."""
+    tables = [_single_frames(report)]
+    if report.all.rollouts:
+        tables.append(_rollouts(report))
+    return tables
+
+
+def _single_frames(report: QualityReport) -> Table:
+    """A column for each group of clips."""
+    table = Table(
+        title=f"{report.model}, on frames never trained on",
+        caption="next: from the true frames before. ceiling: its true latent decoded. copy: the "
+        "frame before. linear: the straight line through two latents. moved: pixels and codes that "
+        "are not those of the frame before",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("")
+    for group in report.groups:
+        bold = "bold" if group is report.all else ""
+        table.add_column(group.name, justify="right", style=bold)
+
+    groups = report.groups
+    table.add_row("frames", *(str(g.frames) for g in groups))
+    table.add_row("reconstruction, dB", *(_db(g.reconstruction.psnr) for g in groups))
+    table.add_section()
+    for who in _predictors(report.all.following):
+        table.add_row(f"next, {who}, dB", *(_db(g.following[who].psnr) for g in groups))
+    for who in ("model", "copy"):
+        table.add_row(f"moved, {who}, dB", *(_db(g.following[who].psnr_changed) for g in groups))
+    for who in ("model", "copy"):
+        table.add_row(f"SSIM, {who}", *(f"{g.following[who].ssim:.3f}" for g in groups))
+    table.add_section()
+    for who in ("model", "copy", "linear"):
+        within = (_share(g.latents[who].within) for g in groups)
+        table.add_row(f"latents within 0.1, {who}", *within)
+    for who in ("model", "copy", "linear"):
+        table.add_row(f"codes right, {who}", *(_share(g.latents[who].codes) for g in groups))
+    moved = (_share(g.latents["model"].codes_changed) for g in groups)
+    table.add_row("codes right where moved, model", *moved)
+    table.add_section()
+    still = (_share(g.static_agreement) for g in groups)
+    table.add_row("codes equal where nothing moves", *still)
+    table.add_row(
+        f"codes used of {report.codebook_size} (perplexity)",
+        *(f"{g.codes_used} ({g.perplexity:.0f})" for g in groups),
+    )
+    deviation = (f"{g.latent_deviation:.2f}" for g in groups)
+    table.add_row("standard deviation of latents", *deviation)
+    return table
+
+
+def _rollouts(report: QualityReport) -> Table:
+    table = Table(
+        title=f"rollouts from {report.context} frames, PSNR in dB by horizon",
+        caption=f"worst rollout of the model: {report.all.rollouts['model'].worst_clip}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("clips of")
+    table.add_column("frames by")
+    for horizon in HORIZONS:
+        table.add_column(str(horizon), justify="right")
+    for group in report.groups:
+        bold = "bold" if group is report.all else ""
+        for who in _predictors(group.rollouts):
+            psnr = group.rollouts[who].psnr
+            table.add_row(group.name, who, *(_db(psnr[n]) for n in HORIZONS), style=bold)
+        table.add_section()
+    for who in _predictors(report.all.rollouts):
+        worst = report.all.rollouts[who].worst
+        table.add_row("worst rollout", who, *(_db(worst[n]) for n in HORIZONS))
+    return table
+
+
+def _predictors(found: Iterable[str]) -> list[str]:
+    """Names in the order of tables: the model, a backend, what needs neither."""
+    names = list(found)
+    backends = [name for name in names if name not in ("model", *_BASELINES)]
+    return [name for name in ("model", *backends, *_BASELINES) if name in names]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _db(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.2f}"

@@ -1,0 +1,203 @@
+"""The second stage: the transformer learns the latent that follows each frame of a window.
+
+The VQ-VAE is frozen, and all is learned from codes that were computed once. More and more of the
+latents given are the model's own predictions, from passes over the same window: rollouts are made
+of these (scheduled sampling for transformers, Mihaylova and Martins 2019, arXiv:1906.07651).
+Neither saves nor prints.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.models.world_model import WorldModel
+from wmdeploy.training.codes import CodedFootage
+from wmdeploy.training.data import epoch_batch
+from wmdeploy.training.loop import Batch, Share, shared_mean
+from wmdeploy.training.optimizer import adamw
+from wmdeploy.training.options import TrainOptions
+
+SELF_FED_FROM = 0.2  # of the stage; before, predictions are worth nothing
+SELF_FED_PASSES = 2
+VALIDATION_WINDOWS = 64
+
+
+class TemporalLoss(nn.Module):
+    """Mean squared error of the next latent over all positions of a window of S, and its company.
+
+    Divided by the latents' variance, which only scales it: 1 is what the mean latent scores.
+    Latent positions whose code changes count more. `cosine` and `difference` weigh the reference
+    project's other two terms: 1 - cos of predicted and true latent, and the squared error of the
+    change from one predicted latent to the next. `codes` weighs the cross-entropy of the true code,
+    where a code is the likelier the nearer its vector is to the prediction.
+    """
+
+    def __init__(
+        self, model: WorldModel, options: TrainOptions, mean: Tensor, variance: Tensor
+    ) -> None:
+        super().__init__()
+        self.temporal = model.temporal_model
+        self.frozen = [model.vqvae.vq]  # in a list: not a part of this module
+        self.options = options
+        self.variance = variance
+        self.done = 0.0  # of the stage
+        self.step = 0
+        vectors = model.vqvae.vq.embedding.weight.detach()
+        apart = torch.cdist(vectors, vectors).square()
+        # the squared distance of a code to its nearest other one, in the mean
+        self.reach = apart[apart > 0].view(-1).topk(len(vectors), largest=False).values.mean()
+
+    def forward(self, codes: Tensor, inside: Tensor, actions: Tensor | None = None) -> Tensor:
+        """A scalar.
+
+        Args:
+            codes: (B, S + 1, N) integers.
+            inside: (B, S) bool, where there is a frame that follows.
+            actions: (B, S) int64 for a model with actions.
+        """
+        vq: VectorQuantizer = self.frozen[0]
+        codes = codes.long()
+        latents = latents_of(vq, codes)  # (B, S + 1, L)
+        given = self.self_fed(latents[:, :-1], actions)
+        predicted = self.temporal(given, actions).float()
+        true = latents[:, 1:]
+        changed = codes[:, 1:] != codes[:, :-1]  # (B, S, N)
+        weight = 1 + self.options.changed_codes * changed.float()
+        weight = weight * inside.unsqueeze(2)
+        total = shared_mean(weight.sum())
+        each = by_position(predicted - true, vq).square().mean(2)  # (B, S, N)
+        loss = (each / self.variance * weight).sum() / total
+        frames = shared_mean(inside.sum())
+        if self.options.codes:
+            surprise = self._surprise(by_position(predicted, vq), codes[:, 1:])
+            loss = loss + self.options.codes * (surprise * weight).sum() / total
+        if self.options.cosine:
+            away = 1 - F.cosine_similarity(predicted, true, dim=2)
+            loss = loss + self.options.cosine * (away * inside).sum() / frames
+        if self.options.difference:
+            apart = (predicted - true).diff(dim=1).square().mean(2) / self.variance
+            loss = loss + self.options.difference * (apart * inside[:, 1:]).sum() / frames
+        return loss
+
+    @torch.no_grad()
+    def self_fed(self, latents: Tensor, actions: Tensor | None) -> Tensor:
+        """(B, S, L): some latents replaced by what the model predicts in their place."""
+        share = self.options.self_fed * max(0.0, self.done - SELF_FED_FROM) / (1 - SELF_FED_FROM)
+        if share == 0 or not self.training:
+            return latents
+        given = latents
+        for _ in range(SELF_FED_PASSES):  # each pass sees the predictions of the one before
+            predicted = self.temporal(given, actions).float()
+            # one share for each window, so that some are seen as they are and some as rollouts
+            chance = 2 * share * torch.rand(len(latents), 1, device=latents.device)
+            replaced = torch.rand(latents.shape[:2], device=latents.device) < chance
+            replaced[:, 0] = False  # there is nothing before it
+            shifted = torch.cat([latents[:, :1], predicted[:, :-1]], dim=1)
+            given = torch.where(replaced.unsqueeze(2), shifted, latents)
+        return given
+
+    def _surprise(self, predicted: Tensor, codes: Tensor) -> Tensor:
+        """Minus the logarithm of the true code's probability, (B, S, N)."""
+        vectors = self.frozen[0].embedding.weight  # (K, C)
+        nearness = 2 * predicted.movedim(2, 3) @ vectors.t() - vectors.square().sum(1)
+        return F.cross_entropy((nearness / self.reach).movedim(3, 1), codes, reduction="none")
+
+
+class TemporalStage:
+    """See the module's docstring, and `wmdeploy.training.loop.Stage`."""
+
+    name = "temporal"
+
+    def __init__(
+        self,
+        model: WorldModel,
+        training: CodedFootage,
+        validation: CodedFootage,
+        options: TrainOptions,
+    ) -> None:
+        self.steps = options.temporal_steps
+        self.rate = options.temporal_rate
+        self._training = training
+        self._length = model.config.temporal.context + 1
+        self._windows = training.spans.windows(self._length)
+        self._size = options.temporal_batch
+        self._key = (options.seed, 1)
+        mean, variance = _moments(model.vqvae.vq, training.codes)
+        self._mean = mean
+        self.module = TemporalLoss(model, options, mean, variance)
+        held_out = validation.spans.windows(self._length)
+        chosen = np.linspace(0, len(held_out) - 1, min(VALIDATION_WINDOWS, len(held_out)))
+        self._held_out = [
+            self._batch(validation, part)
+            for part in np.array_split(held_out[chosen.astype(int)], max(1, len(chosen) // 16))
+        ]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.module.temporal.parameters()
+
+    def optimizers(self) -> list[Optimizer]:
+        return [adamw(self.parameters(), self.rate)]
+
+    def numbers(self, step: int, share: Share) -> np.ndarray:
+        together = epoch_batch(self._windows, self._size * share.processes, self._key, step)
+        return np.array_split(together, share.processes)[share.process]
+
+    def batch(self, step: int, share: Share) -> Batch:
+        return self._batch(self._training, self.numbers(step, share))
+
+    def describe(self, step: int, share: Share) -> str:
+        spans = self._training.spans
+        return ", ".join(spans.place(number) for number in self.numbers(step, share).tolist())
+
+    def images(self) -> int:
+        return (self._length - 1) * min(self._size, len(self._windows))
+
+    def held_out(self) -> list[Batch]:
+        return self._held_out
+
+    def resume(self, done: float) -> None:
+        """At the start, let the first prediction be the mean latent, or no change."""
+        if done == 0:
+            temporal = self.module.temporal
+            with torch.no_grad():
+                bias = torch.zeros_like(self._mean) if temporal.config.residual else self._mean
+                temporal.output_proj.bias.copy_(bias)
+
+    def finish(self) -> None:
+        pass
+
+    def _batch(self, footage: CodedFootage, firsts: np.ndarray) -> Batch:
+        numbers, inside = footage.spans.window_frames(firsts, self._length)  # (B, S + 1)
+        batch = {"codes": footage.codes[numbers], "inside": torch.from_numpy(inside[:, 1:])}
+        if self.module.temporal.config.num_actions and footage.actions is not None:
+            batch["actions"] = footage.actions[numbers[:, :-1]]
+        return batch
+
+
+@torch.no_grad()
+def latents_of(vq: VectorQuantizer, codes: Tensor) -> Tensor:
+    """(..., N) integer codes -> (..., L), flattened `c h w`."""
+    return vq.embedding(codes.long()).transpose(-1, -2).flatten(-2)
+
+
+def by_position(latents: Tensor, vq: VectorQuantizer) -> Tensor:
+    """(..., L) -> (..., C, N)."""
+    return latents.unflatten(-1, (vq.embedding.embedding_dim, -1))
+
+
+def _moments(vq: VectorQuantizer, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean latent (L,), and the mean over values of their variance around it, a scalar."""
+    total = torch.zeros(codes.shape[1] * vq.embedding.embedding_dim, dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in codes.split(64):
+        latents = latents_of(vq, part).double().cpu()
+        total += latents.sum(0)
+        squares += latents.square().sum(0)
+    mean = total / len(codes)
+    variance = (squares / len(codes) - mean.square()).mean().clamp(min=1e-6)
+    return mean.float(), variance.float()
