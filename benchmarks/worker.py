@@ -152,7 +152,8 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list
 
     engines, wiring = backend.engines, backend.wiring
     pixels = torch.tensor(frames[:1], device=backend.device)
-    encoded = engines["encoder"].run({wiring.frames: pixels})[wiring.encoded].clone()
+    outputs = engines["encoder"].run({wiring.frames: pixels})
+    encoded, codes = (outputs[name].clone() for name in (wiring.encoded, wiring.codes))
     feeds: dict[str, dict[str, Tensor]] = {"encoder": {wiring.frames: pixels}}
     feeds["prefill"] = {
         wiring.window: encoded[:, None].expand(-1, wiring.context, -1).contiguous(),
@@ -166,9 +167,16 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list
         zeros = torch.zeros(1, wiring.context, dtype=torch.int64, device=backend.device)
         feeds["prefill"][wiring.window_actions] = zeros
         feeds["step"][wiring.action] = zeros[:, 0]
+    if wiring.drift:
+        for graph in (name for name in ("prefill", "step") if name in engines):
+            specs = {spec.name: spec for spec in engines[graph].inputs}
+            drift = torch.zeros(1, int(specs[wiring.drift[0]].shape[1]), device=backend.device)
+            feeds[graph][wiring.drift[0]] = drift
     predicted = {k: v.clone() for k, v in engines["prefill"].run(feeds["prefill"]).items()}
     feeds["step"] |= {name: predicted[name] for name, _ in wiring.cache}
     feeds["decoder"] = {wiring.render[1]: predicted[wiring.render[0]]}
+    if wiring.anchor:
+        feeds["decoder"][wiring.anchor] = codes
     on_gpu = backend.device.type == "cuda"
     runs = []
     for stage, graph in ENGINE_STAGES.items():
@@ -188,11 +196,13 @@ def time_engines(backend: "Backend", frames: np.ndarray, effort: Effort) -> list
 
 def running(engine: "Engine", feeds: "dict[str, Tensor]", wiring: Wiring) -> Callable[[], object]:
     """One run after another; a step's outputs are the next step's inputs, as in a rollout."""
-    fed_back = [*wiring.cache, (wiring.token, wiring.feedback)] if engine.name == "step" else []
+    from engines.static import feedback_of
+
+    fed_back = feedback_of(engine.name, wiring)
 
     def run() -> None:
         outputs = engine.run(feeds)
-        for given, output in fed_back:
+        for given, output in fed_back.items():
             feeds[given] = outputs[output]
 
     return run

@@ -105,7 +105,8 @@ def feedback_of(graph: str, wiring: Wiring) -> dict[str, str]:
     """The inputs of a graph that its own outputs replace in the next run."""
     if graph != "step":
         return {}
-    return {**dict(wiring.cache), wiring.token: wiring.feedback}
+    drift = (wiring.drift,) if wiring.drift else ()
+    return {**dict((*wiring.cache, *drift)), wiring.token: wiring.feedback}
 
 
 def captured(enqueue: Callable[[torch.cuda.Stream], None], pool: Any = None) -> Launch:

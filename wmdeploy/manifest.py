@@ -63,6 +63,10 @@ class Wiring:
         cache: pairs (step input, step output) that carry the KV cache; the prefill gives it under
             the inputs' names, because an ONNX graph cannot have an output named like an input.
             Empty: there is no step graph, and every frame is predicted by the prefill.
+        drift: an input of prefill and step, and the output that takes its place in the next: what
+            has come together since the newest real frame, all zero when one comes. None for a model
+            whose predictions do not build on the one before.
+        anchor: the decoder's input that is given the codes of the newest real frame, if it has one.
     """
 
     context: int
@@ -80,6 +84,8 @@ class Wiring:
     render: tuple[str, str]
     frame: str
     cache: tuple[tuple[str, str], ...]
+    drift: tuple[str, str] | None = None
+    anchor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -235,18 +241,19 @@ def _check_wiring(manifest: Manifest, path: Path) -> None:
     wiring, graphs = manifest.wiring, manifest.graphs
     caches = [given for given, _ in wiring.cache]
     news = [new for _, new in wiring.cache]
+    drift, next_drift = wiring.drift or (None, None)
     wanted: dict[str, tuple[list[str | None], list[str | None]]] = {
         "encoder": ([wiring.frames], [wiring.encoded, wiring.codes]),
         "prefill": (
-            [wiring.window, wiring.length, wiring.window_actions],
-            [wiring.feedback, wiring.render[0], *caches],
+            [wiring.window, wiring.length, wiring.window_actions, drift],
+            [wiring.feedback, wiring.render[0], next_drift, *caches],
         ),
-        "decoder": ([wiring.render[1]], [wiring.frame]),
+        "decoder": ([wiring.render[1], wiring.anchor], [wiring.frame]),
     }
     if wiring.cache:
         wanted["step"] = (
-            [wiring.token, wiring.position, wiring.action, *caches],
-            [wiring.feedback, wiring.render[0], *news],
+            [wiring.token, wiring.position, wiring.action, drift, *caches],
+            [wiring.feedback, wiring.render[0], next_drift, *news],
         )
     for name, sides in wanted.items():
         if name not in graphs:
@@ -287,6 +294,14 @@ def _check_shapes(manifest: Manifest, path: Path) -> None:
         cache = shape("step", given)
         expected[f"step.{new}"] = (shape("step", new, False), cache)
         expected[f"prefill.{given}"] = (shape("prefill", given, False), cache)
+    if wiring.drift:
+        drift = shape("prefill", wiring.drift[0])
+        for graph in ("prefill", "step"):
+            expected[f"{graph}.{wiring.drift[1]}"] = (shape(graph, wiring.drift[1], False), drift)
+        expected[f"step.{wiring.drift[0]}"] = (shape("step", wiring.drift[0]), drift)
+    if wiring.anchor:
+        codes = shape("encoder", wiring.codes, False)
+        expected[f"decoder.{wiring.anchor}"] = (shape("decoder", wiring.anchor), codes)
     for name, (found, wanted) in expected.items():
         flat = tuple(n for size in wanted for n in (size if isinstance(size, tuple) else (size,)))
         if found != flat or len(found) < 2:

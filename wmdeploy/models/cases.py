@@ -48,6 +48,9 @@ def world_model_cases(
     filled = torch.arange(size) % len(frames)  # (S,): which frame stands in each slot
     actions = None if actions is None else actions[None, filled]
     kind = getattr(torch, dtype)
+    residual = model.config.temporal.residual
+    stream = torch.float32 if residual else kind
+    drifts = residual and layout == "token"
 
     def project(latents: Tensor) -> Tensor:  # (..., L) -> what this layout passes around
         return latents if layout == "latent" else temporal.latent_proj(latents)
@@ -57,7 +60,7 @@ def world_model_cases(
 
     latents, codes = model.encode(frames[None, :size])  # (1, T, L), (1, T, N)
     latents = latents[:, filled]  # (1, S, L)
-    stream = project(latents)
+    tokens = project(latents)
     # causal: entry n - 1 is the state after the first n frames
     hidden = temporal.contextualize(temporal.latent_proj(latents), actions)[0]  # (S, D)
     window_actions = None if actions is None else both(actions)
@@ -68,7 +71,7 @@ def world_model_cases(
 
     def predicted(length: Tensor, prefix: str) -> Callable[[Tensors], dict[str, Tensor]]:
         state = hidden[length - 1]  # (2, D)
-        following = project(temporal.output_proj(state))
+        following = project(temporal.predict(state, latents[0, length - 1]))
         used = torch.arange(size).view(1, 1, 1, -1, 1) < length.view(1, -1, 1, 1, 1)
 
         def expected(outputs: Tensors) -> dict[str, Tensor]:
@@ -76,7 +79,8 @@ def world_model_cases(
                 prefix + name: torch.where(used, value, outputs[prefix + name].float())
                 for name, value in (("keys", keys), ("values", values))  # free from `length` on
             }
-            return {"hidden": state, f"next_{layout}": following, **cache}
+            moved = {"next_drift": drift + state} if drifts else {}
+            return {"hidden": state, f"next_{layout}": following, **cache, **moved}
 
         return expected
 
@@ -85,22 +89,31 @@ def world_model_cases(
         return {layout: project(chosen), "codes": codes[0, :2]}
 
     length = torch.tensor([size, size // 2])
-    window: dict[str, Tensor] = {f"{layout}s": both(stream).to(kind), "length": length}
+    window: dict[str, Tensor] = {f"{layout}s": both(tokens).to(stream), "length": length}
     now: dict[str, Tensor] = {
-        layout: stream[0, length - 1].to(kind),
+        layout: tokens[0, length - 1].to(stream),
         "position": length - 1,
         "keys": keys.to(kind),
         "values": values.to(kind),
     }
+    drift = hidden[:2]  # (2, D): as if one frame had been imagined before
+    if drifts:
+        window["drift"] = now["drift"] = drift
     if actions is not None and window_actions is not None:
         window["actions"] = window_actions
         now["action"] = actions[0, length - 1]
-    following = temporal.output_proj(hidden[length - 1])  # (2, L)
-    rendered = ("hidden", hidden[length - 1]) if layout == "token" else ("latent", following)
+    state = hidden[length - 1]
+    following = temporal.predict(state, latents[0, length - 1])  # (2, L)
     frame = to_pixels(model.decode(following[:, None])[:, 0])
+    if drifts:
+        shown = {"codes": codes[0, filled[length - 1]], "drift": state}
+    elif layout == "token":
+        shown = {"hidden": state.to(kind)}
+    else:
+        shown = {"latent": following.to(stream)}
     return {
         "encoder": Case({"frames": frames[:2]}, encoded),
         "prefill": Case(window, predicted(length, "")),
         "step": Case(now, predicted(length, "next_")),
-        "decoder": Case({rendered[0]: rendered[1].to(kind)}, lambda outputs: {"frame": frame}),
+        "decoder": Case(shown, lambda outputs: {"frame": frame}),
     }

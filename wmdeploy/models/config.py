@@ -65,7 +65,7 @@ class TemporalConfig:
     """Sizes of the causal transformer over time, one token per frame.
 
     `num_actions` of 0 means that the model is not conditioned on actions. `residual`: the output
-    projection gives the change of the latent, not the latent.
+    projection gives the change of the latent, not the latent, and has no bias.
     """
 
     d_model: int

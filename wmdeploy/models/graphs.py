@@ -3,8 +3,11 @@
 Two layouts. `latent` is the model as written. `token` is an exact rewriting: nothing non-linear
 stands between the output projection and the next input projection, so a prediction is fed back as
 token' = (W_in·W_out)·hidden + (W_in·b_out + b_in), a D×D product; W_in moves to the encoder and
-W_out to the decoder. The modules here are exported by `exporters` and compiled by `engines`;
-another model family is deployed by giving its own `Deployment`.
+W_out to the decoder. A residual model (z' = z + W_out·hidden) folds as well: token' = token +
+(W_in·W_out)·hidden, and the decoder reads the codes of the newest real frame and the drift, the sum
+of the hidden states since then: z = lookup(codes) + W_out·drift. The modules here are exported by
+`exporters` and compiled by `engines`; another model family is deployed by giving its own
+`Deployment`.
 """
 
 import copy
@@ -43,10 +46,14 @@ class Deployment:
 
 
 class GraphEncoder(nn.Module):
-    """frames (B, H, W, 3) uint8 -> token (B, D) or latent (B, L), and codes (B, N) int64."""
+    """frames (B, H, W, 3) uint8 -> token (B, D) or latent (B, L), and codes (B, N) int64.
+
+    A residual model's token or latent is float32: predictions are added to it again and again.
+    """
 
     def __init__(self, model: WorldModel, project: bool) -> None:
         super().__init__()
+        self.residual = model.config.temporal.residual
         self.encoder = model.vqvae.encoder
         self.vq = model.vqvae.vq
         self.project = model.temporal_model.latent_proj if project else None
@@ -54,8 +61,10 @@ class GraphEncoder(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         dtype = self.encoder.conv_out.weight.dtype
         codes = self.vq.nearest(self.encoder(to_signal(frames).to(dtype)).float())
-        latent = self.vq.lookup(codes).flatten(1).to(dtype)
-        return latent if self.project is None else self.project(latent), codes
+        latent = self.vq.lookup(codes).flatten(1)
+        if self.project is not None:
+            latent = self.project(latent.to(dtype))
+        return latent.to(torch.float32 if self.residual else dtype), codes
 
 
 class GraphDecoder(nn.Module):
@@ -70,11 +79,29 @@ class GraphDecoder(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         latent = hidden if self.project is None else self.project(hidden)
+        latent = latent.to(self.decoder.conv_out.weight.dtype)
         return to_pixels(self.decoder(latent.unflatten(1, self.latent_shape)))
 
 
+class GraphDriftDecoder(nn.Module):
+    """codes (B, N) int64 of the newest real frame, drift (B, D) float32 -> frame as above."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.vq = model.vqvae.vq
+        self.project = model.temporal_model.output_proj
+        self.decoder = model.vqvae.decoder
+
+    def forward(self, codes: Tensor, drift: Tensor) -> Tensor:
+        anchor = self.vq.lookup(codes)  # (B, C, h, w)
+        moved = self.project(drift.to(self.project.weight.dtype)).view(anchor.shape)
+        latent = anchor + moved.to(anchor.dtype)
+        return to_pixels(self.decoder(latent.to(self.decoder.conv_out.weight.dtype)))
+
+
 class Feedback(nn.Module):
-    """hidden (..., D) -> next token (..., D): output and input projection as one product.
+    """hidden (..., D) -> next token (..., D), or for a residual model what is added to the token:
+    output and input projection as one product.
 
     The product of the weights is computed in float64, and the layer stays in float32 when the rest
     is float16, because a rollout feeds its output back again and again.
@@ -87,17 +114,18 @@ class Feedback(nn.Module):
         super().__init__()
         inward, outward = model.temporal_model.latent_proj, model.temporal_model.output_proj
         weight = torch.zeros(len(inward.weight), outward.weight.shape[1], dtype=torch.float64)
-        bias = inward.bias.double()
+        bias = torch.zeros_like(weight[0]) if outward.bias is None else inward.bias.double()
         # in slices: float64 copies of both whole matrices would be four times the larger one
         for rows in torch.arange(len(outward.weight)).split(2**14):
             part = inward.weight[:, rows].double()  # (D, rows)
             weight += part @ outward.weight[rows].double()
-            bias = bias + part @ outward.bias[rows].double()
+            if outward.bias is not None:
+                bias = bias + part @ outward.bias[rows].double()
         self.register_buffer("weight", weight.float())
         self.register_buffer("bias", bias.float())
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden.float(), self.weight, self.bias).to(hidden.dtype)
+        return F.linear(hidden.float(), self.weight, self.bias)
 
 
 class Transformer(nn.Module):
@@ -108,6 +136,7 @@ class Transformer(nn.Module):
     def __init__(self, model: WorldModel, layout: Layout) -> None:
         super().__init__()
         temporal = model.temporal_model
+        self.residual = temporal.config.residual
         self.layers = temporal.layers
         self.norm = temporal.norm
         self.action_embedding = temporal.action_embedding if temporal.config.num_actions else None
@@ -120,8 +149,13 @@ class Transformer(nn.Module):
 
     def embed(self, token: Tensor, positions: Tensor, action: Tensor | None) -> Tensor:
         """(..., D) or (..., L), (..., D), (...) int64 -> (..., D)."""
-        x = self.inward(token) + positions
+        x = self.inward(token.to(positions.dtype)) + positions
         return x if self.action_embedding is None else x + self.action_embedding(action)
+
+    def following(self, hidden: Tensor, token: Tensor) -> Tensor:
+        """What comes after `token` (B, D) or (B, L), by the hidden state (B, D) that it led to."""
+        out = self.outward(hidden).to(token.dtype)
+        return token + out if self.residual else out
 
 
 class GraphPrefill(Transformer):
@@ -143,9 +177,19 @@ class GraphPrefill(Transformer):
             x = layer.finish(x, layer.self_attention.merge(attended))
             keys.append(k)
             values.append(v)
-        last = (length - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2])
-        hidden = self.norm(x.gather(1, last).squeeze(1))
-        return hidden, self.outward(hidden), torch.stack(keys), torch.stack(values)
+        hidden = self.norm(newest(x, length))
+        following = self.following(hidden, newest(tokens, length) if self.residual else tokens)
+        return hidden, following, torch.stack(keys), torch.stack(values)
+
+
+class GraphDriftPrefill(GraphPrefill):
+    """As GraphPrefill, with drift (B, D) float32 after `length`, and next drift behind values."""
+
+    def forward(  # type: ignore[override]
+        self, tokens: Tensor, length: Tensor, drift: Tensor, actions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        hidden, following, keys, values = super().forward(tokens, length, actions)
+        return hidden, following, keys, values, drift + hidden.float()
 
 
 class GraphStep(Transformer):
@@ -179,7 +223,24 @@ class GraphStep(Transformer):
             new_keys.append(k)
             new_values.append(v)
         hidden = self.norm(x.squeeze(1))
-        return hidden, self.outward(hidden), torch.stack(new_keys), torch.stack(new_values)
+        following = self.following(hidden, token)
+        return hidden, following, torch.stack(new_keys), torch.stack(new_values)
+
+
+class GraphDriftStep(GraphStep):
+    """As GraphStep, with drift (B, D) float32 after values, and next drift behind the new ones."""
+
+    def forward(  # type: ignore[override]
+        self,
+        token: Tensor,
+        position: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        drift: Tensor,
+        action: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        hidden, following, keys, values = super().forward(token, position, keys, values, action)
+        return hidden, following, keys, values, drift + hidden.float()
 
 
 class BaselinePrediction(nn.Module):
@@ -195,8 +256,15 @@ class BaselinePrediction(nn.Module):
     def forward(self, latents: Tensor, length: Tensor, actions: Tensor | None = None) -> Tensor:
         frames = int(length.max())
         now = None if actions is None else actions[:, :frames]
-        predicted = self.temporal(latents[:, :frames], now)  # (B, frames, L)
+        given = latents[:, :frames].to(self.temporal.latent_proj.weight.dtype)
+        predicted = self.temporal(given, now).to(latents.dtype)  # (B, frames, L)
         return predicted[torch.arange(len(length), device=length.device), length - 1]
+
+
+def newest(values: Tensor, length: Tensor) -> Tensor:
+    """(B, S, X) and length (B,) in [1, S] -> (B, X): the last of the first `length` entries."""
+    last = (length - 1).view(-1, 1, 1).expand(-1, 1, values.shape[2])
+    return values.gather(1, last).squeeze(1)
 
 
 def to_half(module: nn.Module) -> nn.Module:
@@ -219,27 +287,38 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
     config = model.config.temporal
     token = layout == "token"
     dtype: DType = "float32" if precision == "fp32" else "float16"
+    stream: DType = "float32" if config.residual else dtype  # of what is fed back
+    drifts = token and config.residual
     name = "token" if token else "latent"
     width = config.d_model if token else model.config.vqvae.latent_values
     side = model.config.vqvae.image_size
     pixels: Shape = (BATCH, side, side, 3)
     cache: Shape = (config.layers, BATCH, config.heads, config.context, config.head_dim)
 
-    one = TensorSpec(name, dtype, (BATCH, width))
+    one = TensorSpec(name, stream, (BATCH, width))
     hidden = TensorSpec("hidden", dtype, (BATCH, config.d_model))
     keys, values = (TensorSpec(n, dtype, cache) for n in ("keys", "values"))
     codes = TensorSpec("codes", "int64", (BATCH, model.config.vqvae.positions))
-    predicted = (hidden, TensorSpec(f"next_{name}", dtype, (BATCH, width)))
+    predicted = (hidden, TensorSpec(f"next_{name}", stream, (BATCH, width)))
     new_cache = tuple(TensorSpec(f"next_{n}", dtype, cache) for n in ("keys", "values"))
     window = [
-        TensorSpec(f"{name}s", dtype, (BATCH, config.context, width)),
+        TensorSpec(f"{name}s", stream, (BATCH, config.context, width)),
         TensorSpec("length", "int64", (BATCH,)),
     ]
     now = [one, TensorSpec("position", "int64", (BATCH,)), keys, values]
+    moved: tuple[TensorSpec, ...] = ()
+    if drifts:
+        window.append(TensorSpec("drift", "float32", (BATCH, width)))
+        now.append(window[-1])
+        moved = (TensorSpec("next_drift", "float32", (BATCH, width)),)
     if config.num_actions:
         window.append(TensorSpec("actions", "int64", (BATCH, config.context)))
         now.append(TensorSpec("action", "int64", (BATCH,)))
-    rendered = hidden if token else one
+    rendered = [hidden] if token else [one]
+    if drifts:
+        rendered = [codes, TensorSpec("drift", "float32", (BATCH, width))]
+    prefill: type[GraphPrefill] = GraphDriftPrefill if drifts else GraphPrefill
+    step: type[GraphStep] = GraphDriftStep if drifts else GraphStep
 
     def graph(
         make: Callable[[], nn.Module],
@@ -262,12 +341,12 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
                 (one, codes),
             ),
             "prefill": graph(
-                lambda: GraphPrefill(model, layout), window, (*predicted, keys, values)
+                lambda: prefill(model, layout), window, (*predicted, keys, values, *moved)
             ),
-            "step": graph(lambda: GraphStep(model, layout), now, (*predicted, *new_cache)),
+            "step": graph(lambda: step(model, layout), now, (*predicted, *new_cache, *moved)),
             "decoder": graph(
-                lambda: GraphDecoder(model, token),
-                [rendered],
+                lambda: GraphDriftDecoder(model) if drifts else GraphDecoder(model, token),
+                rendered,
                 (TensorSpec("frame", "uint8", pixels),),
             ),
         },
@@ -284,11 +363,20 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
             position="position",
             action="action" if config.num_actions else None,
             feedback=f"next_{name}",
-            render=("hidden", "hidden") if token else (f"next_{name}", name),
+            render=_rendered(token, drifts),
             frame="frame",
             cache=(("keys", "next_keys"), ("values", "next_values")),
+            drift=("drift", "next_drift") if drifts else None,
+            anchor="codes" if drifts else None,
         ),
     )
+
+
+def _rendered(token: bool, drifts: bool) -> tuple[str, str]:
+    """Which output of prefill and step the decoder reads, and under which name."""
+    if drifts:
+        return "next_drift", "drift"
+    return ("hidden", "hidden") if token else ("next_latent", "latent")
 
 
 def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Deployment:
