@@ -25,6 +25,12 @@ MICRO = WorldModelConfig(
 Bundles = Callable[..., Bundle]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a cache of its own: what one left there must not be another's result."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def micro() -> WorldModel:
     return WorldModel(MICRO).initialize(seed=1).eval().requires_grad_(False)

@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # so that the suite stays short; nothing that a command needs is added
 SHORTER = {
-    "record": ["--clip-frames", "200"],
+    "record": ["--frames", "256"],
     "train": ["--vqvae-steps", "20", "--temporal-steps", "20"],
     "bench": ["--seconds", "0.05", "--backend", "ort-cpu"],
 }

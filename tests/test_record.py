@@ -63,6 +63,15 @@ def test_record_plays_on(pong: RecordSummary) -> None:
     assert clip.actions is not None and len(set(clip.actions.tolist())) >= 3
 
 
+@pytest.mark.parametrize("game", ["boxing", "breakout", "ms_pacman", "riverraid", "seaquest"])
+def test_record_gets_past_the_first_second_of_a_game(game: str, tmp_path: Path) -> None:
+    """Ten seconds in, the picture still changes from frame to frame."""
+    record(RecordOptions(game, frames=300, size=32), tmp_path / "data")
+    clip = read_clip(find_clips(tmp_path / "data")[0])
+    late = clip.frames[-30:].astype(int)
+    assert (np.abs(np.diff(late, axis=0)).max((1, 2, 3)) > 16).mean() > 0.5
+
+
 def test_record_actions_lead_to_the_next_frame(pong: RecordSummary) -> None:
     """Played again by hand, the recorded actions give the recorded frames."""
     import ale_py

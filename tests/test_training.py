@@ -1,6 +1,7 @@
 """Training, on a square that moves: it learns, resumes exactly, and refuses what it must."""
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from wmdeploy.clips import write_npz
 from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
-from wmdeploy.quality.measure import psnr
+from wmdeploy.models.temporal import TemporalTransformer
+from wmdeploy.quality.measure import evaluate, psnr
 from wmdeploy.training import TrainOptions, TrainSummary
 from wmdeploy.training.data import find_data
 from wmdeploy.training.train import train
@@ -109,6 +112,14 @@ def test_training_learns_to_reconstruct_and_to_predict(tmp_path: Path) -> None:
     assert scores["model"] > scores["copy"]  # which needs the action: it decides the direction
     assert scores["model"] <= scores["ceiling"] + 0.5
     assert 1 < found.perplexity <= found.codes_used <= summary.quality.codebook_size == 32
+    # on held-out clips the true action predicts better than another one
+    model, shown = load_model(long.output), clips.validation
+    true = shown.actions
+    assert true is not None
+    others = np.random.default_rng(0).permutation(true)
+    shuffled = dataclasses.replace(shown, actions=others)
+    other = evaluate(model, shuffled, name="shuffled").all.following["model"].psnr or 100
+    assert scores["model"] > other + 1
 
 
 def test_summary_tells_what_was_done(data: Path, tmp_path: Path) -> None:
@@ -212,8 +223,117 @@ def test_stranger_in_the_place_of_the_state_is_left_alone(data: Path, tmp_path: 
     assert (tmp_path / "model.train" / "notes.txt").read_text() == "mine"
 
 
+def test_time_limit_ends_both_stages_with_a_usable_model(data: Path, tmp_path: Path) -> None:
+    long = options(
+        data, tmp_path / "model", vqvae_steps=10**6, temporal_steps=10**6, max_minutes=0.1
+    )
+    summary, losses = run(long)
+    ended = {name: stage.ended for name, stage in summary.stages.items()}
+    assert ended == {"vqvae": "time", "temporal": "time"}
+    seconds = [summary.stages[name].seconds for name in ("vqvae", "temporal")]
+    assert seconds[0] == pytest.approx(6 * 0.7, abs=1.5)
+    assert seconds[1] == pytest.approx(6 * 0.3, abs=1.5)
+    assert load_model(long.output).config == MICRO.with_actions(2)
+    rates = losses["vqvae"]
+    assert len(rates) == summary.stages["vqvae"].steps
+
+
+def test_no_progress_on_held_out_clips_ends_a_stage_early(data: Path, tmp_path: Path) -> None:
+    chosen = options(
+        data, tmp_path / "model", temporal_steps=400, patience=2, temporal_rate=1e-12,
+        self_fed=0.0, checkpoint_every=5,
+    )  # fmt: skip
+    summary, _ = run(chosen)
+    stage = summary.stages["temporal"]
+    assert stage.ended == "patience" and stage.steps < 400
+
+
+def test_best_weights_are_taken_rather_than_the_last(data: Path, tmp_path: Path) -> None:
+    """The last steps are spoiled: what was best on held-out clips before them is what remains."""
+    kept: list[dict[str, torch.Tensor]] = []
+    spoiled = []
+
+    def report(stage: str, step: int, total: int, loss: float | None) -> None:
+        if stage == "temporal" and step == 10:
+            kept.append(load_file(tmp_path / "model.train" / "best.safetensors"))
+        if stage == "temporal" and step == 11:
+            for module in gc.get_objects():
+                if isinstance(module, TemporalTransformer) and module.training:
+                    module.output_proj.weight.data.add_(10.0)
+                    spoiled.append(module)
+
+    summary = train(options(data, tmp_path / "model"), report, MICRO)
+    assert len(spoiled) == 1
+    assert (summary.stages["temporal"].held_out or 100) < 10
+    for name, tensor in weights(tmp_path / "model").items():
+        if name.startswith("temporal_model"):
+            assert torch.equal(tensor, kept[0][name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "steps", "tolerance"),
+    [({"checkpointing": True}, 5, 1e-5), ({"precision": "bf16"}, 1, 0.05)],
+)
+def test_first_losses_are_those_of_plain_training(
+    data: Path, tmp_path: Path, change: dict[str, Any], steps: int, tolerance: float
+) -> None:
+    _, plain = run(options(data, tmp_path / "plain"))
+    _, other = run(options(data, tmp_path / "other", **change))
+    for stage in ("vqvae", "temporal")[: 1 if steps == 1 else 2]:
+        assert other[stage][:steps] == pytest.approx(plain[stage][:steps], rel=tolerance)
+    assert np.isfinite(other["temporal"]).all()
+    assert weights(tmp_path / "other")["vqvae.vq.embedding.weight"].dtype == torch.float32
+
+
+def test_accumulated_batches_are_one_step(data: Path, tmp_path: Path) -> None:
+    summary, losses = run(options(data, tmp_path / "model", accumulate=3))
+    assert len(losses["vqvae"]) == summary.stages["vqvae"].steps == 12
+    per_second = summary.stages["vqvae"].images_per_second
+    assert per_second * summary.stages["vqvae"].seconds == pytest.approx(3 * 12 * 16)
+
+
+def test_curves_and_pictures_are_written_for_tensorboard(data: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(options(data, tmp_path / "model", log=tmp_path / "log"))
+    found = EventAccumulator(str(tmp_path / "log"))
+    found.Reload()
+    tags = found.Tags()
+    assert {"vqvae/loss", "vqvae/rate", "vqvae/held_out", "vqvae/perplexity"} <= set(
+        tags["scalars"]
+    )
+    assert {"temporal/loss", "temporal/held_out"} <= set(tags["scalars"])
+    assert len(found.Scalars("vqvae/loss")) == 12
+    assert set(tags["images"]) == {"vqvae", "temporal"}
+
+
+def test_vqvae_of_another_model_is_kept(data: Path, tmp_path: Path, reference: Path) -> None:
+    summary, losses = run(options(data, tmp_path / "model", vqvae=reference, residual=True))
+    assert "vqvae" not in losses and summary.stages["vqvae"].ended == "given"
+    before, after = weights(reference), weights(tmp_path / "model")
+    for name in (name for name in before if name.startswith("vqvae.")):
+        assert torch.equal(before[name], after[name]), name
+    assert load_model(tmp_path / "model").config.temporal.residual
+    with pytest.raises(TrainingError, match=r"vqvae: .* is no model directory"):
+        run(options(data, tmp_path / "other", vqvae=data))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"device": "cuda"}, "device: got cuda"), ({"precision": "fp16"}, "fp16 needs a GPU")],
+)
+def test_what_needs_a_gpu_is_refused_without_one(
+    data: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        run(options(data, tmp_path / "model", **change))
+
+
 def test_diverging_training_stops_and_keeps_the_last_state(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"vqvae, step \d+ of 12.*finite.*learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"vqvae, step \d+ of 12.*finite.*batch began with frame \d+ of .*rate"
+    ):
         run(options(data, tmp_path / "model", vqvae_rate=1e30, checkpoint_every=1))
     state = torch.load(tmp_path / "model.train" / "state.pt", weights_only=True)
     assert state["current"]["step"] >= 1

@@ -122,7 +122,9 @@ def record(
         summary = record_game(options, output, lambda done: bar.update(task, completed=done))
     out.print(
         f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
-        f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}"
+        f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

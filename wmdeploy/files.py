@@ -29,6 +29,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cache_file(name: str) -> Path:
+    """A file of this user's own, that can be made again: codes of clips, compiled kernels."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "wmdeploy" / name
+
+
 def write_document(value: object, path: Path) -> None:
     """One valid JSON document: null where a figure does not apply, never NaN or Infinity.
 

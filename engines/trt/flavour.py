@@ -7,7 +7,6 @@ builds for the GPU that is there.
 """
 
 import importlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ from typing import Any
 
 from wmdeploy.doctor import Finding
 from wmdeploy.errors import BackendError
-from wmdeploy.files import staged_file
+from wmdeploy.files import cache_file, staged_file
 from wmdeploy.gpu import gpu
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -24,12 +23,6 @@ INSTALL = {
     "tensorrt-rtx": "pip install 'wmdeploy[rtx]'",
 }
 CURRENT = "current"  # the architecture of the GPU that is there
-
-
-def cache_file(name: str) -> Path:
-    """A file of this user's own: what TensorRT keeps between runs is code, so not in a bundle."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "wmdeploy" / name
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from engines.base import Backend, Settings
 from engines.devices import cuda_device
 from engines.static import Buffers, Launch, StaticEngine, captured, feedback_of
-from engines.trt.flavour import Context, Flavour, cache_file, load_flavour
+from engines.trt.flavour import Context, Flavour, load_flavour
 from engines.trt.plans import find_plan
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
+from wmdeploy.files import cache_file
 from wmdeploy.manifest import GraphRecord, PlanRecord
 
 

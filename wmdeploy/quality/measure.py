@@ -15,7 +15,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 from torchmetrics import MeanMetric
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image import PeakSignalNoiseRatio
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import ClipError
@@ -122,11 +123,14 @@ def _measure_clip(
     }
     if runner is not None:
         following[runner.name] = runner.following(frames, taken)
+    changed = _changed(frames)
+    whole = _similarity(decoded, frames)
+    parts = {who: _similarity(pictures, frames[1:]) for who, pictures in following.items()}
     for tally in tallies:
         tally.add_codes(frames, codes, latents)
-        tally.reconstruction.add(decoded, frames, _changed(frames))
+        tally.reconstruction.add(decoded, frames, changed, whole)
         for who, pictures in following.items():
-            tally.frame_sums(who).add(pictures, frames[1:], _changed(frames)[1:])
+            tally.frame_sums(who).add(pictures, frames[1:], changed[1:], parts[who])
         guesses = {"model": predicted, "copy": latents[:-1], "linear": line}
         for who, guess in guesses.items():
             tally.latent_sums(who).add(guess, latents, codes)
@@ -177,17 +181,15 @@ class _FrameSums:
 
     whole: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
     changed: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
-    structure: StructuralSimilarityIndexMeasure = field(
-        default_factory=lambda: StructuralSimilarityIndexMeasure(data_range=255.0)
-    )
+    structure: MeanMetric = field(default_factory=MeanMetric)
     any_changed: bool = False
 
-    def add(self, found: np.ndarray, true: np.ndarray, changed: np.ndarray) -> None:
-        """(T, H, W, 3) uint8 twice, and (T, H, W) bool."""
-        left, right = (torch.tensor(part).permute(0, 3, 1, 2) for part in (found, true))
-        self.whole.update(left.double(), right.double())
-        for one, other in zip(left.split(32), right.split(32), strict=True):
-            self.structure.update(one.float(), other.float())
+    def add(
+        self, found: np.ndarray, true: np.ndarray, changed: np.ndarray, similarity: Tensor
+    ) -> None:
+        """(T, H, W, 3) uint8 twice, (T, H, W) bool, and (T,) SSIM."""
+        self.whole.update(*(torch.tensor(part).double() for part in (found, true)))
+        self.structure.update(similarity)
         if changed.any():
             self.any_changed = True
             self.changed.update(*(torch.tensor(part[changed]).double() for part in (found, true)))
@@ -195,7 +197,7 @@ class _FrameSums:
     def scores(self) -> FrameScores:
         return FrameScores(
             psnr=_finite(self.whole),
-            ssim=float(torch.as_tensor(self.structure.compute())),
+            ssim=float(self.structure.compute()),
             psnr_changed=_finite(self.changed) if self.any_changed else None,
         )
 
@@ -311,6 +313,16 @@ def _psnr() -> PeakSignalNoiseRatio:
     metric = PeakSignalNoiseRatio(data_range=255.0)
     metric.set_dtype(torch.float64)
     return metric
+
+
+def _similarity(found: np.ndarray, true: np.ndarray) -> Tensor:
+    """SSIM of each frame: (T, H, W, 3) uint8 twice -> (T,)."""
+    left, right = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (found, true))
+    parts = []
+    for one, other in zip(left.split(32), right.split(32), strict=True):
+        each = structural_similarity_index_measure(one, other, data_range=255.0, reduction="none")
+        parts.append(torch.as_tensor(each).view(-1))
+    return torch.cat(parts)
 
 
 def _finite(metric: PeakSignalNoiseRatio) -> float | None:

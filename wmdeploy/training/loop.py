@@ -83,6 +83,9 @@ class Stage(Protocol):
     def held_out(self) -> list[Batch]:
         """Batches to judge the model by, now; none where its losses cannot be compared yet."""
 
+    def figures(self) -> dict[str, float]:
+        """What else to draw as curves."""
+
     def resume(self, done: float) -> None:
         """Told once, before the first step of this run, how much of the stage is over."""
 
@@ -259,7 +262,7 @@ def _judge(
     ]
     module.train()
     record.held_out = torch.stack(losses).mean().item()
-    log.scalars(stage.name, record.step, {"held_out": record.held_out})
+    log.scalars(stage.name, record.step, {"held_out": record.held_out, **stage.figures()})
     log.pictures(stage.name, record.step)
     if record.best is None or record.held_out < record.best:
         record.best, record.worse = record.held_out, 0

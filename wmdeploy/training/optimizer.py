@@ -17,7 +17,7 @@ _NARROW = 4  # a side of fewer is colours, not features
 
 
 def adamw(parameters: Iterable[nn.Parameter], rate: float) -> Optimizer:
-    return AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    return AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
 
 
 def muon_and_adamw(parameters: Iterable[nn.Parameter], rate: float) -> list[Optimizer]:

@@ -160,13 +160,15 @@ class TemporalStage:
     def held_out(self) -> list[Batch]:
         return self._held_out
 
+    def figures(self) -> dict[str, float]:
+        return {}
+
     def resume(self, done: float) -> None:
-        """At the start, let the first prediction be the mean latent, or no change."""
-        if done == 0:
-            temporal = self.module.temporal
+        """At the start, let the first prediction be the mean latent; a residual one has none."""
+        bias = self.module.temporal.output_proj.bias
+        if done == 0 and bias is not None:
             with torch.no_grad():
-                bias = torch.zeros_like(self._mean) if temporal.config.residual else self._mean
-                temporal.output_proj.bias.copy_(bias)
+                bias.copy_(self._mean)
 
     def finish(self) -> None:
         pass

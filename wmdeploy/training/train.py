@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError
-from wmdeploy.files import sha256
+from wmdeploy.files import cache_file, sha256
 from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
@@ -155,17 +155,15 @@ def _train_stages(
     model.to(accelerator.device)
     model.vqvae.eval().requires_grad_(False)
     if TemporalStage.name not in progress.finished:
-        coded = [_codes(model, clips, side, folder, report) for side in ("training", "validation")]
+        coded = [_codes(model, clips, side, report) for side in ("training", "validation")]
         run(TemporalStage(model, coded[0], coded[1], options), 1 - VQVAE_SHARE)
     log.close()
 
 
-def _codes(
-    model: WorldModel, clips: TrainingClips, side: str, folder: TrainFolder, report: Reporter
-) -> CodedFootage:
+def _codes(model: WorldModel, clips: TrainingClips, side: str, report: Reporter) -> CodedFootage:
     """The codes of one side of the split: from the disk where they lie there, or encoded now."""
-    path = folder.path / f"codes-{side}.safetensors"
     made_of = origin(model.vqvae, f"{clips.sha256()} {side}")
+    path = cache_file(f"codes-{made_of[:32]}.safetensors")
     coded = load_codes(path, made_of)
     if coded is None:
         footage: Footage = getattr(clips, side)

@@ -139,6 +139,13 @@ class VQVAEStage:
         """Batches to judge the model by; none before the codebook is in use."""
         return self._held_out if self.module.done >= CONTINUOUS_SHARE else []
 
+    def figures(self) -> dict[str, float]:
+        """How many codes are in use, and their perplexity: exp of the entropy of their use."""
+        uses = self.module.vqvae.vq.ema_cluster_size
+        shares = uses[uses > 0] / uses.sum()
+        perplexity = torch.exp(-(shares * shares.log()).sum()).item()
+        return {"perplexity": perplexity, "codes_used": float((shares > 1e-4).sum())}
+
     def resume(self, done: float) -> None:
         self.module.started = done >= CONTINUOUS_SHARE
 
