@@ -20,7 +20,7 @@ demo: setup
 	$(RUN)/wmdeploy bench $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv --json $(DEMO)/bench.json
 
 GAME ?= boxing
-FRAMES ?= 2500
+FRAMES ?= 4000
 
 # one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check

@@ -1,0 +1,12 @@
+"""The command line. Options become dataclasses, which become arguments; only this package prints.
+
+Nothing heavy is imported until a command runs, so that `wmdeploy --help` answers at once.
+"""
+
+from wmdeploy.cli import deploy, judge, learn
+from wmdeploy.cli.common import app, main
+
+for module in (learn, deploy, judge):
+    app.add_typer(module.commands)
+
+__all__ = ["app", "main"]

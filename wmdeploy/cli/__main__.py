@@ -1,0 +1,5 @@
+"""`python -m wmdeploy.cli` is `wmdeploy`."""
+
+from wmdeploy.cli import main
+
+main()

@@ -1,0 +1,129 @@
+"""What there is, and what it is worth: bench, milestone, inspect, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
+from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.files import check_output, write_document, write_text
+
+commands = typer.Typer()
+
+
+@commands.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Repeat to choose; default all of this machine's.")
+    ] = None,
+    clip: Clip = SAMPLE_CLIP,
+    context: Annotated[int, typer.Option(help="Frames given.")] = 8,
+    horizon: Annotated[
+        int | None, typer.Option(help="Frames imagined for parity; default 2 S.")
+    ] = None,
+    refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
+    batch: Annotated[
+        str, typer.Option(help="Sessions that run together, such as 1,2,4,8,64.")
+    ] = "1",
+    device: Annotated[
+        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
+    ] = DeviceName.auto,
+    tf32: Annotated[bool, typer.Option(help="Let float32 on a GPU use TF32.")] = False,
+    seconds: Annotated[float, typer.Option(help="Time spent on each stage, at least.")] = 3.0,
+    json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+) -> None:
+    """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
+    from benchmarks.run import BenchOptions
+    from benchmarks.run import bench as run_bench
+    from benchmarks.table import report_tables
+    from benchmarks.timing import Effort
+    from engines.base import BACKENDS, Settings
+
+    if json:
+        check_output(json, bundle, clip)
+    options = BenchOptions(
+        bundle=bundle,
+        clip=clip,
+        backends=tuple(backend or BACKENDS),
+        context=context,
+        horizon=horizon,
+        refill=refill,
+        batches=numbers("--batch", batch),
+        settings=Settings(device.value, tf32),
+        effort=Effort(seconds=seconds),
+    )
+    with err.status("bench") as status:
+        report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
+    for table in report_tables(report):
+        out.print(table)
+    for warning in report.warnings:
+        err.print(Text("warning: ", style="yellow").append(warning, style="default"))
+    if json:
+        write_document(report, json)
+        out.print(f"report: {json}", highlight=False)
+    failed = any(row.verdict == "fail" for row in report.rows)
+    if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
+        raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
+
+
+@commands.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
+def milestone(
+    model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
+    ] = None,
+    clip: Clip = SAMPLE_CLIP,
+    device: Annotated[
+        DeviceName, typer.Option(help="auto: a GPU if there is one.")
+    ] = DeviceName.auto,
+    seed: Seed = 0,
+) -> None:
+    """Run the reference report's four tests, and say which of its milestones a model reaches."""
+    from rich.markdown import Markdown
+
+    from benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
+    from engines.base import BASELINE, Settings
+    from engines.devices import pytorch_device
+
+    where = pytorch_device(BASELINE, Settings(device.value)).type
+    with err.status("milestone") as status:
+        found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
+    page = to_markdown(found)
+    out.print(Markdown(page))
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        write_document(found, output / "milestone.json")
+        write_text(page, output / "milestone.md")
+        out.print(f"written: {output}/milestone.json, milestone.md", highlight=False)
+
+
+@commands.command(epilog=example("wmdeploy inspect bundles/pong"))
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
+) -> None:
+    """Show what a bundle or a model holds, and check its hashes."""
+    from wmdeploy.bundle import Bundle
+    from wmdeploy.manifest import MANIFEST_FILE
+    from wmdeploy.tables import bundle_tables, model_table
+
+    if (path / MANIFEST_FILE).is_file():
+        opened = Bundle.open(path)
+        opened.verify()
+        for table in bundle_tables(opened, details=True):
+            out.print(table)
+    else:
+        out.print(model_table(path))
+
+
+@commands.command(epilog=example("wmdeploy doctor"))
+def doctor() -> None:
+    """Show versions, devices and backends, and what would bring the missing ones."""
+    from engines.trt.flavour import flavour_findings
+    from wmdeploy.doctor import findings
+    from wmdeploy.tables import doctor_table
+
+    out.print(doctor_table([*findings(), *flavour_findings()]))
