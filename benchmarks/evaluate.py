@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from engines.base import BASELINE, Backend, Settings, load_backend
+from engines.devices import exact_floats, pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips import find_clips
@@ -23,7 +24,7 @@ from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
-from wmdeploy.quality.report import HORIZONS, QualityReport
+from wmdeploy.quality.report import QualityReport
 
 _STRIP_FRAMES = 16
 
@@ -38,7 +39,7 @@ class EvaluateOptions:
         backend: for a bundle, default `ort-cpu`.
         context: frames given to a rollout.
         clips: at most so many of each folder; None for all.
-        settings: of the backend.
+        settings: of the backend; its device is the PyTorch model's too.
         pictures: whether to draw the strip.
     """
 
@@ -104,6 +105,11 @@ def evaluate(
         skipped,
         lambda done, total: progress("read", done, total),
     )
+    if options.pictures and not _drawable(footage, options.context):
+        raise ClipError(
+            f"strip: no clip has {options.context + _STRIP_FRAMES} frames; leave --strip out, or "
+            "give a longer clip"
+        )
     report = measure(
         model,
         footage,
@@ -119,17 +125,19 @@ def evaluate(
 def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | None]:
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
+    device = pytorch_device(BASELINE, options.settings)
+    exact_floats(options.settings)
     if not (path / MANIFEST_FILE).is_file():
         if options.backend not in (None, BASELINE):
             raise WmdeployError(
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        return load_model(options.source), read_notes(path), None
+        return load_model(options.source).to(device), read_notes(path), None
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source), read_notes(source), SessionRunner(backend)
+    return load_model(source).to(device), read_notes(source), SessionRunner(backend)
 
 
 def _usable(
@@ -155,24 +163,29 @@ def _usable(
     return found
 
 
+def _drawable(footage: Footage, context: int) -> list[int]:
+    """The clips that are long enough for the strip."""
+    lengths = footage.spans.lengths
+    return [i for i, length in enumerate(lengths) if length >= context + _STRIP_FRAMES]
+
+
 @torch.inference_mode()
 def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
     """For each folder's first clip that is long enough: real frames, and below them imagined."""
-    horizon = min(_STRIP_FRAMES, max(HORIZONS))
+    horizon = _STRIP_FRAMES
+    device = model.vqvae.vq.embedding.weight.device
     rows: list[np.ndarray] = []
     shown: set[str] = set()
-    for index, group in enumerate(footage.groups):
-        frames = footage.clip(index)
-        if group in shown or len(frames) < context + horizon:
+    for index in _drawable(footage, context):
+        frames, group = footage.clip(index), footage.groups[index]
+        if group in shown:
             continue
         shown.add(group)
         taken = footage.clip_actions(index)
         actions = None
         if model.config.temporal.num_actions and taken is not None:
-            actions = torch.from_numpy(taken[None, : context + horizon - 1])
-        given = torch.tensor(frames[None, :context])
-        imagined = to_pixels(model.predict_future(given, horizon, actions)[0]).numpy()
+            actions = torch.from_numpy(taken[None, : context + horizon - 1]).to(device)
+        given = torch.tensor(frames[None, :context], device=device)
+        imagined = to_pixels(model.predict_future(given, horizon, actions)[0]).cpu().numpy()
         rows += [frames[context : context + horizon], imagined]
-    if not rows:
-        raise ClipError(f"strip: no clip has {context + horizon} frames")
     return strip(rows, columns=8, scale=max(1, 96 // rows[0].shape[1]))

@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from benchmarks.machine import environment
 from benchmarks.memory import peak_resident_mb
+from engines.base import Settings
+from engines.devices import exact_floats
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.errors import WmdeployError
@@ -40,7 +42,7 @@ class MilestoneOptions:
     """What to test: any source that `load_model` takes, on "cpu" or "cuda", on real frames."""
 
     source: str
-    device: str
+    device: Literal["cpu", "cuda"]
     clip: Path = SAMPLE_CLIP
     seed: int = 0
     runs: int = 5
@@ -87,6 +89,7 @@ def run_milestone(
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
+    exact_floats(Settings(options.device))
     progress("load")
     notes = read_notes(options.source).get("training")
     model = load_model(options.source, options.seed).to(options.device)
@@ -150,7 +153,7 @@ def _memory(
 ) -> dict[str, Any]:
     scaling: dict[str, float] = {}
     context = model.config.temporal.context
-    for length in (n for n in SEQUENCES if n <= context + 1):
+    for length in [n for n in SEQUENCES if n <= context + 1] or [context + 1]:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         _, predicted = _run(model, _given(model, frames, length), actions)

@@ -1,7 +1,10 @@
 """The reference report's tests: its own field names, on any model, and an honest page."""
 
+import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,21 @@ def test_device_that_is_not_there_is_refused(micro_model: Path) -> None:
         pytest.skip("there is a GPU here")
     with pytest.raises(WmdeployError, match="device: got cuda"):
         run_milestone(MilestoneOptions(str(micro_model), "cuda"))
+
+
+def test_model_with_the_shortest_context_is_examined(tmp_path: Path) -> None:
+    short = dataclasses.replace(MICRO.temporal, context=2)
+    model = WorldModel(dataclasses.replace(MICRO, temporal=short)).initialize(0).eval()
+    found = examined(model, tmp_path / "model")
+    assert list(found["memory"]["memory_scaling"]) == ["3"]
+    assert found["prediction"]["prediction_shape"][1] == 2
+
+
+def test_folder_of_a_model_is_no_place_for_a_report(micro_model: Path) -> None:
+    before = sorted(micro_model.iterdir())
+    result = subprocess.run(
+        [sys.executable, "-m", "wmdeploy.cli", "milestone", str(micro_model), "-o", micro_model],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and "holds a config.json; choose a folder" in result.stderr
+    assert sorted(micro_model.iterdir()) == before

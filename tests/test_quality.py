@@ -1,5 +1,6 @@
 """Evaluation: scores of known predictions, baselines, clips that must be left out, pictures."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -171,6 +172,36 @@ def test_report_is_plain_json(micro_actions: WorldModel, data: Path, tmp_path: P
     text = (tmp_path / "q.json").read_bytes()
     assert "NaN" not in text.decode() and json.loads(text)["groups"][2]["name"] == "all"
     assert msgspec.json.decode(text, type=QualityReport) == report
+
+
+def test_rollouts_of_clips_with_the_same_name_all_count(
+    micro_actions: WorldModel, tmp_path: Path, clip: Clip
+) -> None:
+    paths = [tmp_path / "one" / "pong" / "0.npz", tmp_path / "two" / "pong" / "0.npz"]
+    write_npz(paths[0], clip.frames, clip.actions)
+    write_npz(paths[1], clip.frames[::-1], clip.actions)
+    alone, both = (
+        evaluate(micro_actions, read_footage(chosen, 32, True, []), name="x")
+        for chosen in (paths[:1], paths)
+    )
+    assert [group.clips for group in both.groups] == [1, 1, 2]
+    assert both.groups[0].rollouts == {
+        who: dataclasses.replace(scores, worst_clip=both.groups[0].rollouts[who].worst_clip)
+        for who, scores in alone.all.rollouts.items()
+    }
+    assert both.all.rollouts["copy"].psnr != alone.all.rollouts["copy"].psnr
+
+
+def test_strip_that_cannot_be_drawn_is_refused_before_evaluating(
+    micro_actions: WorldModel, tmp_path: Path, clip: Clip
+) -> None:
+    save_model(micro_actions, tmp_path / "model")
+    write_npz(tmp_path / "data" / "0.npz", clip.frames[:23], clip.actions[:23])  # type: ignore
+    stages: list[str] = []
+    chosen = EvaluateOptions(str(tmp_path / "model"), (tmp_path / "data",), pictures=True)
+    with pytest.raises(ClipError, match="strip: no clip has 24 frames"):
+        run_evaluation(chosen, lambda what, done, total: stages.append(what))
+    assert "evaluate" not in stages
 
 
 def test_strip_has_a_row_for_each_clip() -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wmdeploy.clips import write_npz
+from wmdeploy.clips import RecordOptions, record, write_npz
+from wmdeploy.clips.folder import actions_path
 from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
@@ -410,6 +411,33 @@ def test_unreadable_clips_are_left_out_and_named(tmp_path: Path) -> None:
         str(victim),
     ]
     assert summary.training_frames == 9 * 12
+
+
+def test_log_where_the_model_is_made_is_refused(data: Path, tmp_path: Path) -> None:
+    for log in ("model", "model/log", "model.train/log"):
+        with pytest.raises(TrainingError, match="which is inside .* where the model is made"):
+            run(options(data, tmp_path / "model", log=tmp_path / log))
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_goes_on_without_a_cache_and_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    summary, _ = run(options(data, tmp_path / "model"))
+    assert [line.split(":")[0] for line in summary.skipped] == [
+        "the cache of the training clips' codes", "the cache of the validation clips' codes",
+    ]  # fmt: skip
+
+
+def test_clip_with_damaged_actions_is_left_out_and_named(tmp_path: Path) -> None:
+    record(RecordOptions("pong", 96, size=16, clip_frames=32), tmp_path / "data")
+    clips = sorted((tmp_path / "data").glob("*.mkv"))
+    actions_path(clips[1]).write_bytes(b"damaged")
+    found = find_data([tmp_path / "data"], size=16, validation=0.5, seed=0, actions=True)
+    assert found.num_actions == 6 and sum(map(len, found.paths)) == len(clips) - 1
+    assert len(found.skipped) == 1 and "clip-00001" in found.skipped[0]
 
 
 def test_too_many_frames_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ def main(data: Path, output: Path, batch: int) -> None:
         TemporalConfig(d_model=32, layers=1, heads=2, context=6, num_actions=2, dropout=0),
     )
     model = WorldModel(config).initialize(0)
-    model.vqvae.vq.requires_grad_(False)
+    vq = model.vqvae.vq
+    vq.requires_grad_(False)
+    vq.ema_cluster_size.fill_(1)  # a codebook in use, so that none is drawn
+    vq.ema_embed_avg.copy_(vq.embedding.weight)
     chosen = TrainOptions(
         (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, codes=0.5, cosine=0.5,
         difference=0.5, changed_codes=3,
@@ -48,8 +51,8 @@ def main(data: Path, output: Path, batch: int) -> None:
         for index, parameter in enumerate(stage.parameters()):
             assert parameter.grad is not None
             found[f"{stage.name} {index}"] = parameter.grad
-    found["codebook"] = model.vqvae.vq.embedding.weight
-    found["uses"] = model.vqvae.vq.ema_cluster_size
+    found["codebook"] = vq.embedding.weight
+    found["uses"] = vq.ema_cluster_size
     if accelerator.is_main_process:
         torch.save(found, output)
     accelerator.end_training()

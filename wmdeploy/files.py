@@ -30,9 +30,16 @@ def sha256(path: Path) -> str:
 
 
 def cache_file(name: str) -> Path:
-    """A file of this user's own, that can be made again: codes of clips, compiled kernels."""
+    """A file of this user's own, that can be made again: codes of clips, compiled kernels.
+
+    Raises:
+        WmdeployError: the user has no home directory.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "wmdeploy" / name
+    try:
+        return Path(root).expanduser() / "wmdeploy" / name
+    except RuntimeError as error:
+        raise WmdeployError(f"cache: {error}; set HOME or XDG_CACHE_HOME") from error
 
 
 def write_document(value: object, path: Path) -> None:

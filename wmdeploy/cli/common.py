@@ -1,6 +1,7 @@
 """What all commands share: the application, its consoles and errors, options of the same kind."""
 
 import enum
+import os
 import signal
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(markup=False, emoji=False)  # paths may hold square brackets and colons
+# of several processes that train together, the first one tells
+_quiet = os.environ.get("RANK", "0") != "0"
+out = Console(markup=False, emoji=False, quiet=_quiet)  # paths may hold square brackets and colons
 err = Console(stderr=True, markup=False, emoji=False)
 
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
@@ -65,6 +68,14 @@ def main(arguments: list[str] | None = None) -> None:
         line = Text("error: ", style="red").append(" ".join(told.splitlines()), style="default")
         err.print(line, soft_wrap=True)
         sys.exit(1)
+    except RuntimeError as error:  # of torch, which is not imported here
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        told = " ".join(str(error).split())
+        line = Text("error: ", style="red").append(told, style="default")
+        line.append("; take a smaller batch, or a machine with more memory", style="default")
+        err.print(line, soft_wrap=True)
+        sys.exit(1)
 
 
 def example(text: str) -> str:
@@ -103,4 +114,4 @@ def progress_bar() -> Any:
 
     text = TextColumn("[progress.description]{task.description}")
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    return Progress(*columns, console=err, transient=True, disable=_quiet or not err.is_terminal)

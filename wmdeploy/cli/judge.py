@@ -1,14 +1,16 @@
 """What there is, and what it is worth: bench, milestone, inspect, doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output, write_document, write_text
+from wmdeploy.manifest import MANIFEST_FILE
 
 commands = typer.Typer()
 
@@ -89,7 +91,10 @@ def milestone(
     from engines.base import BASELINE, Settings
     from engines.devices import pytorch_device
 
-    where = pytorch_device(BASELINE, Settings(device.value)).type
+    if output:
+        _check_report_folder(output)
+    on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
+    where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     with err.status("milestone") as status:
         found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
     page = to_markdown(found)
@@ -101,13 +106,22 @@ def milestone(
         out.print(f"written: {output}/milestone.json, milestone.md", highlight=False)
 
 
+def _check_report_folder(output: Path) -> None:
+    """A model or a bundle with files of ours in it would be taken for a stranger's."""
+    from wmdeploy.models.checkpoint import CONFIG_FILE
+
+    for marker in (CONFIG_FILE, MANIFEST_FILE):
+        if (output / marker).exists():
+            raise WmdeployError(f"{output}: holds a {marker}; choose a folder of its own")
+    check_output(output / "milestone.json")
+
+
 @commands.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
 ) -> None:
     """Show what a bundle or a model holds, and check its hashes."""
     from wmdeploy.bundle import Bundle
-    from wmdeploy.manifest import MANIFEST_FILE
     from wmdeploy.tables import bundle_tables, model_table
 
     if (path / MANIFEST_FILE).is_file():

@@ -68,7 +68,7 @@ def train(
     ] = None,
     actions: Annotated[bool, typer.Option(help="Condition on the recorded actions.")] = True,
     max_minutes: Annotated[
-        float | None, typer.Option(help="End by then, with a model that can be used.")
+        float | None, typer.Option(help="Train no longer; ends with a model that can be used.")
     ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Looks at held-out clips without progress; 0: no early end.")
@@ -163,6 +163,8 @@ def evaluate(
 ) -> None:
     """Judge a model on clips it was not trained on, beside copying the last frame."""
     require("torchmetrics", extra="train", purpose="evaluating")
+    if plot:
+        require("matplotlib", extra="train", purpose="drawing a plot")
     from benchmarks.evaluate import EvaluateOptions
     from benchmarks.evaluate import evaluate as run_evaluation
     from engines.base import Settings

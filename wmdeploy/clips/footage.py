@@ -6,7 +6,7 @@ pixels then, and any of them is at hand in a moment.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,16 +147,24 @@ def read_footage(
         progress(done, len(paths))
     if not read:
         raise ClipError(f"none of {len(paths)} clips can be read: " + "; ".join(skipped))
+    labels = _labels(path.parent for path, _ in read)
     return Footage(
         Spans(
             tuple(length for _, length in read),
-            tuple(f"{path.parent.name}/{path.stem}" for path, _ in read),
+            tuple(f"{labels[path.parent]}/{path.stem}" for path, _ in read),
         ),
         size,
         packed,
-        np.concatenate(taken) if taken else None,
-        tuple(path.parent.name for path, _ in read),
+        np.concatenate(taken) if len(taken) == len(read) else None,
+        tuple(labels[path.parent] for path, _ in read),
     )
+
+
+def _labels(folders: Iterable[Path]) -> dict[Path, str]:
+    """A name for each folder: its own, or the whole path where two have the same."""
+    different = dict.fromkeys(folders)
+    names = [folder.name for folder in different]
+    return {f: f.name if names.count(f.name) == 1 else str(f) for f in different}
 
 
 def _packed_frames(path: Path, size: int) -> tuple[list[bytes], np.ndarray | None]:

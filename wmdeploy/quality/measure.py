@@ -40,6 +40,7 @@ from wmdeploy.quality.report import (
 CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
 NEAR = 0.1  # what the reference project takes for accurate
 ROLLOUTS = 8  # for each clip, at most
+_CHUNK = 32  # frames
 CONTEXT = 8
 
 Told = Callable[[int, int], None]
@@ -108,10 +109,11 @@ def _measure_clip(
     tallies: "Sequence[_Tally]",
 ) -> None:
     frames = footage.clip(index)
-    codes = encode_frames(model.vqvae, frames).long()  # (T, N)
+    device = model.vqvae.vq.embedding.weight.device
+    codes = encode_frames(model.vqvae, frames).long().to(device)  # (T, N)
     latents = model.vqvae.vq.lookup(codes).flatten(1)  # (T, L)
     taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
-    actions = None if taken is None else torch.from_numpy(taken)
+    actions = None if taken is None else torch.from_numpy(taken).to(device)
     decoded = decode_latents(model, latents)
     predicted = following_latents(model, latents, actions)
     line = torch.cat([latents[:1], 2 * latents[1:-1] - latents[:-2]])
@@ -154,12 +156,12 @@ def _measure_rollouts(
     if last < 0:
         return
     starts = np.unique(np.linspace(0, last, ROLLOUTS).astype(int)).tolist()
-    actions = None if taken is None else torch.from_numpy(taken)
+    actions = None if taken is None else torch.from_numpy(taken).to(latents.device)
     imagined = rollout_latents(model, latents, starts, context, longest, actions)
     where = np.array(HORIZONS) - 1
     for start, future in zip(starts, imagined, strict=True):
         end = start + context
-        steps = torch.tensor(HORIZONS)[:, None]
+        steps = torch.tensor(HORIZONS, device=latents.device)[:, None]
         straight = latents[end - 1] + steps * (latents[end - 1] - latents[end - 2])
         found = {
             "model": decode_latents(model, future[torch.from_numpy(where)]),
@@ -181,18 +183,23 @@ class _FrameSums:
 
     whole: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
     changed: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
-    structure: MeanMetric = field(default_factory=MeanMetric)
+    structure: MeanMetric = field(default_factory=lambda: _mean())
     any_changed: bool = False
 
     def add(
         self, found: np.ndarray, true: np.ndarray, changed: np.ndarray, similarity: Tensor
     ) -> None:
         """(T, H, W, 3) uint8 twice, (T, H, W) bool, and (T,) SSIM."""
-        self.whole.update(*(torch.tensor(part).double() for part in (found, true)))
         self.structure.update(similarity)
-        if changed.any():
-            self.any_changed = True
-            self.changed.update(*(torch.tensor(part[changed]).double() for part in (found, true)))
+        self.any_changed |= bool(changed.any())
+        for start in range(0, len(found), _CHUNK):  # in float64 a frame takes eight times as much
+            here = slice(start, start + _CHUNK)
+            one, other, moved = found[here], true[here], changed[here]
+            self.whole.update(torch.tensor(one).double(), torch.tensor(other).double())
+            if moved.any():
+                self.changed.update(
+                    torch.tensor(one[moved]).double(), torch.tensor(other[moved]).double()
+                )
 
     def scores(self) -> FrameScores:
         return FrameScores(
@@ -225,7 +232,7 @@ class _LatentSums:
 
     def _add(self, name: str, values: Tensor) -> None:
         if len(values):
-            self.means.setdefault(name, MeanMetric()).update(values.double())
+            self.means.setdefault(name, _mean()).update(values.cpu().double())
 
     def scores(self) -> LatentScores:
         found = {name: float(mean.compute()) for name, mean in self.means.items()}
@@ -244,12 +251,13 @@ class _Tally:
         self.vq = vq
         self.clips = self.frames = 0
         self.reconstruction = _FrameSums()
-        self.static = MeanMetric()
+        self.static = _mean()
         self.uses = torch.zeros(len(vq.embedding.weight), dtype=torch.int64)
         self.moments = torch.zeros(3, dtype=torch.float64)  # of the latents: count, sum, squares
         self.following: dict[str, _FrameSums] = {}
         self.latents: dict[str, _LatentSums] = {}
-        self.errors: dict[str, dict[str, np.ndarray]] = {}  # predictor -> place -> MSE by horizon
+        # predictor -> its rollouts: where, and the MSE by horizon
+        self.errors: dict[str, list[tuple[str, np.ndarray]]] = {}
 
     def frame_sums(self, who: str) -> _FrameSums:
         return self.following.setdefault(who, _FrameSums())
@@ -260,8 +268,9 @@ class _Tally:
     def add_codes(self, frames: np.ndarray, codes: Tensor, latents: Tensor) -> None:
         self.clips += 1
         self.frames += len(frames)
+        codes = codes.cpu()
         self.uses += codes.flatten().bincount(minlength=len(self.uses))
-        values = latents.double()
+        values = latents.cpu().double()
         self.moments += torch.stack(
             [torch.tensor(float(values.numel())), values.sum(), values.square().sum()]
         )
@@ -275,7 +284,7 @@ class _Tally:
 
     def add_rollout(self, who: str, found: np.ndarray, true: np.ndarray, place: str) -> None:
         error = np.square(found.astype(float) - true).mean((1, 2, 3))
-        self.errors.setdefault(who, {})[place] = error
+        self.errors.setdefault(who, []).append((place, error))
 
     def report(self, name: str) -> GroupReport:
         shares = self.uses[self.uses > 0] / self.uses.sum()
@@ -295,12 +304,12 @@ class _Tally:
         )
 
 
-def _rollout_scores(places: dict[str, np.ndarray]) -> RolloutScores:
-    errors = np.stack(list(places.values()))  # (rollouts, horizons)
+def _rollout_scores(places: list[tuple[str, np.ndarray]]) -> RolloutScores:
+    errors = np.stack([error for _, error in places])  # (rollouts, horizons)
     return RolloutScores(
         psnr=dict(zip(HORIZONS, map(psnr, errors.mean(0).tolist()), strict=True)),
         worst=dict(zip(HORIZONS, map(psnr, errors.max(0).tolist()), strict=True)),
-        worst_clip=list(places)[int(errors[:, -1].argmax())],
+        worst_clip=places[int(errors[:, -1].argmax())][0],
     )
 
 
@@ -310,9 +319,13 @@ def psnr(mse: float) -> float | None:
 
 
 def _psnr() -> PeakSignalNoiseRatio:
-    metric = PeakSignalNoiseRatio(data_range=255.0)
+    metric = PeakSignalNoiseRatio(data_range=255.0, sync_on_compute=False)
     metric.set_dtype(torch.float64)
     return metric
+
+
+def _mean() -> MeanMetric:
+    return MeanMetric(sync_on_compute=False)  # of several processes one measures, all clips
 
 
 def _similarity(found: np.ndarray, true: np.ndarray) -> Tensor:

@@ -39,7 +39,8 @@ def _single_frames(report: QualityReport) -> Table:
     for who in _predictors(report.all.following):
         table.add_row(f"next, {who}, dB", *(_db(g.following[who].psnr) for g in groups))
     for who in ("model", "copy"):
-        table.add_row(f"moved, {who}, dB", *(_db(g.following[who].psnr_changed) for g in groups))
+        moved = (g.following[who].psnr_changed for g in groups)
+        table.add_row(f"moved, {who}, dB", *("" if db is None else _db(db) for db in moved))
     for who in ("model", "copy"):
         table.add_row(f"SSIM, {who}", *(f"{g.following[who].ssim:.3f}" for g in groups))
     table.add_section()
@@ -48,8 +49,8 @@ def _single_frames(report: QualityReport) -> Table:
         table.add_row(f"latents within 0.1, {who}", *within)
     for who in ("model", "copy", "linear"):
         table.add_row(f"codes right, {who}", *(_share(g.latents[who].codes) for g in groups))
-    moved = (_share(g.latents["model"].codes_changed) for g in groups)
-    table.add_row("codes right where moved, model", *moved)
+    where = (_share(g.latents["model"].codes_changed) for g in groups)
+    table.add_row("codes right where moved, model", *where)
     table.add_section()
     still = (_share(g.static_agreement) for g in groups)
     table.add_row("codes equal where nothing moves", *still)

@@ -94,6 +94,7 @@ def merge_codes(vq: VectorQuantizer, error: float) -> int:
     """
     same = _stand_ins(vq, _SAME_SHARE * error)
     vq.embedding.weight.copy_(vq.embedding.weight[same].clone())
+    _share(vq)
     return int((same != torch.arange(len(same), device=same.device)).sum())
 
 

@@ -64,7 +64,7 @@ def save_codes(coded: CodedFootage, path: Path, made_of: str) -> None:
     if coded.actions is not None:
         tensors["actions"] = coded.actions
     names = json.dumps(coded.spans.names)
-    notes = {"made_of": made_of, "sha256": _digest(tensors), "names": names}
+    notes = {"made_of": made_of, "sha256": _digest(tensors, names), "names": names}
     with staged_file(path) as staged:
         try:
             save_file(tensors, staged, metadata=notes)
@@ -80,14 +80,15 @@ def load_codes(path: Path, made_of: str) -> CodedFootage | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    if notes.get("made_of") != made_of or notes.get("sha256") != _digest(tensors):
+    names = notes.get("names", "")
+    if notes.get("made_of") != made_of or notes.get("sha256") != _digest(tensors, names):
         return None
-    spans = Spans(tuple(tensors["lengths"].tolist()), tuple(json.loads(notes["names"])))
+    spans = Spans(tuple(tensors["lengths"].tolist()), tuple(json.loads(names)))
     return CodedFootage(spans, tensors["codes"], tensors.get("actions"))
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], names: str) -> str:
+    digest = hashlib.sha256(names.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].contiguous().numpy().data)

@@ -5,7 +5,7 @@ Knows no model.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,28 @@ class TrainingClips:
         told = [self.size, self.num_actions, self.digests(0), self.digests(1)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
+    def hold_out(self, seen: Iterable[str]) -> None:
+        """Leave out of validation what was trained on: these digests, and copies of training clips.
+
+        Raises:
+            ClipError: nothing is left.
+        """
+        known = {*seen, *self.digests(0)}
+        told = list(zip(self.paths[1], self.digests(1), strict=True))
+        left = [(path, digest) for path, digest in told if digest not in known]
+        if not left:
+            raise ClipError(
+                f"data: all {len(told)} held-out clips were trained on before; give the options of "
+                "the first training, the same --seed above all, or other clips"
+            )
+        self.skipped += [
+            f"{path}: was trained on before, so it cannot be held out"
+            for path, digest in told
+            if digest in known
+        ]
+        self.paths = (self.paths[0], [path for path, _ in left])
+        self._hashed[1] = [digest for _, digest in left]
+
     def _footage(self, side: int) -> Footage:
         if side not in self._read:
             self._read[side] = read_footage(
@@ -93,23 +115,26 @@ def find_data(
         TrainingError: only some clips have actions, or they mean different things.
     """
     found = [path for folder in folders for path in find_clips(folder.resolve())]
-    usable, skipped = [], []
+    taken: dict[Path, np.ndarray | None] = {}
+    skipped = []
     for path in dict.fromkeys(found):
         try:
             count = count_frames(path)
             reason = "has 1 frame, and nothing follows it" if count == 1 else ""
+            known = open_source(path).actions() if actions else None
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")
         if reason:
             skipped.append(f"{path}: {reason}")
         else:
-            usable.append(path)
+            taken[path] = known
+    usable = list(taken)
     if skipped and len(usable) < 2:
         raise ClipError(
             f"{len(usable)} of {len(found)} clips can be used, expected at least 2; the others: "
             + "; ".join(skipped)
         )
-    num_actions = _num_actions(usable, folders) if actions else 0
+    num_actions = _num_actions(taken, folders) if actions else 0
     split = split_clips(usable, validation=validation, seed=seed)
     return TrainingClips(split, size, num_actions, skipped, progress)
 
@@ -132,9 +157,8 @@ def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) 
     return numbers[order[index * batch : (index + 1) * batch]]
 
 
-def _num_actions(paths: Sequence[Path], folders: Sequence[Path]) -> int:
+def _num_actions(known: Mapping[Path, np.ndarray | None], folders: Sequence[Path]) -> int:
     """How many actions there are: as the data folders say, elsewhere the highest one and 1."""
-    known = {path: open_source(path).actions() for path in paths}
     taken = [actions for actions in known.values() if actions is not None]
     if not taken:
         return 0

@@ -43,6 +43,12 @@ class Share:
     processes: int = 1
 
 
+def share_of(batch: np.ndarray, share: Share) -> np.ndarray:
+    """One process's part of a batch; all parts are of one size, so its first may come twice."""
+    size = -(-len(batch) // share.processes)
+    return np.resize(batch, size * share.processes)[share.process * size :][:size]
+
+
 class StageModule(Protocol):
     """What a stage gives Accelerate: `module(**batch)` is the loss, a scalar with a gradient.
 
@@ -136,27 +142,30 @@ def run_stage(
     parameters = list(stage.parameters())
     stage.module.train()
     blocks = _checkpointed(stage.module) if options.checkpointing else []
-    module = accelerator.prepare(stage.module)  # first, as it may move parameters
-    plain = stage.optimizers()
-    for optimizer, state in zip(plain, progress.optimizers, strict=bool(progress.optimizers)):
+    stage.resume(_done(record, stage.steps, budget))
+    module = accelerator.prepare(stage.module)  # it may move parameters, or share the first one's
+    optimizers = stage.optimizers()
+    for optimizer, state in zip(optimizers, progress.optimizers, strict=bool(progress.optimizers)):
         optimizer.load_state_dict(state)
-    prepared = [accelerator.prepare(optimizer) for optimizer in plain]
     if accelerator.scaler is not None and progress.scaler:
         accelerator.scaler.load_state_dict(progress.scaler)
-    stage.resume(_done(record, stage.steps, budget))
 
     def save() -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            progress.optimizers = [optimizer.state_dict() for optimizer in plain]
+            progress.optimizers = [optimizer.state_dict() for optimizer in optimizers]
             progress.scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
             folder.save(model, progress)
 
     batches = iter(_loader(stage, share, record.step, options, accelerator.device))
-    while (done := _agreed(_done(record, stage.steps, budget))) < 1 and not record.ended:
+
+    def over() -> float:
+        return _agreed(_done(record, stage.steps, budget), accelerator)
+
+    while (done := over()) < 1 and not record.ended:
         begin = clock()
         rate = learning_rate(done, record.step, stage.steps, stage.rate)
-        for group in (group for optimizer in prepared for group in optimizer.param_groups):
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         losses = []
         for micro in range(options.accumulate):
@@ -170,24 +179,18 @@ def run_stage(
                 loss = module(**batch)
                 accelerator.backward(loss)
                 losses.append(loss.detach())
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)
-                for optimizer in prepared:
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=False)
-        value = torch.stack(losses).mean().item()
-        finite = math.isfinite(value) and (
-            accelerator.optimizer_step_was_skipped or math.isfinite(float(norm))
-        )
-        if not finite:
-            raise _diverged(stage, share, record.step, options, value, float(norm), folder)
+        norm = step_with(optimizers, parameters, accelerator.scaler)
+        value = shared_mean(torch.stack(losses).mean()).item()
+        if not (math.isfinite(value) and is_usable(norm, accelerator.scaler)):
+            raise _diverged(stage, share, record.step, options, value, norm, folder)
         record.step += 1
         record.images += stage.images() * options.accumulate * share.processes
         record.seconds += clock() - begin
-        log.scalars(stage.name, record.step, {"loss": value, "rate": rate, "norm": float(norm)})
+        log.scalars(stage.name, record.step, {"loss": value, "rate": rate, "norm": norm})
         if record.step % options.checkpoint_every == 0 and record.step < stage.steps:
             _judge(stage, module, accelerator, record, options, folder, model, log)
             save()
+        record.elapsed += clock() - begin
         report(stage.name, record.step, stage.steps, value)
     if not record.ended:
         record.ended = "steps" if record.step >= stage.steps else "time"
@@ -216,13 +219,40 @@ def learning_rate(done: float, step: int, steps: int, highest: float) -> float:
 
 def _done(record: StageRecord, steps: int, budget: float | None) -> float:
     """How much of a stage is over, by steps or by time, whichever is more: 0 to 1."""
-    by_time = 0.0 if budget is None else record.seconds / budget
+    by_time = 0.0 if budget is None else record.elapsed / budget
     return min(1.0, max(record.step / steps, by_time))
 
 
-def _agreed(done: float) -> float:
-    """The main process's word, as clocks differ."""
-    return float(broadcast(torch.tensor(done, dtype=torch.float64)))
+def _agreed(value: float, accelerator: Accelerator) -> float:
+    """The main process's word, as clocks and last bits differ."""
+    return float(broadcast(torch.tensor(value, dtype=torch.float64, device=accelerator.device)))
+
+
+def step_with(
+    optimizers: Sequence[Optimizer], parameters: Sequence[nn.Parameter], scaler: Any
+) -> float:
+    """Clip the gradient, step with it, clear it; returns its norm before.
+
+    With float16's scaler a gradient that overflowed is not stepped with, by none of the optimizers,
+    and the scale is lowered. Done by hand, as the scale must change once for all of them.
+    """
+    for optimizer in optimizers if scaler is not None else ():
+        scaler.unscale_(optimizer)
+    norm = float(nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM))
+    for optimizer in optimizers:
+        if scaler is None:
+            optimizer.step()
+        elif math.isfinite(norm):
+            scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=False)
+    if scaler is not None:
+        scaler.update()
+    return norm
+
+
+def is_usable(norm: float, scaler: Any) -> bool:
+    """Whether a gradient is finite, or overflowed at a scale that can still be lowered."""
+    return math.isfinite(norm) or (scaler is not None and scaler.get_scale() >= 1)
 
 
 def _loader(
@@ -261,7 +291,7 @@ def _judge(
         for batch in held_out
     ]
     module.train()
-    record.held_out = torch.stack(losses).mean().item()
+    record.held_out = _agreed(torch.stack(losses).mean().item(), accelerator)
     log.scalars(stage.name, record.step, {"held_out": record.held_out, **stage.figures()})
     log.pictures(stage.name, record.step)
     if record.best is None or record.held_out < record.best:

@@ -55,7 +55,8 @@ class TrainOptions:
         validation: share of the episodes that is held out, between 0 and 1.
         checkpoint_every: steps from one checkpoint, and one look at held-out clips, to the next.
         patience: looks without a better one after which a stage ends; 0: never.
-        max_minutes: of training in all, `VQVAE_SHARE` of them for the first stage.
+        max_minutes: of training in all, `VQVAE_SHARE` of them for the first stage, if it runs;
+            reading and encoding clips and the last evaluation come on top.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         precision: "fp32"; "bf16" or "fp16" for products and convolutions, where the sums that
             need it stay in float32. fp16 needs a GPU.

@@ -34,6 +34,7 @@ class StageRecord:
         step: optimizer steps done.
         images: frames trained on.
         seconds: time spent in the steps; `data_seconds` of them waiting for a batch.
+        elapsed: the same with looks at held-out clips and checkpoints: what a budget counts.
         held_out: the loss on held-out batches when it was last computed; `best` the lowest so far.
         worse: how many times in a row it was not lower than that.
         ended: "" while running, then "steps", "time" or "patience".
@@ -43,6 +44,7 @@ class StageRecord:
     images: int = 0
     seconds: float = 0.0
     data_seconds: float = 0.0
+    elapsed: float = 0.0
     held_out: float | None = None
     best: float | None = None
     worse: int = 0
@@ -74,6 +76,7 @@ class TrainFolder:
     """`<output>.train`: opened for one set of options, see `open`."""
 
     def __init__(self, output: Path) -> None:
+        output = output.resolve()
         self.path = output.with_name(f"{output.name}.train")
 
     def open(self, settings: dict[str, Any]) -> None:

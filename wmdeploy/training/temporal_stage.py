@@ -18,7 +18,7 @@ from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.training.codes import CodedFootage
 from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, shared_mean
+from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
 from wmdeploy.training.optimizer import adamw
 from wmdeploy.training.options import TrainOptions
 
@@ -48,9 +48,7 @@ class TemporalLoss(nn.Module):
         self.done = 0.0  # of the stage
         self.step = 0
         vectors = model.vqvae.vq.embedding.weight.detach()
-        apart = torch.cdist(vectors, vectors).square()
-        # the squared distance of a code to its nearest other one, in the mean
-        self.reach = apart[apart > 0].view(-1).topk(len(vectors), largest=False).values.mean()
+        self.reach = nearest_distance(vectors) if options.codes else 1.0
 
     def forward(self, codes: Tensor, inside: Tensor, actions: Tensor | None = None) -> Tensor:
         """A scalar.
@@ -144,8 +142,9 @@ class TemporalStage:
         return [adamw(self.parameters(), self.rate)]
 
     def numbers(self, step: int, share: Share) -> np.ndarray:
-        together = epoch_batch(self._windows, self._size * share.processes, self._key, step)
-        return np.array_split(together, share.processes)[share.process]
+        return share_of(
+            epoch_batch(self._windows, self._size * share.processes, self._key, step), share
+        )
 
     def batch(self, step: int, share: Share) -> Batch:
         return self._batch(self._training, self.numbers(step, share))
@@ -192,12 +191,21 @@ def by_position(latents: Tensor, vq: VectorQuantizer) -> Tensor:
     return latents.unflatten(-1, (vq.embedding.embedding_dim, -1))
 
 
+def nearest_distance(vectors: Tensor) -> float:
+    """(K, C) -> the squared distance of a vector to the nearest other one, in the mean."""
+    different = torch.unique(vectors, dim=0)  # merged codes share one
+    if len(different) < 2:
+        return 1.0
+    apart = torch.cdist(different, different, compute_mode="donot_use_mm_for_euclid_dist")
+    return float(apart.fill_diagonal_(torch.inf).min(1).values.square().mean())
+
+
 def _moments(vq: VectorQuantizer, codes: Tensor) -> tuple[Tensor, Tensor]:
     """The mean latent (L,), and the mean over values of their variance around it, a scalar."""
     total = torch.zeros(codes.shape[1] * vq.embedding.embedding_dim, dtype=torch.float64)
     squares = torch.zeros_like(total)
     for part in codes.split(64):
-        latents = latents_of(vq, part).double().cpu()
+        latents = latents_of(vq, part.to(vq.embedding.weight.device)).double().cpu()
         total += latents.sum(0)
         squares += latents.square().sum(0)
     mean = total / len(codes)

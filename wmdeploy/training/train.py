@@ -8,9 +8,11 @@ and the first of them writes it.
 """
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from wmdeploy.clips.footage import Footage
-from wmdeploy.errors import TrainingError
+from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.files import cache_file, sha256
 from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
 from wmdeploy.models.config import WorldModelConfig, preset
@@ -73,6 +76,7 @@ def train(
     if options.vqvae:
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
     _check_output(options.output, settings)
+    _check_log(options)
     clips = find_data(
         options.data,
         size=sizes.vqvae.image_size,
@@ -81,12 +85,14 @@ def train(
         actions=options.actions,
         progress=lambda done, total: report("read", done, total, None),
     )
+    clips.hold_out(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
     folder = TrainFolder(options.output)
     if finished := _finished(options.output, settings):
-        folder.remove()  # of a run that was killed between writing the model and this
+        if os.environ.get("RANK", "0") == "0":
+            folder.remove()  # of a run that was killed between writing the model and this
         return finished
     with _accelerator(options) as accelerator, torch.random.fork_rng(devices=[]):
         settings["processes"] = accelerator.num_processes
@@ -96,7 +102,7 @@ def train(
         model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
         progress = folder.load(model)
         _train_stages(model, clips, accelerator, progress, folder, options, report)
-        model.to("cpu").eval()
+        model.eval()
         return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
 
 
@@ -112,6 +118,8 @@ def _accelerator(options: TrainOptions) -> Iterator[Accelerator]:
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=not on_gpu,
+        # the others wait while the first one encodes the clips
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         gradient_accumulation_steps=options.accumulate,
     )
@@ -137,6 +145,7 @@ def _train_stages(
     seconds = None if options.max_minutes is None else 60 * options.max_minutes
 
     def run(stage: Stage, share: float) -> None:
+        share = 1.0 if options.vqvae else share
         budget = None if seconds is None else share * seconds
         run_stage(stage, model, accelerator, progress, folder, options, budget, log, report)
 
@@ -155,7 +164,8 @@ def _train_stages(
     model.to(accelerator.device)
     model.vqvae.eval().requires_grad_(False)
     if TemporalStage.name not in progress.finished:
-        coded = [_codes(model, clips, side, report) for side in ("training", "validation")]
+        with accelerator.main_process_first():  # the others find what it left in the cache
+            coded = [_codes(model, clips, side, report) for side in ("training", "validation")]
         run(TemporalStage(model, coded[0], coded[1], options), 1 - VQVAE_SHARE)
     log.close()
 
@@ -163,14 +173,18 @@ def _train_stages(
 def _codes(model: WorldModel, clips: TrainingClips, side: str, report: Reporter) -> CodedFootage:
     """The codes of one side of the split: from the disk where they lie there, or encoded now."""
     made_of = origin(model.vqvae, f"{clips.sha256()} {side}")
-    path = cache_file(f"codes-{made_of[:32]}.safetensors")
-    coded = load_codes(path, made_of)
-    if coded is None:
-        footage: Footage = getattr(clips, side)
-        coded = encode_footage(
-            model.vqvae, footage, lambda done, total: report("encode", done, total, None)
-        )
-        save_codes(coded, path, made_of)
+    name = f"codes-{made_of[:32]}.safetensors"
+    with suppress(WmdeployError):  # told below, once there is something to keep
+        if coded := load_codes(cache_file(name), made_of):
+            return coded
+    footage: Footage = getattr(clips, side)
+    coded = encode_footage(
+        model.vqvae, footage, lambda done, total: report("encode", done, total, None)
+    )
+    try:
+        save_codes(coded, cache_file(name), made_of)
+    except WmdeployError as error:
+        clips.skipped.append(f"the cache of the {side} clips' codes: {error}")
     return coded
 
 
@@ -206,7 +220,6 @@ def _conclude(
 ) -> TrainSummary:
     """Measure the model and write it; where several processes trained it, the first does."""
     if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
         raise SystemExit(0)
     quality = evaluate(
         model,
@@ -239,7 +252,6 @@ def _conclude(
     notes = {"options": settings, "summary": told, "clips": sorted(seen)}
     save_model(model, options.output, about={"training": notes})
     folder.remove()
-    accelerator.wait_for_everyone()
     return summary
 
 
@@ -254,6 +266,19 @@ def _digest_of(model: Path) -> str:
             f"vqvae: {model} is no model directory; expected one that `wmdeploy train` wrote"
         )
     return sha256(model / WEIGHTS_FILE)
+
+
+def _check_log(options: TrainOptions) -> None:
+    """Refuse a log that would lie where the model is written."""
+    if options.log is None:
+        return
+    log = options.log.resolve()
+    for place in (options.output.resolve(), TrainFolder(options.output).path):
+        if log == place or place in log.parents:
+            raise TrainingError(
+                f"log: got {options.log}, which is inside {place}, where the model is made; "
+                "choose a folder beside it"
+            )
 
 
 def _check_output(output: Path, settings: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from wmdeploy.training.codebook import (
     update_codebook,
 )
 from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, shared_mean
+from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.options import TrainOptions
 
@@ -64,7 +64,7 @@ class VQVAELoss(nn.Module):
         z = self.vqvae.encoder(target).float()
         commitment = z.new_zeros(())
         # with NaN there is nothing to draw codes by; it goes on to the loss, which is then refused
-        if self.done >= CONTINUOUS_SHARE and z.isfinite().all():
+        if self.done >= CONTINUOUS_SHARE and shared_mean(z.isfinite().all()) == 1:
             z, commitment = self._quantised(z, static)
         error = self.vqvae.decoder(z).float() - target
         weight = 1 + self.changed_weight * changed.repeat(2, 1, 1).unsqueeze(1).float()
@@ -120,8 +120,9 @@ class VQVAEStage:
         return muon_and_adamw(self.parameters(), self.rate)
 
     def numbers(self, step: int, share: Share) -> np.ndarray:
-        together = epoch_batch(self._pairs, self._size * share.processes, self._key, step)
-        return np.array_split(together, share.processes)[share.process]
+        return share_of(
+            epoch_batch(self._pairs, self._size * share.processes, self._key, step), share
+        )
 
     def batch(self, step: int, share: Share) -> Batch:
         pairs = self.numbers(step, share)
@@ -147,7 +148,8 @@ class VQVAEStage:
         return {"perplexity": perplexity, "codes_used": float((shares > 1e-4).sum())}
 
     def resume(self, done: float) -> None:
-        self.module.started = done >= CONTINUOUS_SHARE
+        """Whether the codebook has been started is seen from its use, which is zero before."""
+        self.module.started = bool(self.module.vqvae.vq.ema_cluster_size.any())
 
     @torch.no_grad()
     def finish(self) -> None:
