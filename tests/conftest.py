@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from exporters.export import ExportOptions, export_bundle
+from tests.squares import write_squares
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
@@ -29,6 +30,12 @@ Bundles = Callable[..., Bundle]
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache of its own: what one left there must not be another's result."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five short clips to train on, (48, 16, 16, 3) each, with actions. Do not write to them."""
+    return write_squares(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="session")

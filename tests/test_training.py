@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.squares import square_clip
 from wmdeploy.clips import RecordOptions, record, write_npz
 from wmdeploy.clips.folder import actions_path
 from wmdeploy.errors import ClipError, TrainingError
@@ -37,23 +38,9 @@ class Killed(BaseException):
     """Stands for a process that is killed: nothing may catch it."""
 
 
-def square_clip(length: int, seed: int, actions: bool = True) -> tuple[np.ndarray, Any]:
-    """A square of 4 pixels that action 1 moves right and action 0 left, around a ring of 16."""
-    chosen = np.random.default_rng(seed).integers(0, 2, length)
-    x = np.cumsum(np.r_[seed, 4 * chosen[:-1] - 2]) % 16
-    frames = np.full((length, 16, 16, 3), (20, 40, 90), np.uint8)
-    for t, left in enumerate(x):
-        columns = (left + np.arange(4)) % 16
-        frames[t][6:10, columns] = (240, 220, 60)
-    return frames, chosen.astype(np.int64) if actions else None
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    for index in range(5):
-        write_npz(folder / f"clip-{index}.npz", *square_clip(48, index))
-    return folder
+def data(squares: Path) -> Path:
+    return squares
 
 
 def options(data: Path, output: Path, **changes: Any) -> TrainOptions:

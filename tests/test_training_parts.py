@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_training import MICRO, options, square_clip
+from tests.squares import square_clip
+from tests.test_training import MICRO, options
 from wmdeploy.clips import RecordOptions, record, write_npz
 from wmdeploy.clips.footage import Footage, Spans, read_footage
 from wmdeploy.errors import ClipError, TrainingError
@@ -22,11 +23,8 @@ from wmdeploy.training.vqvae_stage import VQVAEStage
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    for index in range(5):
-        write_npz(folder / f"clip-{index}.npz", *square_clip(48, index))
-    return folder
+def data(squares: Path) -> Path:
+    return squares
 
 
 def footage(data: Path) -> Footage:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from tests.test_cli import ROOT
-from tests.test_training import MICRO, options, run, square_clip
-from wmdeploy.clips import RecordOptions, record, write_npz
+from tests.test_training import MICRO, options, run
+from wmdeploy.clips import RecordOptions, record
 from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.training.loop import Share, is_usable, share_of, step_with
 from wmdeploy.training.optimizer import muon_and_adamw
@@ -22,11 +22,8 @@ TOGETHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    for index in range(5):
-        write_npz(folder / f"clip-{index}.npz", *square_clip(48, index))
-    return folder
+def data(squares: Path) -> Path:
+    return squares
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
