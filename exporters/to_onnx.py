@@ -16,15 +16,12 @@ from wmdeploy.models.graphs import Graph
 SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1
 
 
-def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
-    """Export a module as `path` and its weights as `<path>.data`; the batch alone is dynamic.
+def translate(graph: Graph, *, opset: int, max_batch: int) -> torch.onnx.ONNXProgram:
+    """A module as an ONNX program in memory, with the trace that it was made from.
 
     Raises:
-        ExportError: torch.onnx cannot express the module, or the file is not what was described.
+        ExportError: torch.onnx cannot express the module.
     """
-    import onnx
-    import onnx_ir as ir
-
     batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
     dynamic = tuple(
         {axis: batch for axis, size in enumerate(spec.shape) if size == BATCH}
@@ -44,9 +41,27 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise ExportError(f"{path.stem}: torch.onnx cannot export it: {cause}") from error
+            raise ExportError(f"torch.onnx cannot export it: {cause}") from error
     assert program is not None  # None only with dynamo=False
+    return program
+
+
+def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
+    """Export a module as `path` and its weights as `<path>.data`; the batch alone is dynamic.
+
+    Raises:
+        ExportError: torch.onnx cannot express the module, or the file is not what was described.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    try:
+        program = translate(graph, opset=opset, max_batch=max_batch)
+    except ExportError as error:
+        raise ExportError(f"{path.stem}: {error}") from error
     for node in program.model.graph:
+        # paths of the machine that exported; the names of modules stay, `wmdeploy bisect` has them
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
         if node.op_type == "Attention":  # otherwise a float16 graph's softmax is float16 too
             float32 = onnx.TensorProto.FLOAT
             node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", float32)

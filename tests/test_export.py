@@ -17,6 +17,7 @@ from exporters.export import ExportOptions, export_bundle
 from exporters.to_onnx import write_onnx
 from exporters.verify import compare
 from tests.conftest import MICRO, Bundles
+from tests.test_cli import ROOT
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
@@ -210,3 +211,10 @@ def test_compare_measures_what_it_says() -> None:
     assert compare(other, frames, 0.1).relative == pytest.approx(2**0.5 / 255)
     codes = compare(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]), 0.9)
     assert codes.agreement == 0.75
+
+
+def test_files_hold_no_path_of_the_machine(bundles: Bundles) -> None:
+    for graph in bundles().manifest.graphs:
+        content = (bundles().path / f"{graph}.onnx").read_bytes()
+        assert str(ROOT).encode() not in content and b"site-packages" not in content
+        assert b"pkg.torch.onnx.name_scopes" in content  # names of modules stay
