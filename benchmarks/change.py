@@ -1,0 +1,138 @@
+"""One figure of two reports: how it changed in speed and memory, and whether that is a regression.
+
+Parity is in `benchmarks.parity_change`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.ratio import Ratio, noise, ratio_of
+from benchmarks.report import Report, Row
+from wmdeploy.errors import WmdeployError
+
+Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
+LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
+SINGLE = ("load", "first_call")  # happen once a run: one value has no spread
+
+Key = tuple[str, str, int]  # backend, stage, batch
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of both reports. `size` orders changes of the same kind, the largest first."""
+
+    stage: str
+    backend: str
+    batch: int | None
+    what: str
+    old: str
+    new: str
+    change: str
+    status: Status
+    noise: str = ""
+    size: float = 0.0
+
+
+def keyed(report: Report) -> dict[Key, Row]:
+    """Rows by backend, stage and batch.
+
+    Raises:
+        WmdeployError: two rows are of the same.
+    """
+    rows: dict[Key, Row] = {}
+    for row in report.rows:
+        key = row.backend, row.stage, row.batch
+        if key in rows:
+            raise WmdeployError(
+                f"a report has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
+                "what wmdeploy bench --json wrote"
+            )
+        rows[key] = row
+    return rows
+
+
+def speed_changes(
+    before: dict[Key, Row], after: dict[Key, Row], baseline: str, fail_on: float, same: bool
+) -> list[Change]:
+    """Speed-ups judged by their noise; the baseline's times and single ones only told.
+
+    Args:
+        baseline: its name; both reports have the same.
+        fail_on: the smallest slowdown that counts, 0.05 for 5%.
+        same: whether the hardware is; between machines an absolute time says nothing.
+    """
+    ratios: dict[Key, tuple[Ratio, Ratio]] = {}
+    changes = []
+    for key in (key for key in before if key in after):
+        (name, stage, batch), a, b = key, before[key], after[key]
+        if not a.p50_ms or not b.p50_ms:
+            continue
+        base = (baseline, stage, batch)
+        old, new = ratio_of(a, before.get(base)), ratio_of(b, after.get(base))
+        if name == baseline or stage in SINGLE or old is None or new is None:
+            if same:
+                changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
+        else:
+            ratios[key] = old, new
+    for key, (old, new) in ratios.items():
+        noisy = before[key].noisy or after[key].noisy or old.estimated or new.estimated
+        changes.append(_speed(key, old, new, noise(old, new, len(ratios)), fail_on, noisy))
+    return changes
+
+
+def _speed(key: Key, old: Ratio, new: Ratio, chance: float, fail_on: float, noisy: bool) -> Change:
+    """`chance` is how far the logarithms may lie apart without a change."""
+    slower = old.log - new.log  # above 0: NEW takes longer
+    limit = math.log1p(fail_on)
+    status: Status = "unchanged"
+    if abs(slower) > max(limit, chance):
+        status = "regression" if slower > 0 else "improvement"
+    elif chance > limit and (noisy or abs(slower) > limit):
+        status = "unclear"
+    told = f"{math.exp(old.log):.2f}x", f"{math.exp(new.log):.2f}x", _slower(slower)
+    noise_told = f"{math.expm1(chance):.1%}"
+    return Change(key[1], key[0], key[2], "speed-up", *told, status, noise_told, abs(slower))
+
+
+def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
+    name, stage, batch = key
+    slower = math.log(new / old) if min(old, new) > 0 else 0.0
+    status: Status = "information" if abs(slower) > math.log1p(fail_on) else "unchanged"
+    told = _milliseconds(old), _milliseconds(new), _slower(slower)
+    return Change(stage, name, batch, "p50 ms", *told, status, size=abs(slower))
+
+
+def _slower(log: float) -> str:
+    """0.0953 as `10.0% slower`: how much longer the same work takes, or took."""
+    told = f"{math.expm1(abs(log)):.1%}"
+    return told if told == "0.0%" else f"{told} {'slower' if log > 0 else 'faster'}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def memory_changes(
+    before: dict[Key, Row], after: dict[Key, Row], baseline: str, tolerance: float, same: bool
+) -> list[Change]:
+    """Memory of each backend's process, where a whole frame was timed."""
+    changes = []
+    for key in (key for key in before if key in after):
+        (name, stage, batch), a, b = key, before[key], after[key]
+        old, new = a.memory_mb, b.memory_mb
+        if stage != "frame" or old is None or new is None or min(old, new) <= 0:
+            continue
+        kinds = {row.memory.headline[1] for row in (a, b) if row.memory is not None}
+        growth = new / old - 1
+        status: Status = "unchanged"
+        if growth > tolerance or growth < 1 / (1 + tolerance) - 1:
+            judged = same and name != baseline and len(kinds) < 2  # else it was counted otherwise
+            worse: Status = "regression" if growth > 0 else "improvement"
+            status = worse if judged else "information"
+        told = f"{old:.0f}", f"{new:.0f}", f"{growth:+.1%}"
+        change = Change(
+            stage, name, batch, "memory MB", *told, status, f"{tolerance:.0%}", abs(growth)
+        )
+        changes.append(change)
+    return changes

@@ -1,0 +1,89 @@
+"""A speed-up with its standard error, and how large a change must be to be no chance.
+
+It knows rows and intervals, not what is compared with what: that is `benchmarks.compare`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from benchmarks.report import Row
+
+FALSE_ALARMS = 0.01  # of comparisons in which nothing changed, all rows together
+BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no interval sees
+# Runs of the same thing on a shared machine lie further apart than their intervals say, as its
+# load changes more slowly than a stage is timed: 1.9 times, the root mean square of 42 pairs of
+# runs on two cores that had four to five jobs, where intervals were wide; less on a quiet one.
+TOO_NARROW = 1.5
+MUCH = 0.1  # noise from which on it counts twice: bursts, of which a run sees too few to know
+FEWEST_SAMPLES = 5  # to estimate an interval from
+RESAMPLES = 1000
+_NORMAL = NormalDist()
+_INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard errors
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The baseline's time over a backend's.
+
+    Attributes:
+        log: natural logarithm of the ratio.
+        error: standard error of `log`.
+        estimated: from samples of an old report, not from rounds that were paired.
+    """
+
+    log: float
+    error: float
+    estimated: bool = False
+
+
+def ratio_of(row: Row, baseline: Row | None) -> Ratio | None:
+    """A row's speed-up; None where its spread is not known, as of single values.
+
+    Args:
+        baseline: the baseline's row of the same stage and batch, for reports without intervals.
+    """
+    speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
+    if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
+        return Ratio(math.log(speedup), math.log(high / low) / _INTERVAL)
+    if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
+        return None
+    if not _positive(*row.samples_ms, *baseline.samples_ms):
+        return None
+    ratio = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
+    errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
+    return Ratio(math.log(ratio), math.hypot(*errors), estimated=True)
+
+
+def noise(old: Ratio, new: Ratio, rows: int) -> float:
+    """How far two logarithms may lie apart by chance.
+
+    One-sided, and shared among all rows (Bonferroni), so that of a hundred comparisons of equal
+    things about `FALSE_ALARMS` of a hundred has any row beyond it.
+    """
+    measured = TOO_NARROW * math.hypot(old.error, new.error)
+    error = math.hypot(measured, BETWEEN_RUNS, BETWEEN_RUNS)
+    chance = _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
+    return chance if chance <= MUCH else 2 * chance
+
+
+def _median_error(samples: Sequence[float]) -> float:
+    """Standard error of the logarithm of the median, by a bootstrap of blocks.
+
+    Blocks of neighbours, because times that follow each other are alike: drawn one by one they
+    would look more certain than they are.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    count = len(values)
+    block = math.ceil(math.sqrt(count))
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, count, (RESAMPLES, math.ceil(count / block), 1))
+    drawn = values[((starts + np.arange(block)) % count).reshape(RESAMPLES, -1)[:, :count]]
+    return float(np.log(np.median(drawn, axis=1)).std())
+
+
+def _positive(*values: float) -> bool:
+    return all(math.isfinite(value) and value > 0 for value in values)
