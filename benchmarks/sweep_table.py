@@ -1,0 +1,60 @@
+"""A sweep as a rich table."""
+
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.budget import Limit, missed
+from benchmarks.sweep import Cell, Sweep
+from benchmarks.table import number
+
+
+def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
+    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
+    told = [f"skipped: {name}: {why}" for name, why in found.skipped.items()]
+    table = Table(
+        title="sweep: the lowest latency for its memory and quality in bold",
+        caption="\n".join(
+            ["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]
+        ),
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("layout", "precision", "backend"):
+        table.add_column(heading)
+    for heading in ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    if limits:
+        table.add_column("budget")
+    for cell in sorted(found.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
+        figures = cell.figures
+        kept = cell.verdict == "pass" and not missed(limits, figures)
+        table.add_row(
+            cell.layout,
+            cell.precision,
+            cell.backend,
+            str(cell.batch),
+            number(figures["frame"]),
+            number(figures["imagine"]),
+            number(figures["memory"]),
+            number(figures["psnr"]),
+            "" if figures["codes"] is None else f"{figures['codes']:.2f}%",
+            Text(cell.verdict, style={"pass": "green", "fail": "bold red"}.get(cell.verdict, "")),
+            *(
+                [Text("kept" if kept else "missed", style="green" if kept else "")]
+                if limits
+                else []
+            ),
+            style="bold" if cell.best else None,
+        )
+    return table
+
+
+def cell_line(cell: Cell) -> str:
+    """One cell in words."""
+    figures = cell.figures
+    return (
+        f"{cell.layout} layout, {cell.precision}, {cell.backend}, batch {cell.batch}: "
+        f"{number(figures['frame'])} ms a frame, {number(figures['memory'])} MB, "
+        f"worst frame {number(figures['psnr'])} dB"
+    )
