@@ -1,106 +1,157 @@
-"""What one backend's process left, judged beside the baseline's: rows of the report, warnings."""
+"""What one backend's worker gave, as rows of the report, and the warnings that follow from it."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.floor import floors
-from benchmarks.machine import Ceilings
-from benchmarks.parity import GATES, Parity, failure, frame_parity, horizons, tensor_parity
-from benchmarks.report import Row, Verdict, timed_row
+from benchmarks.floor import Floor
+from benchmarks.judge import Judgement
+from benchmarks.memory import Memory
+from benchmarks.protocol import Loaded, Paced, Swapped
+from benchmarks.report import Row, Verdict
+from benchmarks.rounds import Ratio, Run, ratio
 from benchmarks.timing import percentile
-from benchmarks.worker import CASES_FILE, ENGINE_STAGES, ROLLOUT_FILE, Result, Run
-from wmdeploy.bundle import Bundle
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages
+NOT_FRAMES = ("load", "first_call", "prefill", "download")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What one backend's process left: its result, or why there is none.
+    """What one backend's worker has given so far, or why it gives no more.
 
-    A backend that says what it lacks is skipped; one that breaks has failed.
+    A backend that says what it lacks is skipped; one that breaks has failed. `memory` is by batch.
     """
 
     backend: str
     directory: Path
-    result: Result | None
+    loaded: Loaded | None = None
+    runs: list[Run] = field(default_factory=list)
+    memory: dict[int, Memory] = field(default_factory=dict)
+    paced: Paced | None = None
+    swapped: Swapped | None = None
     reason: str | None = None
     verdict: Verdict = "pass"
 
     @property
-    def gpu_found(self) -> bool:
-        return self.result is not None and self.result.gpu_found
-
-    @property
     def gpu_states(self) -> list[dict[str, Any]]:
         """Clocks, temperature, power and throttle reasons right after each stage."""
-        runs = self.result.runs if self.result else []
-        return [
+        states = [
             {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(run.gpu)}
-            for run in runs
+            for run in self.runs
             if run.gpu is not None
         ]
+        if self.paced is not None and self.paced.gpu is not None:
+            states.append({"stage": "pacing", "batch": 1, **dataclasses.asdict(self.paced.gpu)})
+        return states
 
 
 def rows_of(
     outcome: Outcome,
     baseline: Outcome,
-    bundle: Bundle,
-    ceilings: dict[str, Ceilings],
-    refill: int | None,
+    floors: dict[int, dict[str, Floor]],
+    judgement: Judgement,
+    precision: float,
 ) -> list[Row]:
-    """A row for each stage and batch that was timed; without a result, two that say why."""
-    result, reference = outcome.result, baseline.result
-    if result is None or reference is None:
-        return [
-            Row(
-                outcome.backend,
-                None,
-                None,
-                stage,
-                1,
-                verdict=outcome.verdict,
-                reason=outcome.reason,
-            )
-            for stage in ("load", "frame")
-        ]
-    parity: dict[str, Parity] = {}
-    reason = None
-    if outcome is not baseline:
-        parity, errors = _compare(outcome, baseline, bundle)
-        reason = failure(GATES[result.precision], parity["frame"], errors)
-    verdict: Verdict = "fail" if reason else "pass"
-    machine = ceilings[result.device.split(":")[0]]
-    expected = {(run.stage, run.batch): run.samples for run in reference.runs}
+    """A row for each stage and batch that was timed.
 
-    def row(run: Run) -> Row:
-        base = expected.get((run.stage, run.batch))
-        return timed_row(
-            outcome.backend,
-            run.stage,
-            run.samples,
-            batch=run.batch,
-            precision=result.precision,
-            device=result.device,
-            floor_ms=floors(bundle, machine, run.batch, refill).get(run.stage),
-            baseline_p50_ms=percentile(base.wall, 50) if base else None,
-            memory=result.memory[run.batch],
-            parity=parity.get(run.stage) if run.batch == 1 else None,
-            verdict=verdict,
-            reason=reason,
+    Args:
+        floors: by batch and stage.
+        precision: relative half-width of the speed-up's interval above which a row is noisy.
+    """
+    expected = {(run.stage, run.batch): run for run in baseline.runs}
+    verdict: Verdict = "fail" if judgement.reason else "pass"
+    return [
+        _row(
+            outcome,
+            run,
+            expected.get((run.stage, run.batch)),
+            floors[run.batch].get(run.stage),
+            judgement,
+            verdict,
+            precision,
         )
+        for run in outcome.runs
+    ]
 
-    return [row(run) for run in result.runs]
+
+def rows_without_times(outcome: Outcome) -> list[Row]:
+    """Two rows that say why a backend has no others."""
+    return [
+        Row(outcome.backend, None, None, stage, 1, verdict=outcome.verdict, reason=outcome.reason)
+        for stage in ("load", "frame")
+    ]
+
+
+def _row(
+    outcome: Outcome,
+    run: Run,
+    base: Run | None,
+    floor: Floor | None,
+    judgement: Judgement,
+    verdict: Verdict,
+    precision: float,
+) -> Row:
+    """A row with all that follows from its raw samples."""
+    assert outcome.loaded is not None
+    samples, memory = run.samples, outcome.memory[run.batch]
+    p50 = percentile(samples.wall, 50)
+    speedup = None if base is None else percentile(base.samples.wall, 50) / p50
+    interval: Ratio | None = None
+    if base is not None and run.round_ms:
+        interval = ratio(base.round_ms, run.round_ms)
+        speedup = interval.value
+    return Row(
+        backend=outcome.backend,
+        precision=outcome.loaded.precision,
+        device=outcome.loaded.device,
+        stage=run.stage,
+        batch=run.batch,
+        p50_ms=p50,
+        p90_ms=percentile(samples.wall, 90),
+        p99_ms=percentile(samples.wall, 99),
+        frames_per_s=None if run.stage in NOT_FRAMES else run.batch * 1e3 / p50,
+        speedup=speedup,
+        speedup_low=None if interval is None else interval.low,
+        speedup_high=None if interval is None else interval.high,
+        floor_ms=None if floor is None else floor.ms,
+        of_floor=None if floor is None else floor.ms / p50,
+        bound=None if floor is None else floor.bound,
+        device_p50_ms=percentile(samples.device, 50) if samples.device else None,
+        memory_mb=memory.headline[0],
+        memory=memory,
+        parity=judgement.parity.get(run.stage) if run.batch == 1 else None,
+        verdict=verdict,
+        reason=judgement.reason,
+        threads=outcome.loaded.threads,
+        warmup=run.warmup,
+        noisy=interval is not None and interval.precision > precision,
+        samples_ms=samples.wall,
+        round_ms=run.round_ms,
+        device_samples_ms=samples.device or [],
+    )
+
+
+def noise_warning(rows: list[Row]) -> str | None:
+    """One line for one backend, naming the stages whose speed-up is not known as well as asked."""
+    noisy = [row for row in rows if row.noisy and row.speedup and row.speedup_high]
+    if not noisy:
+        return None
+    worst = max(
+        ((row.speedup_high or 0) - (row.speedup_low or 0)) / 2 / (row.speedup or 1) for row in noisy
+    )
+    percent = f"{worst:.0%}" if worst >= 0.095 else f"{100 * worst:.2g}%"
+    stages = [r.stage if r.batch == 1 else f"{r.stage} (batch {r.batch})" for r in noisy]
+    return (
+        f"{noisy[0].backend}: the machine was too noisy: speed-up known to "
+        f"±{percent} only: {', '.join(stages)}"
+    )
 
 
 def clock_warnings(outcome: Outcome) -> list[str]:
     """Whether a GPU held its clock while a backend was timed; otherwise times do not compare."""
-    runs = outcome.result.runs if outcome.result else []
-    states = [run.gpu for run in runs if run.gpu is not None]
+    states = [run.gpu for run in outcome.runs if run.gpu is not None]
     clocks = [state.sm_clock_mhz for state in states]
     warnings = []
     if clocks and max(clocks) > CLOCK_TOLERANCE * min(clocks):
@@ -111,36 +162,3 @@ def clock_warnings(outcome: Outcome) -> list[str]:
     if reasons:
         warnings.append(f"{outcome.backend}: the GPU's clock was held down: {', '.join(reasons)}")
     return warnings
-
-
-def _compare(
-    outcome: Outcome, baseline: Outcome, bundle: Bundle
-) -> tuple[dict[str, Parity], dict[str, float]]:
-    """Parity of each stage, and the relative errors that the gate looks at."""
-    parity: dict[str, Parity] = {}
-    errors: dict[str, float] = {}
-    with (
-        np.load(outcome.directory / ROLLOUT_FILE) as got,
-        np.load(baseline.directory / ROLLOUT_FILE) as expected,
-    ):
-        at = horizons(bundle.manifest.wiring.context, len(expected["frames"]))
-        agreement = float((got["codes"] == expected["codes"]).mean())
-        frames = frame_parity(got["frames"], expected["frames"], at)
-        parity["frame"] = dataclasses.replace(frames, code_agreement=agreement)
-    parity["imagine"] = parity["slide"] = parity["frame"]  # the same rollout, frame by frame
-    with (
-        np.load(outcome.directory / CASES_FILE) as got,
-        np.load(baseline.directory / CASES_FILE) as expected,
-    ):
-        for stage, graph in ENGINE_STAGES.items():
-            name = bundle.manifest.graphs[graph].outputs[0].name
-            if f"{graph}/{name}" not in got:
-                continue  # the backend runs graphs of its own, as the baseline does
-            a, b = got[f"{graph}/{name}"], expected[f"{graph}/expected/{name}"]
-            parity[stage] = tensor_parity(a, b)
-            if graph in ("prefill", "step"):  # codes and frames have gates of their own
-                scale = float(np.abs(b).max()) or 1.0
-                errors[stage] = (parity[stage].max_abs or 0.0) / scale
-    encode = parity.get("encode", Parity())
-    parity["encode"] = dataclasses.replace(encode, code_agreement=agreement)
-    return parity, errors

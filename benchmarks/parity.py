@@ -1,5 +1,6 @@
 """How far a backend is from the baseline, and how far it may be."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,35 @@ class Parity:
     psnr_db: dict[str, float] | None = None
     worst_frame_psnr_db: dict[str, float] | None = None
     code_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One backend against the baseline on one clip, frame by frame.
+
+    Attributes:
+        clip: the clip's name, as given.
+        free_db: PSNR of each imagined frame with the baseline's, from the context on; the first is
+            horizon 1.
+        forced_db: the same where each frame is predicted from the clip's true frames before it;
+            as many as the clip has after the context.
+        code_agreement: share of equal codes of the clip's own frames.
+        imagined_agreement: share of equal codes when each backend encodes its own imagined frames.
+        first_difference: the first horizon at which one of those codes differs; None if none does.
+    """
+
+    backend: str
+    clip: str
+    free_db: list[float]
+    forced_db: list[float]
+    code_agreement: float
+    imagined_agreement: float
+    first_difference: int | None
+
+    @property
+    def worst_frame(self) -> int:
+        """The horizon (1 is the first) of the imagined frame that is furthest off."""
+        return int(np.argmin(self.free_db)) + 1
 
 
 @dataclass(frozen=True)
@@ -48,21 +78,52 @@ def psnr(mse: float) -> float:
 
 
 def horizons(context: int, frames: int) -> list[int]:
-    """1, 8, S and 2·S, as far as there are frames, and the last frame."""
-    return sorted({h for h in (1, 8, context, 2 * context, frames) if h <= frames})
+    """1, 8, S, 2·S and 4·S, as far as there are frames, and the last frame."""
+    wanted = (1, 8, context, 2 * context, 4 * context, frames)
+    return sorted({h for h in wanted if h <= frames})
 
 
-def frame_parity(got: np.ndarray, expected: np.ndarray, at: list[int]) -> Parity:
-    """Two rollouts of the same context, (T, H, W, 3) uint8 each."""
-    errors = tensor_parity(got, expected)
-    difference = got.astype(np.float32) - expected.astype(np.float32)
-    mse = np.square(difference).mean(axis=(1, 2, 3))  # (T,)
+def frame_errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Mean squared error of each frame, (T, H, W, 3) uint8 -> (T,), frame by frame."""
+    pairs = zip(got, expected, strict=True)
+    return np.array([np.square(a.astype(np.float32) - b).mean() for a, b in pairs], np.float64)
+
+
+def frame_parity(clips: Sequence[tuple[np.ndarray, np.ndarray]], at: Sequence[int]) -> Parity:
+    """Rollouts of the same contexts, one pair (got, expected) for each clip.
+
+    Args:
+        clips: (T, H, W, 3) uint8 each, of the same T; the worst frame is the worst of all clips.
+        at: horizons.
+    """
+    mse = np.stack([frame_errors(got, expected) for got, expected in clips])  # (clips, T)
+    one = [
+        tensor_parity(a, b) for got, expected in clips for a, b in zip(got, expected, strict=True)
+    ]
+    cosines = [frame.cosine for frame in one if frame.cosine is not None]
     return Parity(
-        errors.max_abs,
-        errors.mean_abs,
-        errors.cosine,
-        psnr_db={str(h): psnr(float(mse[:h].mean())) for h in at},
-        worst_frame_psnr_db={str(h): psnr(float(mse[:h].max())) for h in at},
+        max(frame.max_abs or 0.0 for frame in one),
+        float(np.mean([frame.mean_abs for frame in one])),
+        min(cosines, default=None),
+        psnr_db={str(h): psnr(float(mse[:, :h].mean())) for h in at},
+        worst_frame_psnr_db={str(h): psnr(float(mse[:, :h].max())) for h in at},
+    )
+
+
+def curve(
+    backend: str, clip: str, got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> Curve:
+    """Two workers' records of one clip, see `benchmarks.rollouts.record`."""
+    same = got["imagined_codes"] == expected["imagined_codes"]  # (T, N)
+    differs = np.flatnonzero(~same.all(axis=1))
+    return Curve(
+        backend,
+        clip,
+        [psnr(float(mse)) for mse in frame_errors(got["free"], expected["free"])],
+        [psnr(float(mse)) for mse in frame_errors(got["forced"], expected["forced"])],
+        float((got["codes"] == expected["codes"]).mean()),
+        float(same.mean()),
+        int(differs[0]) + 1 if len(differs) else None,
     )
 
 
@@ -78,10 +139,13 @@ def tensor_parity(got: np.ndarray, expected: np.ndarray) -> Parity:
     )
 
 
-def failure(gate: Gate, rollout: Parity, stages: dict[str, float]) -> str | None:
+def failure(
+    gate: Gate, rollout: Parity, stages: dict[str, float], forced_db: Sequence[float] = ()
+) -> str | None:
     """The first figure that misses the gate, in words; None if all pass.
 
     Args:
+        forced_db: of frames predicted from true frames, see `Curve`.
         stages: relative error (max_abs over the largest expected value) of each stage's output.
     """
     worst = rollout.worst_frame_psnr_db or {}
@@ -91,6 +155,8 @@ def failure(gate: Gate, rollout: Parity, stages: dict[str, float]) -> str | None
         needed = gate.first_frame_db if horizon == "1" else gate.worst_frame_db
         if not value >= needed:
             return f"worst frame {value:.1f} dB at horizon {horizon}, expected {needed:.0f} dB"
+    if not (least := min(forced_db, default=np.inf)) >= gate.worst_frame_db:
+        return f"from true frames {least:.1f} dB, expected {gate.worst_frame_db:.0f} dB"
     for stage, error in stages.items():
         if not error <= gate.relative_error:
             return f"{stage}: relative error {error:.1e}, expected {gate.relative_error:.0e}"

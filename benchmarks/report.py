@@ -7,16 +7,17 @@ from typing import Any, Literal
 import msgspec
 
 from benchmarks.memory import Memory
-from benchmarks.parity import Parity
-from benchmarks.timing import Samples, percentile
+from benchmarks.parity import Curve, Parity
+from wmdeploy.errors import WmdeployError
 
-SCHEMA = 2  # 1 had the ceilings of one device
+SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 STAGES = (
     "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
     "slide",
 )  # fmt: skip
 
 Verdict = Literal["pass", "fail", "skipped"]
+Bound = Literal["bandwidth", "compute"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,15 @@ class Row:
     `frames_per_s` counts those of all `batch` sessions. Parity is measured at batch 1, which alone
     has it; the verdict is the backend's.
 
+    Backends take turns: in every round each runs a few times. `round_ms` are the medians of each
+    round, in the order of the rounds, which are the same for all backends of a stage and batch.
+    `speedup` is the median over rounds of the baseline's round over this one's, `speedup_low` and
+    `speedup_high` its 95% interval by bootstrap. `warmup` runs came before the first round;
+    `noisy` says that the interval is wider than what was asked for.
+
     `floor_ms` is the least time this machine could take: the larger of bytes over its bandwidth and
-    operations over its matrix rate, both measured in the same run; `of_floor` is floor_ms / p50_ms.
+    operations over its matrix rate, both measured in the same run; `bound` says which; `of_floor`
+    is floor_ms / p50_ms.
     """
 
     backend: str
@@ -41,69 +49,84 @@ class Row:
     p99_ms: float | None = None
     frames_per_s: float | None = None
     speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
     floor_ms: float | None = None
     of_floor: float | None = None
+    bound: Bound | None = None
     device_p50_ms: float | None = None
     memory_mb: float | None = None
     memory: Memory | None = None
     parity: Parity | None = None
     verdict: Verdict = "skipped"
     reason: str | None = None
+    threads: int | None = None
+    warmup: int | None = None
+    noisy: bool = False
     samples_ms: list[float] = field(default_factory=list)
+    round_ms: list[float] = field(default_factory=list)
     device_samples_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
+class Pacing:
+    """One backend asked for a frame at a fixed rate, as a game asks.
+
+    Attributes:
+        fps: frames asked for per second.
+        frames: how many were asked for.
+        misses: frames that were not ready when the next was due.
+        latency_ms: of each frame, from the moment it was due (its action known) until it was there.
+        jitter_ms: standard deviation of the time between two frames that follow each other.
+    """
+
+    backend: str
+    fps: float
+    frames: int
+    misses: int
+    jitter_ms: float
+    latency_ms: list[float]
+
+
+@dataclass(frozen=True)
 class Report:
+    """All of one run.
+
+    Attributes:
+        environment: hardware, versions, settings, ceilings (see `benchmarks.machine`).
+        bundle: what was measured: recipe, sizes, work of each graph, clips, context, horizon.
+        curves: parity frame by frame, for each backend and clip.
+        swaps: by backend and graph: worst-frame PSNR in dB of a rollout in which that graph alone
+            is the backend's and the others are PyTorch's in float32; only where it was asked for.
+        strips: by backend: a PNG in base64: the worst frame of the baseline, of the backend, and
+            their difference, amplified.
+    """
+
     schema: int
     environment: dict[str, Any]
     bundle: dict[str, Any]
     rows: list[Row]
     warnings: list[str] = field(default_factory=list)
-
-
-def timed_row(
-    backend: str,
-    stage: str,
-    samples: Samples,
-    *,
-    batch: int,
-    precision: str,
-    device: str,
-    floor_ms: float | None,
-    baseline_p50_ms: float | None,
-    memory: Memory,
-    parity: Parity | None,
-    verdict: Verdict,
-    reason: str | None,
-) -> Row:
-    """A row with all that follows from its raw samples."""
-    p50 = percentile(samples.wall, 50)
-    counted = stage not in ("load", "first_call", "prefill", "download")
-    return Row(
-        backend=backend,
-        precision=precision,
-        device=device,
-        stage=stage,
-        batch=batch,
-        p50_ms=p50,
-        p90_ms=percentile(samples.wall, 90),
-        p99_ms=percentile(samples.wall, 99),
-        frames_per_s=batch * 1e3 / p50 if counted else None,
-        speedup=None if baseline_p50_ms is None else baseline_p50_ms / p50,
-        floor_ms=floor_ms,
-        of_floor=None if floor_ms is None else floor_ms / p50,
-        device_p50_ms=percentile(samples.device, 50) if samples.device else None,
-        memory_mb=memory.headline[0],
-        memory=memory,
-        parity=parity,
-        verdict=verdict,
-        reason=reason,
-        samples_ms=samples.wall,
-        device_samples_ms=samples.device or [],
-    )
+    curves: list[Curve] = field(default_factory=list)
+    swaps: dict[str, dict[str, float]] = field(default_factory=dict)
+    pacing: list[Pacing] = field(default_factory=list)
+    strips: dict[str, str] = field(default_factory=dict)
 
 
 def read_json(path: Path) -> Report:
-    """The report in a file; msgspec's ValidationError says what is wrong with another file."""
-    return msgspec.json.decode(path.read_bytes(), type=Report)
+    """The report in a file, of this or an older schema; what that did not have is empty.
+
+    Raises:
+        WmdeployError: it is no report, or of a schema newer than this version's.
+    """
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WmdeployError(
+            f"{path}: is no report of wmdeploy bench ({error}); give what --json wrote"
+        ) from error
+    if report.schema > SCHEMA:
+        raise WmdeployError(
+            f"{path}: has schema {report.schema}, expected at most {SCHEMA}; update wmdeploy"
+        )
+    return report

@@ -1,55 +1,50 @@
-"""`wmdeploy bench`: every backend in its own process, the baseline first, one report at the end."""
+"""`wmdeploy bench`: every backend in a process of its own, in turns, one report at the end."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from benchmarks.floor import floors, moved_bytes
+from benchmarks.judge import Judgement, judge
 from benchmarks.machine import Ceilings, environment
-from benchmarks.outcome import Outcome, clock_warnings, rows_of
-from benchmarks.report import SCHEMA, STAGES, Report
-from benchmarks.timing import Effort
-from benchmarks.worker import (
-    EXPECTED_ERROR,
-    RESULT_FILE,
-    Job,
-    Result,
+from benchmarks.options import BenchOptions, check, check_backends, clip_names, jobs, write_clips
+from benchmarks.outcome import (
+    Outcome,
+    clock_warnings,
+    noise_warning,
+    rows_of,
+    rows_without_times,
 )
-from engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
+from benchmarks.process import Progress, Workers
+from benchmarks.protocol import (
+    Count,
+    Counted,
+    Held,
+    Hold,
+    Job,
+    Pace,
+    Paced,
+    Record,
+    Recorded,
+    Swap,
+    Swapped,
+)
+from benchmarks.report import SCHEMA, STAGES, Pacing, Report, Row
+from benchmarks.rounds import Run, race
+from benchmarks.timing import Effort, Samples
+from engines.base import GPU_ONLY
 from wmdeploy.bundle import Bundle
-from wmdeploy.clips.read import count_frames, read_clip
-from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import sha256
-from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.manifest import MANIFEST_FILE, Precision
 
-LONGEST_HORIZON = 4096
-LARGEST_BATCH = 1024
-Progress = Callable[[str, str], None]  # backend, what it is doing
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What to compare; `horizon` of None is 2·S. `refill` as in `Session`, the baseline too.
-
-    Besides batch 1, whole frames and steps are timed for each of `batches` that a backend takes.
-    """
-
-    bundle: Path
-    clip: Path
-    backends: tuple[str, ...] = tuple(BACKENDS)
-    context: int = 8
-    horizon: int | None = None
-    refill: int | None = None
-    batches: tuple[int, ...] = (1,)
-    settings: Settings = Settings()
-    effort: Effort = dataclasses.field(default_factory=Effort)
+SWAP_PAST_CONTEXT = 8  # frames with a window that slides
+BATCH_STAGES = ("frame", "imagine")  # what is timed for more than one session
 
 
 def bench(options: BenchOptions, progress: Progress = lambda backend, stage: None) -> Report:
@@ -57,138 +52,194 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
 
     Raises:
         BackendError: an unknown backend, an option out of range, or the baseline cannot run.
-        BundleError, ClipError: the bundle or the clip cannot be used.
+        BundleError, ClipError: the bundle or a clip cannot be used.
     """
-    unknown = [name for name in options.backends if name not in BACKENDS]
-    if unknown:
-        raise BackendError(f"backend: got {unknown[0]!r}, expected one of {', '.join(BACKENDS)}")
+    check_backends(options.backends)
     bundle = Bundle.open(options.bundle)
     bundle.verify()
     described = environment()  # now: later the load average would be our own
-    context = bundle.manifest.wiring.context
-    seconds, refill = options.effort.seconds, options.refill
-    if not 0 <= seconds < float("inf") or not (refill is None or 1 <= refill < context):
-        raise BackendError(
-            f"bench: got {seconds} seconds and refill {refill}, expected finite seconds of 0 or "
-            f"more and a refill of 1 to {context - 1}"
-        )
-    horizon = 2 * context if options.horizon is None else options.horizon
-    if not 1 <= options.context <= context or not 1 <= horizon <= LONGEST_HORIZON:
-        raise BackendError(
-            f"bench: got context {options.context} and horizon {horizon}, expected a context of "
-            f"1 to {context} and a horizon of 1 to {LONGEST_HORIZON}"
-        )
-    if not all(1 <= batch <= LARGEST_BATCH for batch in options.batches):
-        told = ", ".join(map(str, options.batches))
-        raise BackendError(f"--batch: got {told}, expected numbers of 1 to {LARGEST_BATCH}")
+    cpus = sorted(os.sched_getaffinity(0))
+    horizon = check(options, bundle.manifest.wiring.context, len(cpus))
+    names = clip_names(options.clips)
     with tempfile.TemporaryDirectory(prefix="wmdeploy-bench-") as scratch:
-        clip = _clip_file(options, bundle, horizon, Path(scratch))
-        outcomes: list[Outcome] = []
-        for name in dict.fromkeys((BASELINE, *options.backends)):  # the baseline first
-            if outcomes and name in GPU_ONLY and not outcomes[0].gpu_found:
-                reason = "needs an NVIDIA GPU, and torch finds none here"
-                outcomes.append(Outcome(name, Path(scratch), None, reason, "skipped"))
-                continue
-            cases = outcomes[0].directory if outcomes else None
-            directory = Path(scratch) / name
-            directory.mkdir()
-            job = Job(
-                options.bundle.resolve(), name, options.settings, clip, options.context, horizon,
-                options.refill, options.batches, options.effort, directory, cases,
-            )  # fmt: skip
-            outcomes.append(_run_worker(job, progress))
-            if outcomes[0].result is None:
-                raise BackendError(f"the baseline cannot run: {outcomes[0].reason}")
-        devices = {o.result.device.split(":")[0] for o in outcomes if o.result is not None}
-        ceilings = {}
-        for device in sorted(devices):
-            progress(device, "bandwidth and matrix rate")
-            ceilings[device] = _ceilings(device, options.settings.tf32)
-        rows = [
-            row
-            for outcome in outcomes
-            for row in rows_of(outcome, outcomes[0], bundle, ceilings, options.refill)
-        ]
-        warnings = [warning for outcome in outcomes for warning in clock_warnings(outcome)]
-    described |= {"ceilings": {name: dataclasses.asdict(c) for name, c in ceilings.items()}}
-    described |= {"settings": dataclasses.asdict(options.settings)}
-    described |= {"gpu_states": {o.backend: states for o in outcomes if (states := o.gpu_states)}}
+        clips = write_clips(options, bundle, horizon, Path(scratch))
+        with Workers(progress) as workers:
+            for job in jobs(options, clips, horizon, Path(scratch)):
+                _start(workers, job)
+            counted = _work(workers, options, bundle, horizon)
+        outcomes = workers.outcomes
+        ceilings = _ceilings(outcomes, options.settings.tf32, progress)
+        judgements = _judged(outcomes, bundle, names, options.swap)
+    rows = [
+        row
+        for outcome in outcomes
+        for row in _rows(outcome, judgements, outcomes[0], bundle, ceilings, options)
+    ]
+    described |= {
+        "affinity": cpus,
+        "ceilings": {name: dataclasses.asdict(c) for name, c in ceilings.items()},
+        "settings": dataclasses.asdict(options.settings),
+        "effort": dataclasses.asdict(options.effort),
+        "gpu_states": {o.backend: states for o in outcomes if (states := o.gpu_states)},
+    }
     about = _describe_bundle(bundle) | {
-        "clip": options.clip.name,
+        "clip": names[0],
+        "clips": names,
         "context": options.context,
         "horizon": horizon,
         "refill": options.refill,
+        "other_layout": None if counted is None else dataclasses.asdict(counted),
     }
     rows.sort(key=lambda row: STAGES.index(row.stage))  # stable: backends keep their order
-    return Report(SCHEMA, described, about, rows, warnings)
+    return Report(
+        SCHEMA,
+        described,
+        about,
+        rows,
+        _warnings(outcomes, rows),
+        [curve for judgement in judgements.values() for curve in judgement.curves],
+        {o.backend: o.swapped.worst_db for o in outcomes if o.swapped and o.swapped.worst_db},
+        [_pacing(o.backend, options.fps, o.paced) for o in outcomes if o.paced and options.fps],
+        {backend: judgement.strip for backend, judgement in judgements.items()},
+    )
 
 
-def _clip_file(options: BenchOptions, bundle: Bundle, horizon: int, scratch: Path) -> Path:
-    """The frames that the workers need, decoded and resized once."""
-    size = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1])
-    have = count_frames(options.clip)
-    if have < options.context:
-        raise ClipError(
-            f"{options.clip}: has {have} frames, expected at least the context, {options.context}"
-        )
-    clip = read_clip(options.clip, size=size, count=min(have, options.context + horizon))
-    arrays = {"frames": clip.frames}
-    if bundle.manifest.wiring.window_actions:
-        if clip.actions is None:
-            raise ClipError(f"{options.clip}: has no actions, and the model is conditioned on them")
-        known = bundle.manifest.wiring.num_actions
-        if clip.actions.max() >= known:
-            raise ClipError(
-                f"{options.clip}: has actions up to {clip.actions.max()}, the model knows {known}; "
-                "give a clip of the model's game with --clip"
+def _work(workers: Workers, options: BenchOptions, bundle: Bundle, horizon: int) -> Counted | None:
+    """All that the workers are asked for; what needs little memory comes first."""
+    _time(workers, options.effort)
+    for label in workers.alive:
+        workers.ask(label, Record(), Recorded, "parity")
+    _time_batches(workers, options)
+    if options.fps is not None:
+        _pace(workers, options.fps, options.pace_seconds)
+    if options.swap:
+        _swap(workers, min(horizon, bundle.manifest.wiring.context + SWAP_PAST_CONTEXT))
+    return workers.ask(workers.alive[0], Count(), Counted, "count the other layout")
+
+
+def _judged(
+    outcomes: list[Outcome], bundle: Bundle, clips: list[str], swapped: bool
+) -> dict[str, Judgement]:
+    """Those that ran, beside the baseline; where a gate was missed, with what would tell more."""
+    found = {}
+    for outcome in outcomes[1:]:
+        if outcome.verdict == "pass" and outcome.loaded is not None:
+            gate: Precision = "fp16" if outcome.loaded.precision == "fp16" else "fp32"
+            judgement = judge(
+                outcome.backend, gate, outcome.directory, outcomes[0].directory, bundle, clips
             )
-        arrays["actions"] = clip.actions
-    path = scratch / "clip.npz"
-    np.savez(path, allow_pickle=False, **arrays)
-    return path
+            if judgement.reason and not swapped:
+                hint = f"{judgement.reason}; --swap tells which graph"
+                judgement = dataclasses.replace(judgement, reason=hint)
+            found[outcome.backend] = judgement
+    return found
 
 
-def _ceilings(device: str, tf32: bool) -> Ceilings:
+def _rows(
+    outcome: Outcome,
+    judgements: dict[str, Judgement],
+    baseline: Outcome,
+    bundle: Bundle,
+    ceilings: dict[str, Ceilings],
+    options: BenchOptions,
+) -> list[Row]:
+    if outcome.verdict != "pass" or outcome.loaded is None:
+        return rows_without_times(outcome)
+    machine = ceilings[outcome.loaded.device.split(":")[0]]
+    least = {batch: floors(bundle, machine, batch, options.refill) for batch in outcome.memory}
+    judgement = judgements.get(outcome.backend, Judgement())
+    return rows_of(outcome, baseline, least, judgement, options.effort.precision)
+
+
+def _start(workers: Workers, job: Job) -> None:
+    if job.cases and job.backend in GPU_ONLY and not workers.gpu_found:
+        workers.skip(job, "needs an NVIDIA GPU, and torch finds none here")
+        return
+    workers.start(job)
+    outcome = workers.outcomes[-1]
+    if outcome.loaded is not None:
+        outcome.runs = [
+            Run("load", 1, Samples([outcome.loaded.load_ms])),
+            Run("first_call", 1, Samples([outcome.loaded.first_call_ms])),
+        ]
+
+
+def _time(workers: Workers, effort: Effort) -> None:
+    """Every stage at batch 1, and the memory that this took."""
+    for stage in STAGES:
+        labels = [label for label in workers.alive if stage in workers.loaded(label).stages]
+        _race(workers, labels, stage, 1, effort)
+    _hold(workers, workers.alive, 1)
+
+
+def _time_batches(workers: Workers, options: BenchOptions) -> None:
+    for batch in dict.fromkeys(options.batches):
+        if batch == 1:
+            continue
+        takes = {label: workers.loaded(label).max_batch for label in workers.alive}
+        labels = [label for label, most in takes.items() if most is None or batch <= most]
+        for stage in BATCH_STAGES:
+            _race(workers, labels, stage, batch, options.effort)
+        _hold(workers, labels, batch)
+
+
+def _race(workers: Workers, labels: list[str], stage: str, batch: int, effort: Effort) -> None:
+    if labels:
+        for label, run in race(workers.ask, labels, stage, batch, effort).items():
+            workers.outcome(label).runs.append(run)
+
+
+def _hold(workers: Workers, labels: list[str], batch: int) -> None:
+    for label in labels:
+        held = workers.ask(label, Hold(), Held, "memory")
+        if held is not None:
+            workers.outcome(label).memory[batch] = held.memory
+
+
+def _pace(workers: Workers, fps: float, seconds: float) -> None:
+    for label in workers.alive:
+        paced = workers.ask(label, Pace(fps, seconds), Paced, f"{fps:g} frames per second")
+        workers.outcome(label).paced = paced
+
+
+def _pacing(backend: str, fps: float, paced: Paced) -> Pacing:
+    return Pacing(backend, fps, paced.frames, paced.misses, paced.jitter_ms, paced.latency_ms)
+
+
+def _swap(workers: Workers, frames: int) -> None:
+    for label in workers.alive[1:]:
+        swapped = workers.ask(label, Swap(frames), Swapped, "swap one graph at a time")
+        workers.outcome(label).swapped = swapped
+
+
+def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[str, Ceilings]:
+    """Of each device that a backend ran on."""
+    devices = {o.loaded.device.split(":")[0] for o in outcomes if o.loaded is not None}
+    found = {}
+    for device in sorted(devices):
+        progress(device, "bandwidth and matrix rate")
+        found[device] = ceilings_of(device, tf32)
+    return found
+
+
+def ceilings_of(device: str, tf32: bool) -> Ceilings:
+    """Measured in a process of its own, which alone needs torch."""
     code = (
         "import msgspec, sys; from benchmarks.machine import measure_ceilings; "
         f"sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings({device!r}, {tf32})))"
     )
-    output = subprocess.run(
-        [sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE
-    ).stdout
-    return msgspec.json.decode(output, type=Ceilings)
+    process = subprocess.run([sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE)
+    return msgspec.json.decode(process.stdout, type=Ceilings)
 
 
-def _run_worker(job: Job, progress: Progress) -> Outcome:
-    progress(job.backend, "load")
-    job_file = job.directory / "job.json"
-    job_file.write_bytes(msgspec.json.encode(job, enc_hook=str))
-    log = job.directory / "stderr.txt"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "benchmarks.worker", str(job_file)],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.startswith("stage "):
-                    progress(job.backend, line.removeprefix("stage ").strip())
-            code = process.wait()
-        finally:
-            process.kill()
-    if code == 0:
-        result = msgspec.json.decode((job.directory / RESULT_FILE).read_bytes(), type=Result)
-        return Outcome(job.backend, job.directory, result)
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else "no message"
-    if last.startswith(EXPECTED_ERROR):
-        reason = last.removeprefix(EXPECTED_ERROR)
-        return Outcome(job.backend, job.directory, None, reason, "skipped")
-    died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
-    return Outcome(job.backend, job.directory, None, died + last, "fail")
+def _warnings(outcomes: list[Outcome], rows: list[Row]) -> list[str]:
+    warnings = [warning for outcome in outcomes for warning in clock_warnings(outcome)]
+    for outcome in outcomes:
+        if outcome.swapped is not None and outcome.swapped.skipped:
+            warnings.append(f"{outcome.backend}: no --swap: it {outcome.swapped.skipped}")
+        noisy = noise_warning([row for row in rows if row.backend == outcome.backend])
+        warnings += [noisy] if noisy else []
+    return warnings
 
 
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
@@ -201,5 +252,6 @@ def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "context_length": manifest.wiring.context,
         "graph_flops": {name: graph.flops for name, graph in manifest.graphs.items()},
         "graph_weight_bytes": {name: g.weight_bytes for name, g in manifest.graphs.items()},
+        "graph_bytes": {name: moved_bytes(g, 1) for name, g in manifest.graphs.items()},
         "bundle_bytes": sum(record.bytes for record in manifest.files.values()),
     }

@@ -1,12 +1,15 @@
 """A report as rich tables for the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.parity import Parity
 from benchmarks.report import STAGES, Report, Row
+from benchmarks.timing import percentile
 
 MEANINGS = {
     "load": "files to engines, hashes checked",
@@ -23,63 +26,85 @@ MEANINGS = {
 
 
 def report_tables(report: Report) -> list[Table]:
-    """Latency by stage, batches if any were asked for, memory if it is on a GPU, and parity."""
+    """Latency by stage, batches and pacing if they were asked for, memory, parity, swaps."""
     batches = [_batches(report)] if any(row.batch > 1 for row in report.rows) else []
+    pacing = [_pacing(report)] if report.pacing else []
     on_gpu = any(row.memory is not None and row.memory.gpu_used is not None for row in report.rows)
     memory = [_memory(report)] if on_gpu else []
-    return [_latency(report), *batches, *memory, _parity(report)]
+    swaps = [_swaps(report)] if report.swaps else []
+    return [_latency(report), *batches, *pacing, *memory, *swaps, _parity(report)]
+
+
+def _table(title: str, caption: str | None, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Without lines between columns, so that it is narrow enough for a terminal of 100."""
+    table = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0),
+    )
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _latency(report: Report) -> Table:
     ceilings = report.environment["ceilings"].items()
     on_gpu = any(row.device_p50_ms is not None for row in report.rows)
-    kinds = sorted({row.memory.headline[1] for row in report.rows if row.memory is not None})
-    table = Table(
-        title=f"{report.bundle['name']}: latency, batch 1",
-        caption=(
-            "floor: bytes over bandwidth or operations over matrix rate, the larger, both measured "
-            f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}. Weights "
-            "that stay in a cache can beat it. "
-            + ("device: between two CUDA events. " if on_gpu else "")
-            + f"memory: of the backend's process ({', '.join(kinds)})"
+    table = _table(
+        f"{report.bundle['name']}: latency, batch 1",
+        "speed-up: median over rounds in which the backends took turns, ± half of its 95% "
+        "interval; in yellow where the machine was too noisy. "
+        "floor: bytes over bandwidth or operations over matrix rate, the larger, both measured "
+        f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}; bound: which. "
+        "Weights that stay in a cache can beat it. "
+        + ("device: between two CUDA events. " if on_gpu else "")
+        + "parity: worst frame, or the largest error of the output",
+        ("stage", "backend"),
+        (
+            "runs", "p50 ms", "p99 ms", *(["device ms"] if on_gpu else []), "per s",
+            "speed-up", "floor ms", "of floor",
         ),
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("stage")
-    table.add_column("backend")
-    table.add_column("runs", justify="right")
-    for heading in ("p50 ms", "p90 ms", "p99 ms", "per s", "speed-up", "floor ms", "of floor"):
-        table.add_column(heading, justify="right")
-    if on_gpu:
-        table.add_column("device ms", justify="right")
-    table.add_column("memory MB", justify="right")
+    )  # fmt: skip
+    table.columns[-3].no_wrap = True
+    table.add_column("bound")
     table.add_column("parity", justify="right")
-    table.add_column("verdict")
     single = [row for row in report.rows if row.batch == 1 and row.p50_ms is not None]
     for stage in STAGES:
         rows = [row for row in single if row.stage == stage]
         for row in rows:
-            first = row is rows[0]
             table.add_row(
-                Text(stage, style="bold") if first else "",
+                Text(stage, style="bold") if row is rows[0] else "",
                 row.backend,
                 str(len(row.samples_ms)),
-                _number(row.p50_ms),
-                _number(row.p90_ms),
-                _number(row.p99_ms),
-                _number(row.frames_per_s),
-                "" if row.speedup is None else f"{row.speedup:.2f}x",
-                _number(row.floor_ms),
+                number(row.p50_ms),
+                number(row.p99_ms),
+                *([number(row.device_p50_ms)] if on_gpu else []),
+                number(row.frames_per_s),
+                Text(_speedup(row), style="yellow" if row.noisy else ""),
+                number(row.floor_ms),
                 "" if row.of_floor is None else f"{row.of_floor:.0%}",
-                *([_number(row.device_p50_ms)] if on_gpu else []),
-                _number(row.memory_mb),
+                row.bound or "",
                 _short_parity(row.parity),
-                row.verdict,
                 style="red" if row.verdict == "fail" else None,
                 end_section=row is rows[-1],
             )
     return table
+
+
+def _speedup(row: Row) -> str:
+    """Such as "1.86x ±0.5%"; the baseline's own and single runs have no interval."""
+    if row.speedup is None:
+        return ""
+    if row.speedup_low is None or row.speedup_high in (None, row.speedup_low):
+        return f"{row.speedup:.2f}x"
+    half = (row.speedup_high - row.speedup_low) / 2 / row.speedup
+    return f"{row.speedup:.2f}x ±{100 * half:.1f}%"
 
 
 def _ceiling(device: str, figures: dict[str, Any]) -> str:
@@ -91,19 +116,16 @@ def _ceiling(device: str, figures: dict[str, Any]) -> str:
 
 def _batches(report: Report) -> Table:
     """Frames of all sessions together, and memory, as sessions are added."""
-    table = Table(
-        title="batches: sessions that run together",
-        caption="per second: frames, or steps without rendering, of all sessions together. "
+    table = _table(
+        "batches: sessions that run together",
+        "per second: frames, or steps without rendering, of all sessions together. "
         "memory: with what the smaller batches needed",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("backend")
-    for heading in (
-        "sessions", "frame p50 ms", "frames per s", "gain", "floor ms", "imagine p50 ms",
-        "steps per s", "memory MB",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        ("backend",),
+        (
+            "sessions", "frame p50 ms", "frames per s", "gain", "floor ms", "imagine p50 ms",
+            "steps per s", "memory MB",
+        ),
+    )  # fmt: skip
     rows = {(r.backend, r.stage, r.batch): r for r in report.rows if r.p50_ms is not None}
     for backend in dict.fromkeys(row.backend for row in report.rows):
         sizes = sorted(b for name, stage, b in rows if (name, stage) == (backend, "frame"))
@@ -113,13 +135,13 @@ def _batches(report: Report) -> Table:
             table.add_row(
                 backend if batch == sizes[0] else "",
                 str(batch),
-                _number(frame.p50_ms),
-                _number(frame.frames_per_s),
+                number(frame.p50_ms),
+                number(frame.frames_per_s),
                 f"{(frame.frames_per_s or 0) / (one.frames_per_s or 1):.2f}x",
-                _number(frame.floor_ms),
-                _number(imagine.p50_ms),
-                _number(imagine.frames_per_s),
-                _number(frame.memory_mb),
+                number(frame.floor_ms),
+                number(imagine.p50_ms),
+                number(imagine.frames_per_s),
+                number(frame.memory_mb),
                 end_section=batch == sizes[-1],
             )
     return table
@@ -127,58 +149,96 @@ def _batches(report: Report) -> Table:
 
 def _memory(report: Report) -> Table:
     """The same memory as each of those who count it sees it."""
-    table = Table(
-        title="memory in MB, batch 1",
-        caption=(
-            "process: on the GPU, with CUDA's context, as the driver counts; GPU: all that is in "
-            "use there; torch: the most that its allocator held; engines: what they say of "
-            "themselves; host: peak resident"
-        ),
-        title_justify="left",
-        caption_justify="left",
+    table = _table(
+        "memory in MB, batch 1",
+        "process: on the GPU, with CUDA's context, as the driver counts; growth: what came into "
+        "use on the GPU while the process was at work; GPU: all that is in use there, other "
+        "backends included; torch: the most that its allocator held; engines: what they say of "
+        "themselves; host: peak resident",
+        ("backend",),
+        ("process", "growth", "GPU", "torch", "engines", "host"),
     )
-    table.add_column("backend")
-    for heading in ("process", "GPU", "torch", "engines", "host"):
-        table.add_column(heading, justify="right")
     for row in report.rows:
         if (row.stage, row.batch) == ("frame", 1) and row.memory is not None:
             found = row.memory
             engines = ", ".join(f"{label} {size:.0f}" for label, size in found.engines.items())
-            figures = (_number(f) for f in (found.gpu_process, found.gpu_used, found.torch_peak))
-            table.add_row(row.backend, *figures, engines, _number(found.resident))
+            counted = (found.gpu_process, found.gpu_grown, found.gpu_used, found.torch_peak)
+            figures = (number(figure) for figure in counted)
+            table.add_row(row.backend, *figures, engines, number(found.resident))
+    return table
+
+
+def _pacing(report: Report) -> Table:
+    """Frames at a fixed rate, not back to back."""
+    fps = report.pacing[0].fps
+    table = _table(
+        f"pacing: {fps:g} frames per second asked for",
+        f"latency: from the moment a frame was due until it was there; missed: later than the next "
+        f"one was due ({1e3 / fps:.1f} ms), or never there; jitter: standard deviation of the time "
+        "between two frames. Backends did not take turns here",
+        ("backend",),
+        ("asked", "missed", "p50 ms", "p99 ms", "max ms", "jitter ms"),
+    )
+    for paced in report.pacing:
+        latency = paced.latency_ms
+        table.add_row(
+            paced.backend,
+            str(paced.frames),
+            Text(str(paced.misses), style="red" if paced.misses else ""),
+            *(number(percentile(latency, q)) for q in (50, 99, 100)),
+            number(paced.jitter_ms),
+        )
+    return table
+
+
+def _swaps(report: Report) -> Table:
+    """Worst frames where one graph alone is the backend's."""
+    graphs = list(next(iter(report.swaps.values())))
+    table = _table(
+        "which graph brings the error in: worst frame, dB",
+        "that graph alone is the backend's, the others are PyTorch's in float32",
+        ("backend",),
+        graphs,
+    )
+    for backend, found in report.swaps.items():
+        least = min(found.values())
+        cells = (Text(f"{db:.1f}", style="bold" if db == least else "") for db in found.values())
+        table.add_row(backend, *cells)
     return table
 
 
 def _parity(report: Report) -> Table:
     baseline = report.rows[0].backend
     precision = report.bundle["recipe"]["precision"]
-    table = Table(
-        title=f"parity with {baseline} in float32 ({precision} bundle, the same rollout)",
-        caption=_skipped(report),
-        title_justify="left",
-        caption_justify="left",
-    )
     frames = [row for row in report.rows if row.stage == "frame" and row.batch == 1]
     horizons = next((list(_worst(row)) for row in frames if _worst(row)), [])
-    table.add_column("backend")
-    table.add_column("codes", justify="right")
-    for horizon in horizons:
-        table.add_column(f"worst dB to {horizon}", justify="right")
-    table.add_column("mean dB", justify="right")
-    table.add_column("max error", justify="right")
+    kinds = sorted({row.memory.headline[1] for row in frames if row.memory is not None})
+    counted = f"memory: of the backend's process ({', '.join(kinds)})" if kinds else ""
+    table = _table(
+        f"parity with {baseline} in float32 ({precision} bundle, the same rollouts), and memory",
+        "\n".join(line for line in (counted, *_reasons(report)) if line),
+        ("backend",),
+        (
+            "memory MB", "codes", *(f"worst dB to {horizon}" for horizon in horizons), "mean dB",
+            "max error",
+        ),
+    )  # fmt: skip
     table.add_column("verdict")
     for row in (row for row in frames if row.verdict != "skipped"):
-        table.add_row(row.backend, *_parity_cells(row, horizons), _verdict(row))
+        cells = _parity_cells(row, horizons)
+        verdict = Text(row.verdict, style="bold red" if row.verdict == "fail" else "green")
+        table.add_row(row.backend, number(row.memory_mb), *cells, verdict)
     return table
 
 
-def _skipped(report: Report) -> str:
-    """The backends that did not run, by reason."""
-    reasons: dict[str, list[str]] = {}
+def _reasons(report: Report) -> list[str]:
+    """The backends that failed or did not run, by reason: too long for a cell."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in report.rows:
-        if row.stage == "frame" and row.verdict == "skipped":
-            reasons.setdefault(row.reason or "", []).append(row.backend)
-    return "\n".join(f"skipped: {', '.join(names)}: {why}" for why, names in reasons.items())
+        if (row.stage, row.batch) == ("frame", 1) and row.verdict != "pass":
+            word = "skipped" if row.verdict == "skipped" else "failed"
+            reasons.setdefault((word, row.reason or ""), []).append(row.backend)
+    return [f"{word}: {', '.join(names)}: {why}" for (word, why), names in reasons.items()]
 
 
 def _parity_cells(row: Row, horizons: list[str]) -> list[str]:
@@ -188,12 +248,6 @@ def _parity_cells(row: Row, horizons: list[str]) -> list[str]:
     codes = "" if parity.code_agreement is None else f"{parity.code_agreement:.2%}"
     worst = [f"{_worst(row)[h]:.1f}" for h in horizons]
     return [codes, *worst, f"{parity.psnr_db[horizons[-1]]:.1f}", f"{parity.max_abs:.0f} of 255"]
-
-
-def _verdict(row: Row) -> Text:
-    styles = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
-    words = row.verdict if row.reason is None else f"{row.verdict}: {row.reason}"
-    return Text(words, style=styles[row.verdict])
 
 
 def _worst(row: Row) -> dict[str, float]:
@@ -208,7 +262,7 @@ def _short_parity(parity: Parity | None) -> str:
     return "" if parity.max_abs is None else f"{parity.max_abs:.1e}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three significant digits at most, without exponents."""
     if value is None:
         return ""

@@ -1,4 +1,7 @@
-"""The one place that reads a clock: warm up, synchronize, clock, run, synchronize."""
+"""The one place that reads a clock: warm up, then prepare, synchronize, clock, run, synchronize.
+
+It times one thing in one process; who takes turns with whom is decided in `benchmarks.rounds`.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,15 +9,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEWEST_WARMUPS, MOST_WARMUPS = 3, 50
+WARMUP_SECONDS = 10.0
+STILL_FASTER = 0.98  # of the best time before: a run below that says that it is not warm yet
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How long one stage is repeated: at least `runs`, then until `seconds` are over."""
+    """How long the backends take turns at one stage.
 
-    runs: int = 5
+    Attributes:
+        runs: rounds, at least; fewer of a stage whose rounds take seconds.
+        seconds: for each backend; when they are spent, the stage ends, precise or not.
+        precision: half the width of the speed-up's 95% interval, relative, that is aimed at.
+        block_ms: about how long a backend runs before the next has its turn.
+    """
+
+    runs: int = 8
     seconds: float = 3.0
-    warmup: int = 2
-    most_runs: int = 500
+    precision: float = 0.015
+    block_ms: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -25,37 +39,47 @@ class Samples:
     device: list[float] | None = None
 
 
-def measure(
-    run: Callable[[], object],
-    synchronize: Callable[[], None],
-    effort: Effort,
-    prepare: Callable[[], object] = lambda: None,
-    on_gpu: bool = False,
-) -> Samples:
-    """Time `run` again and again.
+@dataclass(frozen=True)
+class Stage:
+    """What is timed. `prepare` is called before each run, off the clock."""
 
-    Args:
-        prepare: called before each run, off the clock.
-        on_gpu: also put CUDA events before and after each run on the current stream.
-    """
-    for _ in range(effort.warmup):
-        prepare()
-        run()
-    synchronize()
-    timed = _on_gpu if on_gpu else _on_host
+    run: Callable[[], object]
+    synchronize: Callable[[], None]
+    prepare: Callable[[], object] = lambda: None
+    on_gpu: bool = False
+
+
+def measure(stage: Stage, runs: int) -> Samples:
+    """Time `runs` runs; on a GPU also between CUDA events before and after each, on its stream."""
+    timed = _on_gpu if stage.on_gpu else _on_host
     wall: list[float] = []
     device: list[float] = []
-    spent = 0.0
-    while len(wall) < effort.runs or (
-        spent < effort.seconds * 1e3 and len(wall) < effort.most_runs
-    ):
-        prepare()
-        synchronize()
-        milliseconds, between_events = timed(run, synchronize)
+    for _ in range(runs):
+        stage.prepare()
+        stage.synchronize()
+        milliseconds, between_events = timed(stage.run, stage.synchronize)
         wall.append(milliseconds)
         device += between_events
-        spent += milliseconds
-    return Samples(wall, device if on_gpu else None)
+    return Samples(wall, device if stage.on_gpu else None)
+
+
+def warm_up(once: Callable[[], float]) -> list[float]:
+    """Run until it gets no faster: neither of the newest two beats the best before them by 2%.
+
+    Args:
+        once: one run, and the ms that it took.
+
+    Returns:
+        The ms of each run: 3 to 50, or fewer than 50 where 10 s were over.
+    """
+    times: list[float] = []
+    while len(times) < MOST_WARMUPS:
+        times.append(once())
+        if len(times) < FEWEST_WARMUPS:
+            continue
+        if min(times[-2:]) >= STILL_FASTER * min(times[:-2]) or sum(times) > WARMUP_SECONDS * 1e3:
+            break
+    return times
 
 
 def _on_host(

@@ -40,10 +40,12 @@ class Settings:
 
     `device` is of the backends that are PyTorch ("auto": a GPU where torch finds one); the others
     have theirs in their name. `tf32` lets float32 products on a GPU lose precision for speed.
+    `threads` is how many a backend on the CPU computes with; None: as many as it takes itself.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tf32: bool = False
+    threads: int | None = None
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engines.base import Backend, Settings
-from engines.devices import exact_floats, float16_device, pytorch_device
+from engines.devices import cpu_threads, exact_floats, float16_device, pytorch_device
 from engines.eager import ModuleEngine, bundled_model
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
@@ -33,6 +33,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     device = pytorch_device("compile", settings)
     _check_compiler("compile")
     exact_floats(settings)
+    cpu_threads(settings)
     gpu = device.type == "cuda"
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
     recipe = bundle.manifest.recipe

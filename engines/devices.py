@@ -21,6 +21,12 @@ def cuda_device(backend: str) -> torch.device:
     return torch.device("cuda")
 
 
+def cpu_threads(settings: Settings) -> None:
+    """Let torch compute with as many threads as were asked for, in this process."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
 def pytorch_device(backend: str, settings: Settings) -> torch.device:
     """Where a PyTorch backend runs: as asked, or a GPU if torch finds one.
 

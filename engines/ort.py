@@ -26,13 +26,13 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 class OrtEngine:
     """One ONNX graph in ONNX Runtime; tensors are shared with torch, not copied."""
 
-    def __init__(self, name: str, bundle: Bundle) -> None:
+    def __init__(self, name: str, bundle: Bundle, threads: int | None = None) -> None:
         self.name = name
         self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
         self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
         self._output_names = [spec.name for spec in self.outputs]
         path = bundle.checked_graph(name)
-        self._session = open_session(path)
+        self._session = open_session(path, threads)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,7 +61,8 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         BundleError: a file is missing or altered.
     """
     torch.set_num_threads(1)
-    engines = {name: OrtEngine(name, bundle) for name in bundle.manifest.graphs}
+    graphs = bundle.manifest.graphs
+    engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
     device = torch.device("cpu")
     recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
     batch = recipe.max_batch
@@ -75,8 +76,11 @@ def cpu_graph(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-def open_session(path: Path) -> Any:
+def open_session(path: Path, threads: int | None = None) -> Any:
     """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
+
+    Args:
+        threads: that one node is computed with; None: one for each core.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses the graph.
@@ -84,6 +88,8 @@ def open_session(path: Path) -> Any:
     ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
+    if threads is not None:
+        options.intra_op_num_threads = threads
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))

@@ -21,8 +21,8 @@ from wmdeploy.errors import WmdeployError
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("wmdeploy", "exporters", "engines", "benchmarks")
 VERBS = (
-    "record", "train", "evaluate", "export", "build-engine", "rollout", "bench", "milestone",
-    "inspect", "doctor",
+    "record", "train", "evaluate", "export", "build-engine", "rollout", "bench", "compare",
+    "report", "bisect", "sweep", "milestone", "inspect", "doctor",
 )  # fmt: skip
 CLI = ROOT / "wmdeploy" / "cli"
 HEAVY = {"torch", "onnx", "onnxruntime"}
@@ -265,7 +265,7 @@ MAY_IMPORT = {
     "wmdeploy": {"wmdeploy"},
     "exporters": {"wmdeploy", "exporters"},
     "engines": {"wmdeploy", "engines"},
-    "benchmarks": {"wmdeploy", "engines", "benchmarks"},
+    "benchmarks": {"wmdeploy", "exporters", "engines", "benchmarks"},
 }
 
 

@@ -3,10 +3,10 @@
 Nothing heavy is imported until a command runs, so that `wmdeploy --help` answers at once.
 """
 
-from wmdeploy.cli import deploy, judge, learn
+from wmdeploy.cli import bisect, deploy, judge, learn, reports, sweep
 from wmdeploy.cli.common import app, main
 
-for module in (learn, deploy, judge):
+for module in (learn, deploy, judge, reports, bisect, sweep):
     app.add_typer(module.commands)
 
 __all__ = ["app", "main"]

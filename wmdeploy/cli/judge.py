@@ -7,8 +7,9 @@ import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
-from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.errors import WmdeployError
+from wmdeploy.cli.reports import write_forms
+from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
+from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import check_output, write_document, write_text
 from wmdeploy.manifest import MANIFEST_FILE
 
@@ -21,41 +22,74 @@ def bench(
     backend: Annotated[
         list[str] | None, typer.Option(help="Repeat to choose; default all of this machine's.")
     ] = None,
-    clip: Clip = SAMPLE_CLIP,
+    clip: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A video, picture folder, .npz or recorded clip; repeat for more. Times are of "
+            "the first, parity is of all."
+        ),
+    ] = None,
     context: Annotated[int, typer.Option(help="Frames given.")] = 8,
     horizon: Annotated[
-        int | None, typer.Option(help="Frames imagined for parity; default 2 S.")
+        int | None, typer.Option(help="Frames imagined for parity; default 4 S.")
     ] = None,
     refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
     batch: Annotated[
         str, typer.Option(help="Sessions that run together, such as 1,2,4,8,64.")
     ] = "1",
+    threads: Annotated[
+        str | None, typer.Option(help="Of CPU backends, each number in turn, such as 1,2.")
+    ] = None,
     device: Annotated[
         DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
     ] = DeviceName.auto,
     tf32: Annotated[bool, typer.Option(help="Let float32 on a GPU use TF32.")] = False,
-    seconds: Annotated[float, typer.Option(help="Time spent on each stage, at least.")] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time spent on each stage and backend, at most.")
+    ] = 3.0,
+    within: Annotated[
+        float, typer.Option(help="Percent to which speed-ups shall be known, ±.")
+    ] = 1.5,
+    fps: Annotated[
+        float | None, typer.Option(help="Also ask for frames at this rate, as a game does.")
+    ] = None,
+    pace_seconds: Annotated[float, typer.Option(help="How long, with --fps.")] = 5.0,
+    swap: Annotated[bool, typer.Option(help="Find out which graph brings the error in.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here: one file.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a summary for a pull request here.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line for each row here.")] = None,
 ) -> None:
     """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
-    from benchmarks.run import BenchOptions
+    from benchmarks.options import BenchOptions
     from benchmarks.run import bench as run_bench
     from benchmarks.table import report_tables
     from benchmarks.timing import Effort
     from engines.base import BACKENDS, Settings
 
-    if json:
-        check_output(json, bundle, clip)
+    clips = tuple(clip or SAMPLE_CLIPS)
+    outputs = {json: "report", html: "page", markdown: "summary", csv: "rows"}
+    for path in outputs:
+        if path:
+            check_output(path, bundle, *clips)
+    if html:
+        require("matplotlib", extra="report", purpose="drawing a page")
     options = BenchOptions(
         bundle=bundle,
-        clip=clip,
+        clips=clips,
         backends=tuple(backend or BACKENDS),
         context=context,
         horizon=horizon,
         refill=refill,
         batches=numbers("--batch", batch),
+        threads=numbers("--threads", threads) if threads else (),
         settings=Settings(device.value, tf32),
-        effort=Effort(seconds=seconds),
+        effort=Effort(seconds=seconds, precision=within / 100),
+        fps=fps,
+        pace_seconds=pace_seconds,
+        swap=swap,
     )
     with err.status("bench") as status:
         report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
@@ -65,7 +99,10 @@ def bench(
         err.print(Text("warning: ", style="yellow").append(warning, style="default"))
     if json:
         write_document(report, json)
-        out.print(f"report: {json}", highlight=False)
+    write_forms(report, html, markdown, csv)
+    for path, what in outputs.items():
+        if path:
+            out.print(f"{what}: {path}", highlight=False)
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too

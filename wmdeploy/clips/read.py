@@ -29,6 +29,7 @@ from wmdeploy.errors import ClipError
 
 # 72 frames of Freeway, 256 x 256, with actions 0 to 2: real frames for when none are given
 SAMPLE_CLIP = Path(__file__).parent.parent / "sample" / "clip-00000.mkv"
+SAMPLE_CLIPS = (SAMPLE_CLIP, SAMPLE_CLIP.with_name("clip-00001.mkv"))
 
 
 class Source(Protocol):

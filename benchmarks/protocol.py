@@ -1,0 +1,161 @@
+"""What the bench and its workers say to each other.
+
+A worker is started with a job, and says `Loaded` when it is ready. Then each command is one JSON
+line on its standard input, and each answer one line on its standard output behind `ANSWER`, because
+libraries may print there too. Large arrays go through files in the job's directory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.memory import Memory
+from benchmarks.timing import Samples
+from engines.base import Settings
+from wmdeploy.gpu import GpuState
+from wmdeploy.manifest import Layout
+
+ANSWER = "wmdeploy bench> "
+EXPECTED_ERROR = "error: "  # how the last line on standard error begins if the user can mend it
+CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
+
+
+def rollout_file(clip: int) -> str:
+    """Where a worker leaves what it made of the clip of that number."""
+    return f"rollout-{clip}.npz"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is for.
+
+    Attributes:
+        label: what the report calls it; a backend runs more than once where threads are swept.
+        clips: .npz files with `frames` and, for a model with actions, `actions`.
+        cases: the baseline's directory; None: this is the baseline, and makes the cases.
+    """
+
+    bundle: Path
+    backend: str
+    label: str
+    settings: Settings
+    clips: tuple[Path, ...]
+    context: int
+    horizon: int
+    refill: int | None
+    directory: Path
+    cases: Path | None
+
+
+class Warm(msgspec.Struct, tag=True, frozen=True):
+    """Get a stage ready and run it until it is warm."""
+
+    stage: str
+    batch: int
+
+
+class Block(msgspec.Struct, tag=True, frozen=True):
+    """Time the stage that was warmed last."""
+
+    runs: int
+
+
+class Hold(msgspec.Struct, tag=True, frozen=True):
+    """Say how much memory is held."""
+
+
+class Record(msgspec.Struct, tag=True, frozen=True):
+    """Write rollouts and the graphs' outputs into the job's directory."""
+
+
+class Pace(msgspec.Struct, tag=True, frozen=True):
+    """Give frames at a fixed rate."""
+
+    fps: float
+    seconds: float
+
+
+class Swap(msgspec.Struct, tag=True, frozen=True):
+    """Find out which graph brings the error in, over so many frames."""
+
+    frames: int
+
+
+class Count(msgspec.Struct, tag=True, frozen=True):
+    """Count the weights that the bundle's graphs would have in its other layout."""
+
+
+Command = Warm | Block | Hold | Record | Pace | Swap | Count
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`threads` is None on a GPU; `affinity` are the CPUs that the process may use.
+
+    `stages` are those that the backend has at batch 1, in the order in which they are timed.
+    """
+
+    precision: str
+    device: str
+    gpu_found: bool
+    threads: int | None
+    affinity: list[int]
+    max_batch: int | None
+    stages: list[str]
+    load_ms: float
+    first_call_ms: float
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """`newest_ms` is what a run takes now."""
+
+    runs: int
+    newest_ms: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """`gpu`: its clocks right after the block."""
+
+    samples: Samples
+    gpu: GpuState | None
+
+
+@dataclass(frozen=True)
+class Held:
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Recorded:
+    pass
+
+
+@dataclass(frozen=True)
+class Paced:
+    """See `benchmarks.report.Pacing`."""
+
+    frames: int
+    misses: int
+    jitter_ms: float
+    latency_ms: list[float]
+    gpu: GpuState | None = None
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Worst-frame PSNR in dB by graph; or why there is none."""
+
+    worst_db: dict[str, float]
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Counted:
+    layout: Layout
+    graph_weight_bytes: dict[str, int]
+
+
+Answer = Loaded | Warmed | Timed | Held | Recorded | Paced | Swapped | Counted

@@ -1,0 +1,91 @@
+"""Which graph brings the error in: one graph at a time is a backend's, the others are PyTorch's.
+
+All in one process, with float32 modules of the bundle's own graphs as what is compared with.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.parity import frame_errors, psnr
+from benchmarks.protocol import Swapped
+from benchmarks.rollouts import Rollout
+from engines.base import Backend, Engine, Tenancy
+from engines.eager import ModuleEngine, bundled_model
+from engines.session import Session
+from wmdeploy.bundle import Bundle
+from wmdeploy.models.graphs import GRAPHS, deployment
+
+Clip = tuple[np.ndarray, np.ndarray | None]
+
+
+class CastEngine:
+    """A backend's engine behind the signature of another one: floats are cast at its borders."""
+
+    def __init__(self, inner: Engine, outside: Engine) -> None:
+        self.name, self.inputs, self.outputs = inner.name, outside.inputs, outside.outputs
+        self._inner = inner
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        given = {
+            spec.name: feeds[spec.name].to(getattr(torch, spec.dtype))
+            for spec in self._inner.inputs
+        }
+        made = self._inner.run(given)
+        return {
+            spec.name: made[spec.name].to(getattr(torch, spec.dtype), copy=True)
+            for spec in self.outputs
+        }
+
+    def synchronize(self) -> None:
+        self._inner.synchronize()
+
+    def close(self) -> None:
+        """The inner engine is its backend's to close."""
+
+
+def swap_graphs(
+    backend: Backend,
+    bundle: Bundle,
+    clip: Clip,
+    context: int,
+    frames: int,
+    refill: int | None = None,
+) -> Swapped:
+    """The worst frame of a rollout for each graph that is the backend's.
+
+    Raises:
+        BundleError, BackendError: as the engines say.
+    """
+    if backend.wiring != bundle.manifest.wiring:
+        return Swapped({}, "runs graphs of its own, which fit none of the bundle's")
+    exact = pytorch_backend(bundle, backend)
+
+    def rollout(engines: Mapping[str, Engine]) -> np.ndarray:
+        tried = dataclasses.replace(exact, engines=engines, tenancy=Tenancy())
+        there = Rollout(Session(tried, refill=refill), *clip, context)
+        there.reset()
+        return np.concatenate([there.step() for _ in range(frames)])
+
+    expected = rollout(exact.engines)
+    worst = {}
+    for name in GRAPHS:
+        engine = CastEngine(backend.engines[name], exact.engines[name])
+        got = rollout({**exact.engines, name: engine})
+        worst[name] = psnr(float(frame_errors(got, expected).max()))
+    return Swapped(worst)
+
+
+def pytorch_backend(bundle: Bundle, backend: Backend) -> Backend:
+    """The bundle's own graphs in float32 PyTorch, where the backend is."""
+    recipe = bundle.manifest.recipe
+    deployed = deployment(bundled_model(bundle), recipe.layout, "fp32")
+    engines: dict[str, Engine] = {}
+    # all are built before any is moved: they share the model's weights
+    for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
+        graph.module.to(backend.device)
+        engines[name] = ModuleEngine(name, graph, backend.device)
+    return Backend("pytorch", "fp32", backend.device, engines, deployed.wiring, encode_batch=1)

@@ -1,0 +1,287 @@
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import process, rounds
+from benchmarks.machine import Ceilings
+from benchmarks.options import BenchOptions, clip_names, jobs, write_clips
+from benchmarks.outcome import noise_warning
+from benchmarks.pace import pace
+from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from benchmarks.report import Report, Row
+from benchmarks.rounds import MOST_ROUNDS, Run, race, ratio
+from benchmarks.run import bench
+from benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
+from engines.base import Settings, load_backend
+from tests.conftest import Bundles
+from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.errors import BackendError
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = Effort()
+QUICK = Effort(runs=3, seconds=0.05, block_ms=1)
+
+
+class Machine:
+    """Answers as workers would, on a clock of its own that runs only while they work."""
+
+    def __init__(self, times: Mapping[str, Sequence[float]]) -> None:
+        self.times = times  # ms of each block in turn, by label; again and again
+        self.now = 0.0
+        self.asked: list[tuple[str, Command]] = []
+        self.dead: set[str] = set()
+
+    def __call__(self, label: str, command: Command, kind: type[Any], doing: str) -> Any:
+        self.asked.append((label, command))
+        if label in self.dead:
+            return None
+        if isinstance(command, Warm):
+            return Warmed(3, self.times[label][0])
+        assert isinstance(command, Block)
+        done = sum(isinstance(c, Block) and who == label for who, c in self.asked) - 1
+        ms = self.times[label][done % len(self.times[label])]
+        self.now += ms * command.runs / 1e3
+        return Timed(Samples([ms] * command.runs), None)
+
+    def race(self, effort: Effort = DEFAULT) -> dict[str, Run]:
+        return race(self, list(self.times), "frame", 1, effort, lambda: self.now)
+
+    def blocks(self) -> list[str]:
+        return [label for label, command in self.asked if isinstance(command, Block)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses, and no measuring of a machine whose speed does not matter here."""
+    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr("benchmarks.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1))
+
+
+def test_backends_take_turns_and_the_first_changes() -> None:
+    machine = Machine({"a": [10.0], "b": [5.0], "c": [2.0]})
+    machine.race(Effort(runs=4))
+    assert "".join(machine.blocks()) == "abcbcacababc"
+
+
+def test_block_lasts_about_the_time_it_should() -> None:
+    machine = Machine({"a": [30.0], "b": [400.0], "c": [0.1]})
+    machine.race()
+    runs = {label: command.runs for label, command in machine.asked if isinstance(command, Block)}
+    assert runs == {"a": 3, "b": 1, "c": 50}
+
+
+def test_ratio_is_of_pairs_so_that_what_both_share_cancels() -> None:
+    drift = [1.0, 3.0, 1.5, 2.0, 9.0, 1.1, 4.0, 2.5]
+    found = Machine({"a": [10 * d for d in drift], "b": [5 * d for d in drift]}).race()
+    both = ratio(found["a"].round_ms, found["b"].round_ms)
+    assert both.value == both.low == both.high == pytest.approx(2)
+    assert len(found["a"].round_ms) == 8  # precise at once, for all the noise
+
+
+def test_ratio_interval_holds_the_truth_and_narrows_with_rounds() -> None:
+    random = np.random.default_rng(1)
+    noisy = [random.normal(10, 0.5, rounds).tolist() for rounds in (10, 10, 400, 400)]
+    few, many = ratio(noisy[0], noisy[1]), ratio(noisy[2], noisy[3])
+    assert few.low < 1 < few.high and many.low < 1 < many.high
+    assert many.precision < few.precision / 3
+    assert few == ratio(noisy[0], noisy[1])  # the same samples give the same figures
+
+
+def test_race_goes_on_until_precise() -> None:
+    random = np.random.default_rng(2)
+    times = {label: random.normal(10, 0.4, 200).tolist() for label in "ab"}
+    found = Machine(times).race(Effort(seconds=1000))
+    count = len(found["a"].round_ms)
+    assert 8 < count < MOST_ROUNDS
+    assert ratio(found["a"].round_ms, found["b"].round_ms).precision <= 0.015
+    before = ratio(found["a"].round_ms[:-1], found["b"].round_ms[:-1])
+    assert before.precision > 0.015
+
+
+def test_race_ends_when_the_time_is_over() -> None:
+    times = {"a": [10.0], "b": [5.0, 20.0]}  # never precise; the blocks of b last 0.1 to 0.4 s
+    machine = Machine(times)
+    found = machine.race(Effort(seconds=2))
+    assert 4 <= machine.now < 5 and len(found["b"].round_ms) < 20
+
+
+def test_slow_stage_needs_fewer_rounds() -> None:
+    found = Machine({"a": [1500.0], "b": [900.0]}).race()
+    assert len(found["a"].round_ms) == 5
+
+
+def test_dead_backend_leaves_the_race_and_the_others_go_on() -> None:
+    machine = Machine({"a": [10.0], "b": [5.0], "c": [2.0]})
+    inner = machine.__call__
+
+    def ask(label: str, command: Command, kind: type[Any], doing: str) -> Any:
+        if label == "b" and machine.blocks().count("b") == 2:
+            machine.dead.add("b")
+        return inner(label, command, kind, doing)
+
+    found = race(ask, list("abc"), "frame", 1, Effort(), lambda: machine.now)
+    assert list(found) == ["a", "c"]
+    assert len(found["a"].round_ms) == len(found["c"].round_ms) == 8
+
+
+@pytest.mark.parametrize(
+    ("times", "runs"),
+    [
+        ([5.0, 5.0, 5.0, 1.0], 3),
+        ([900.0, 20.0, 10.0, 9.9, 9.9, 1.0], 5),  # 9.9 is no faster than 0.98 of 10
+        ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, 0.1], 8),
+        ([0.9**n for n in range(99)], MOST_WARMUPS),
+        ([9000 * 0.9**n for n in range(99)], 3),  # more than 10 s are over
+    ],
+)
+def test_warm_up_ends_when_it_gets_no_faster(times: list[float], runs: int) -> None:
+    left = iter(times)
+    assert warm_up(lambda: next(left)) == times[:runs]
+
+
+class Clock:
+    """Time that passes where somebody sleeps, looks, or works."""
+
+    def __init__(self, work: Sequence[float]) -> None:
+        self.now, self.work, self.begun = 0.0, iter(work), list[float]()
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def step(self) -> None:
+        self.begun.append(self.now)
+        self.now += next(self.work)
+
+
+def test_pace_keeps_due_times_after_a_late_frame() -> None:
+    clock = Clock([0.01, 0.15, 0.01, 0.01, 0.01])
+    paced = pace(clock.step, 10, 0.5, clock, clock.sleep)
+    assert (paced.frames, paced.misses) == (5, 1)
+    # the third is held up by the second, the fourth begins when it is due
+    assert clock.begun == pytest.approx([0, 0.1, 0.25, 0.3, 0.4], abs=1e-4)
+    assert paced.latency_ms == pytest.approx([10, 150, 60, 10, 10], abs=0.1)
+    assert paced.jitter_ms == pytest.approx(1e3 * np.std([0.24, 0.01, 0.05, 0.1]), abs=0.1)
+
+
+def test_pace_counts_frames_that_never_came() -> None:
+    clock = Clock([1.0] * 20)
+    paced = pace(clock.step, 10, 2, clock, clock.sleep)
+    assert (paced.frames, len(paced.latency_ms), paced.misses) == (20, 2, 20)
+
+
+def test_noise_is_told_in_one_line() -> None:
+    rows = [
+        Row("x", "fp32", "cpu", stage, batch, speedup=2.0, speedup_low=2 - w, speedup_high=2 + w,
+            noisy=noisy)
+        for stage, batch, w, noisy in
+        [("frame", 1, 0.08, True), ("step", 1, 0.01, False), ("frame", 8, 0.06, True)]
+    ]  # fmt: skip
+    assert noise_warning(rows) == (
+        "x: the machine was too noisy: speed-up known to ±4% only: frame, frame (batch 8)"
+    )
+    assert noise_warning(rows[1:2]) is None
+
+
+def planned(tmp_path: Path, **changes: Any) -> list[tuple[str, int | None, bool]]:
+    options = BenchOptions(tmp_path, (SAMPLE_CLIP,), ("eager", "ort-cpu", "tensorrt"), **changes)
+    return [
+        (job.label, job.settings.threads, job.cases is None)
+        for job in jobs(options, (), 8, tmp_path)
+    ]
+
+
+def test_threads_are_swept_by_backends_on_the_cpu(tmp_path: Path) -> None:
+    cpu = Settings("cpu")
+    assert planned(tmp_path, settings=cpu, threads=(1, 2)) == [
+        ("eager (1 thread)", 1, True),
+        ("eager (2 threads)", 2, False),
+        ("ort-cpu (1 thread)", 1, False),
+        ("ort-cpu (2 threads)", 2, False),
+        ("tensorrt", None, False),
+    ]
+    one = planned(tmp_path, settings=cpu, threads=(2,))
+    assert one == [("eager", 2, True), ("ort-cpu", 2, False), ("tensorrt", None, False)]
+    assert [threads for _, threads, _ in planned(tmp_path, settings=cpu)] == [None] * 3
+
+
+def test_clips_of_the_same_name_are_told_apart() -> None:
+    assert clip_names((Path("a/x.mkv"), Path("y.mkv"))) == ["x.mkv", "y.mkv"]
+    assert clip_names((Path("a/x.mkv"), Path("b/x.mkv"))) == ["a/x.mkv", "b/x.mkv"]
+
+
+def run(bundles: Bundles, *backends: str, **changes: Any) -> Report:
+    clips = (SAMPLE_CLIP,)
+    return bench(BenchOptions(bundles().path, clips, backends, context=4, effort=QUICK, **changes))
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(process, "WORKER", "tests.faulty_worker")
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{path}" if path else str(ROOT))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("raised", "RuntimeError: a planted fault"),
+        ("killed", "killed by signal 9, perhaps out of memory: no message"),
+    ],
+)
+def test_backend_that_dies_fails_and_the_others_go_on(
+    bundles: Bundles, faulty: pytest.MonkeyPatch, how: str, reason: str
+) -> None:
+    faulty.setenv("FAULTY", "ort-cpu")
+    faulty.setenv("HOW", how)
+    report = run(bundles, "ort-cpu")
+    mine = [row for row in report.rows if row.backend == "ort-cpu"]
+    assert [(row.stage, row.verdict, row.reason) for row in mine] == [
+        (stage, "fail", reason) for stage in ("load", "frame")
+    ]
+    others = [row for row in report.rows if row.backend == "eager"]
+    assert len(others) == 9 and all(row.verdict == "pass" for row in others)
+
+
+def test_baseline_that_dies_ends_the_bench(bundles: Bundles, faulty: pytest.MonkeyPatch) -> None:
+    faulty.setenv("FAULTY", "eager")
+    faulty.setenv("HOW", "raised")
+    with pytest.raises(BackendError, match="the baseline cannot run: RuntimeError: a planted"):
+        run(bundles, "ort-cpu")
+
+
+def test_threads_are_what_the_worker_has(bundles: Bundles, tmp_path: Path) -> None:
+    options = BenchOptions(
+        bundles().path, (SAMPLE_CLIP,), ("ort-cpu",), threads=(1,), settings=Settings("cpu")
+    )
+    clips = write_clips(options, bundles(), 4, tmp_path)
+    eager, ort = jobs(options, clips, 4, tmp_path)
+    with process.Workers() as workers:
+        workers.start(eager)
+        workers.start(ort)
+        for job in (eager, ort):
+            loaded = workers.loaded(job.label)
+            assert loaded.threads == 1
+            assert loaded.affinity == sorted(os.sched_getaffinity(0))[:1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_engines_compute_with_the_threads_asked_for(bundles: Bundles, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        ort = load_backend("ort-cpu", bundles(), Settings("cpu", threads=threads))
+        options = ort.engines["decoder"]._session.get_session_options()  # type: ignore[attr-defined]
+        assert options.intra_op_num_threads == threads
+        load_backend("eager", bundles(), Settings("cpu", threads=threads))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

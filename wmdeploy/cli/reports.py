@@ -1,0 +1,88 @@
+"""What is made from reports that are there: compare, report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from wmdeploy.cli.common import err, example, out
+from wmdeploy.errors import WmdeployError
+from wmdeploy.files import check_output, write_text
+
+if TYPE_CHECKING:
+    from benchmarks.report import Report
+
+commands = typer.Typer()
+
+
+@commands.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
+def compare(
+    old: Annotated[Path, typer.Argument(help="What bench --json wrote before.")],
+    new: Annotated[Path, typer.Argument(help="What it wrote after.")],
+    fail_on: Annotated[
+        str, typer.Option(help="The slowdown or growth that fails, in per cent.")
+    ] = "5%",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show what has not changed, too.")
+    ] = False,
+) -> None:
+    """Find regressions in speed, memory or parity, beyond the noise; exits with 1 if there are."""
+    from benchmarks.compare import (
+        ALWAYS_SHOWN,
+        comparison_table,
+        parse_percent,
+        summary,
+    )
+    from benchmarks.compare import (
+        compare as compare_reports,
+    )
+    from benchmarks.report import read_json
+
+    found = compare_reports(read_json(old), read_json(new), parse_percent(fail_on))
+    if everything or any(found.counts[status] for status in ALWAYS_SHOWN):
+        out.print(comparison_table(found, everything))
+    for note in found.notes:
+        out.print(Text("note: ", style="yellow").append(note, style="default"))
+    out.print(summary(found), highlight=False, soft_wrap=True)
+    if found.counts["unchanged"] + found.counts["information"] and not everything:
+        err.print("--all shows what is unchanged, too", style="dim")
+    if found.regressions:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog=example("wmdeploy report pong.json --html pong.html"))
+def report(
+    stored: Annotated[Path, typer.Argument(metavar="REPORT", help="What bench --json wrote.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page here: one file.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a summary for a pull request here.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line for each row here.")] = None,
+) -> None:
+    """Make a page, a summary or a spreadsheet of a stored report."""
+    from benchmarks.report import read_json
+
+    outputs = [path for path in (html, markdown, csv) if path is not None]
+    if not outputs:
+        raise WmdeployError("report: nothing to make; give --html, --markdown or --csv")
+    for path in outputs:
+        check_output(path, stored)
+    write_forms(read_json(stored), html, markdown, csv)
+    for path in outputs:
+        out.print(f"written: {path}", highlight=False)
+
+
+def write_forms(
+    found: "Report", html: Path | None, markdown: Path | None, csv: Path | None
+) -> None:
+    """Write a report's page, summary and rows, those that a path is given for."""
+    from benchmarks.flat import to_csv, to_markdown
+    from benchmarks.page import write_page
+
+    if html:
+        write_page(found, html)
+    if markdown:
+        write_text(to_markdown(found), markdown)
+    if csv:
+        write_text(to_csv(found), csv)
