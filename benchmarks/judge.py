@@ -47,9 +47,10 @@ def judge(
 ) -> Judgement:
     """Compare what two workers left in their directories.
 
-    The gate looks at free-running frames up to 2·S, where the context has left the window, and at
-    all that follow true frames. Past that a model that amplifies whatever differs drowns in its own
-    rounding, which is told, and no backend's fault.
+    The gate looks at codes, and at free-running frames up to 2·S, where the context has left the
+    window. Past that a model that amplifies whatever differs drowns in its own rounding, which is
+    told, and no backend's fault. Frames that follow true ones are told, too: in those, one code
+    that ties, as the gate on codes allows, is another picture.
 
     Args:
         precision: which gate the backend must pass.
@@ -81,7 +82,7 @@ def judge(
     reason = failure(GATES[precision], Parity(), errors)
     for found, pair in reversed(ordered):
         one = dataclasses.replace(frame_parity([pair], gated), code_agreement=found.code_agreement)
-        missed = failure(GATES[precision], one, {}, found.forced_db)
+        missed = failure(GATES[precision], one, {})
         reason = f"{missed}, on {found.clip}" if missed else reason
     return Judgement(parity, curves, shown, reason)
 

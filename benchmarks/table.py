@@ -25,6 +25,9 @@ MEANINGS = {
 }
 
 
+_BINDS = {"compute": "ops", "bandwidth": "bytes"}
+
+
 def report_tables(report: Report) -> list[Table]:
     """Latency by stage, batches and pacing if they were asked for, memory, parity, swaps."""
     batches = [_batches(report)] if any(row.batch > 1 for row in report.rows) else []
@@ -61,7 +64,7 @@ def _latency(report: Report) -> Table:
         "speed-up: median over rounds in which the backends took turns, ± half of its 95% "
         "interval; in yellow where the machine was too noisy. "
         "floor: bytes over bandwidth or operations over matrix rate, the larger, both measured "
-        f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}; bound: which. "
+        f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}. "
         "Weights that stay in a cache can beat it. "
         + ("device: between two CUDA events. " if on_gpu else "")
         + "parity: worst frame, or the largest error of the output",
@@ -71,15 +74,15 @@ def _latency(report: Report) -> Table:
             "speed-up", "floor ms", "of floor",
         ),
     )  # fmt: skip
-    table.columns[-3].no_wrap = True
-    table.add_column("bound")
     table.add_column("parity", justify="right")
+    for column in table.columns:
+        column.no_wrap = column.header in ("stage", "backend", "speed-up", "of floor", "parity")
     single = [row for row in report.rows if row.batch == 1 and row.p50_ms is not None]
     for stage in STAGES:
         rows = [row for row in single if row.stage == stage]
         for row in rows:
             table.add_row(
-                Text(stage, style="bold") if row is rows[0] else "",
+                Text(stage.removesuffix("_call"), style="bold") if row is rows[0] else "",
                 row.backend,
                 str(len(row.samples_ms)),
                 number(row.p50_ms),
@@ -88,8 +91,9 @@ def _latency(report: Report) -> Table:
                 number(row.frames_per_s),
                 Text(_speedup(row), style="yellow" if row.noisy else ""),
                 number(row.floor_ms),
-                "" if row.of_floor is None else f"{row.of_floor:.0%}",
-                row.bound or "",
+                ""
+                if row.of_floor is None
+                else f"{row.of_floor:.0%} {_BINDS.get(row.bound or '', '')}",
                 _short_parity(row.parity),
                 style="red" if row.verdict == "fail" else None,
                 end_section=row is rows[-1],
