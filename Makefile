@@ -17,7 +17,7 @@ demo: setup
 	@echo "4/5 imagine: real frames on the left, imagined on the right"
 	$(RUN)/wmdeploy rollout $(DEMO)/bundle $(DEMO)/data/clip-00000.mkv -o $(DEMO)/rollout.gif
 	@echo "5/5 compare the backends"
-	$(RUN)/wmdeploy bench $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv --json $(DEMO)/bench.json
+	$(RUN)/wmdeploy bench $(DEMO)/bundle --clip $(DEMO)/data/clip-00000.mkv --json $(DEMO)/bench.json --html $(DEMO)/bench.html
 
 GAME ?= boxing
 FRAMES ?= 4000
