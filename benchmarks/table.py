@@ -224,10 +224,12 @@ def _parity(report: Report) -> Table:
         ("backend",),
         (
             "memory MB", "codes", *(f"worst dB to {horizon}" for horizon in horizons), "mean dB",
-            "max error",
+            "max of 255",
         ),
     )  # fmt: skip
     table.add_column("verdict")
+    for column in (table.columns[0], table.columns[2], table.columns[-1]):
+        column.no_wrap = True
     for row in (row for row in frames if row.verdict != "skipped"):
         cells = _parity_cells(row, horizons)
         verdict = Text(row.verdict, style="bold red" if row.verdict == "fail" else "green")
@@ -251,7 +253,7 @@ def _parity_cells(row: Row, horizons: list[str]) -> list[str]:
         return ["baseline" if row.verdict == "pass" else "", *[""] * (len(horizons) + 2)]
     codes = "" if parity.code_agreement is None else f"{parity.code_agreement:.2%}"
     worst = [f"{_worst(row)[h]:.1f}" for h in horizons]
-    return [codes, *worst, f"{parity.psnr_db[horizons[-1]]:.1f}", f"{parity.max_abs:.0f} of 255"]
+    return [codes, *worst, f"{parity.psnr_db[horizons[-1]]:.1f}", f"{parity.max_abs:.0f}"]
 
 
 def _worst(row: Row) -> dict[str, float]:
