@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.ratio import Ratio, noise, ratio_of
+from benchmarks.ratio import LogRatio, noise, ratio_of
 from benchmarks.report import Report, Row
 from wmdeploy.errors import WmdeployError
 
@@ -62,7 +62,7 @@ def speed_changes(
         fail_on: the smallest slowdown that counts, 0.05 for 5%.
         same: whether the hardware is; between machines an absolute time says nothing.
     """
-    ratios: dict[Key, tuple[Ratio, Ratio]] = {}
+    ratios: dict[Key, tuple[LogRatio, LogRatio]] = {}
     changes = []
     for key in (key for key in before if key in after):
         (name, stage, batch), a, b = key, before[key], after[key]
@@ -81,7 +81,9 @@ def speed_changes(
     return changes
 
 
-def _speed(key: Key, old: Ratio, new: Ratio, chance: float, fail_on: float, noisy: bool) -> Change:
+def _speed(
+    key: Key, old: LogRatio, new: LogRatio, chance: float, fail_on: float, noisy: bool
+) -> Change:
     """`chance` is how far the logarithms may lie apart without a change."""
     slower = old.log - new.log  # above 0: NEW takes longer
     limit = math.log1p(fail_on)

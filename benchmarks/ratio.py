@@ -26,7 +26,7 @@ _INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard er
 
 
 @dataclass(frozen=True)
-class Ratio:
+class LogRatio:
     """The baseline's time over a backend's.
 
     Attributes:
@@ -40,7 +40,7 @@ class Ratio:
     estimated: bool = False
 
 
-def ratio_of(row: Row, baseline: Row | None) -> Ratio | None:
+def ratio_of(row: Row, baseline: Row | None) -> LogRatio | None:
     """A row's speed-up; None where its spread is not known, as of single values.
 
     Args:
@@ -48,17 +48,17 @@ def ratio_of(row: Row, baseline: Row | None) -> Ratio | None:
     """
     speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
     if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
-        return Ratio(math.log(speedup), math.log(high / low) / _INTERVAL)
+        return LogRatio(math.log(speedup), math.log(high / low) / _INTERVAL)
     if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
         return None
     if not _positive(*row.samples_ms, *baseline.samples_ms):
         return None
     ratio = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
     errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return Ratio(math.log(ratio), math.hypot(*errors), estimated=True)
+    return LogRatio(math.log(ratio), math.hypot(*errors), estimated=True)
 
 
-def noise(old: Ratio, new: Ratio, rows: int) -> float:
+def noise(old: LogRatio, new: LogRatio, rows: int) -> float:
     """How far two logarithms may lie apart by chance.
 
     One-sided, and shared among all rows (Bonferroni), so that of a hundred comparisons of equal

@@ -4,40 +4,36 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.budget import Limit, missed
+from benchmarks.flat import figure
 from benchmarks.sweep import Cell, Sweep
-from benchmarks.table import number
+from benchmarks.table import narrow_table
 
 
 def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
     told = [f"skipped: {name}: {why}" for name, why in found.skipped.items()]
-    table = Table(
-        title="sweep: the lowest latency for its memory and quality in bold",
-        caption="\n".join(
-            ["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]
-        ),
-        title_justify="left",
-        caption_justify="left",
+    table = narrow_table(
+        "sweep: the lowest latency for its memory and quality in bold",
+        "\n".join(["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]),
+        ("bundle", "backend"),
+        ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"),
     )
-    for heading in ("layout", "precision", "backend"):
-        table.add_column(heading)
-    for heading in ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"):
-        table.add_column(heading, justify="right")
     table.add_column("verdict")
     if limits:
         table.add_column("budget")
+    for column in table.columns:
+        column.no_wrap = column.header in ("bundle", "backend", "codes", "verdict", "budget")
     for cell in sorted(found.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
         table.add_row(
-            cell.layout,
-            cell.precision,
+            f"{cell.layout} {cell.precision}",
             cell.backend,
             str(cell.batch),
-            number(figures["frame"]),
-            number(figures["imagine"]),
-            number(figures["memory"]),
-            number(figures["psnr"]),
+            figure(figures["frame"]),
+            figure(figures["imagine"]),
+            figure(figures["memory"]),
+            figure(figures["psnr"]),
             "" if figures["codes"] is None else f"{figures['codes']:.2f}%",
             Text(cell.verdict, style={"pass": "green", "fail": "bold red"}.get(cell.verdict, "")),
             *(
@@ -55,6 +51,6 @@ def cell_line(cell: Cell) -> str:
     figures = cell.figures
     return (
         f"{cell.layout} layout, {cell.precision}, {cell.backend}, batch {cell.batch}: "
-        f"{number(figures['frame'])} ms a frame, {number(figures['memory'])} MB, "
-        f"worst frame {number(figures['psnr'])} dB"
+        f"{figure(figures['frame'])} ms a frame, {figure(figures['memory'])} MB, "
+        f"worst frame {figure(figures['psnr'])} dB"
     )

@@ -7,23 +7,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.flat import figure
 from benchmarks.parity import Parity
 from benchmarks.report import STAGES, Report, Row
 from benchmarks.timing import percentile
-
-MEANINGS = {
-    "load": "files to engines, hashes checked",
-    "first_call": "first frame after loading, compilation included",
-    "encode": "one frame to its token",
-    "prefill": "a full window through the transformer",
-    "step": "one transformer step (baseline: the whole window)",
-    "decode": "one token to its frame",
-    "download": "one frame from the GPU to the host",
-    "frame": "a whole frame of a rollout, window full",
-    "imagine": "one step without rendering, last slot of the window",
-    "slide": "one step without rendering, window sliding",
-}
-
 
 _BINDS = {"compute": "ops", "bandwidth": "bytes"}
 
@@ -38,7 +25,9 @@ def report_tables(report: Report) -> list[Table]:
     return [_latency(report), *batches, *pacing, *memory, *swaps, _parity(report)]
 
 
-def _table(title: str, caption: str | None, left: Sequence[str], right: Sequence[str]) -> Table:
+def narrow_table(
+    title: str, caption: str | None, left: Sequence[str], right: Sequence[str]
+) -> Table:
     """Without lines between columns, so that it is narrow enough for a terminal of 100."""
     table = Table(
         title=title,
@@ -59,7 +48,7 @@ def _table(title: str, caption: str | None, left: Sequence[str], right: Sequence
 def _latency(report: Report) -> Table:
     ceilings = report.environment["ceilings"].items()
     on_gpu = any(row.device_p50_ms is not None for row in report.rows)
-    table = _table(
+    table = narrow_table(
         f"{report.bundle['name']}: latency, batch 1",
         "speed-up: median over rounds in which the backends took turns, ± half of its 95% "
         "interval; in yellow where the machine was too noisy. "
@@ -85,12 +74,12 @@ def _latency(report: Report) -> Table:
                 Text(stage.removesuffix("_call"), style="bold") if row is rows[0] else "",
                 row.backend,
                 str(len(row.samples_ms)),
-                number(row.p50_ms),
-                number(row.p99_ms),
-                *([number(row.device_p50_ms)] if on_gpu else []),
-                number(row.frames_per_s),
+                figure(row.p50_ms),
+                figure(row.p99_ms),
+                *([figure(row.device_p50_ms)] if on_gpu else []),
+                figure(row.frames_per_s),
                 Text(_speedup(row), style="yellow" if row.noisy else ""),
-                number(row.floor_ms),
+                figure(row.floor_ms),
                 ""
                 if row.of_floor is None
                 else f"{row.of_floor:.0%} {_BINDS.get(row.bound or '', '')}",
@@ -120,7 +109,7 @@ def _ceiling(device: str, figures: dict[str, Any]) -> str:
 
 def _batches(report: Report) -> Table:
     """Frames of all sessions together, and memory, as sessions are added."""
-    table = _table(
+    table = narrow_table(
         "batches: sessions that run together",
         "per second: frames, or steps without rendering, of all sessions together. "
         "memory: with what the smaller batches needed",
@@ -139,13 +128,13 @@ def _batches(report: Report) -> Table:
             table.add_row(
                 backend if batch == sizes[0] else "",
                 str(batch),
-                number(frame.p50_ms),
-                number(frame.frames_per_s),
+                figure(frame.p50_ms),
+                figure(frame.frames_per_s),
                 f"{(frame.frames_per_s or 0) / (one.frames_per_s or 1):.2f}x",
-                number(frame.floor_ms),
-                number(imagine.p50_ms),
-                number(imagine.frames_per_s),
-                number(frame.memory_mb),
+                figure(frame.floor_ms),
+                figure(imagine.p50_ms),
+                figure(imagine.frames_per_s),
+                figure(frame.memory_mb),
                 end_section=batch == sizes[-1],
             )
     return table
@@ -153,7 +142,7 @@ def _batches(report: Report) -> Table:
 
 def _memory(report: Report) -> Table:
     """The same memory as each of those who count it sees it."""
-    table = _table(
+    table = narrow_table(
         "memory in MB, batch 1",
         "process: on the GPU, with CUDA's context, as the driver counts; growth: what came into "
         "use on the GPU while the process was at work; GPU: all that is in use there, other "
@@ -167,15 +156,15 @@ def _memory(report: Report) -> Table:
             found = row.memory
             engines = ", ".join(f"{label} {size:.0f}" for label, size in found.engines.items())
             counted = (found.gpu_process, found.gpu_grown, found.gpu_used, found.torch_peak)
-            figures = (number(figure) for figure in counted)
-            table.add_row(row.backend, *figures, engines, number(found.resident))
+            figures = map(figure, counted)
+            table.add_row(row.backend, *figures, engines, figure(found.resident))
     return table
 
 
 def _pacing(report: Report) -> Table:
     """Frames at a fixed rate, not back to back."""
     fps = report.pacing[0].fps
-    table = _table(
+    table = narrow_table(
         f"pacing: {fps:g} frames per second asked for",
         f"latency: from the moment a frame was due until it was there; missed: later than the next "
         f"one was due ({1e3 / fps:.1f} ms), or never there; jitter: standard deviation of the time "
@@ -189,8 +178,8 @@ def _pacing(report: Report) -> Table:
             paced.backend,
             str(paced.frames),
             Text(str(paced.misses), style="red" if paced.misses else ""),
-            *(number(percentile(latency, q)) for q in (50, 99, 100)),
-            number(paced.jitter_ms),
+            *(figure(percentile(latency, q)) for q in (50, 99, 100)),
+            figure(paced.jitter_ms),
         )
     return table
 
@@ -198,7 +187,7 @@ def _pacing(report: Report) -> Table:
 def _swaps(report: Report) -> Table:
     """Worst frames where one graph alone is the backend's."""
     graphs = list(next(iter(report.swaps.values())))
-    table = _table(
+    table = narrow_table(
         "which graph brings the error in: worst frame, dB",
         "that graph alone is the backend's, the others are PyTorch's in float32",
         ("backend",),
@@ -218,7 +207,7 @@ def _parity(report: Report) -> Table:
     horizons = next((list(_worst(row)) for row in frames if _worst(row)), [])
     kinds = sorted({row.memory.headline[1] for row in frames if row.memory is not None})
     counted = f"memory: of the backend's process ({', '.join(kinds)})" if kinds else ""
-    table = _table(
+    table = narrow_table(
         f"parity with {baseline} in float32 ({precision} bundle, the same rollouts), and memory",
         "\n".join(line for line in (counted, *_reasons(report)) if line),
         ("backend",),
@@ -233,7 +222,7 @@ def _parity(report: Report) -> Table:
     for row in (row for row in frames if row.verdict != "skipped"):
         cells = _parity_cells(row, horizons)
         verdict = Text(row.verdict, style="bold red" if row.verdict == "fail" else "green")
-        table.add_row(row.backend, number(row.memory_mb), *cells, verdict)
+        table.add_row(row.backend, figure(row.memory_mb), *cells, verdict)
     return table
 
 
@@ -266,10 +255,3 @@ def _short_parity(parity: Parity | None) -> str:
     if parity.worst_frame_psnr_db:
         return f"{min(parity.worst_frame_psnr_db.values()):.1f} dB"
     return "" if parity.max_abs is None else f"{parity.max_abs:.1e}"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits at most, without exponents."""
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

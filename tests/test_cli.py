@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 
 from tests.conftest import Bundles
@@ -65,6 +66,25 @@ def test_help_of_every_verb_has_an_example_that_parses(verb: str) -> None:
 
 def test_verbs_are_those_that_are_tested() -> None:
     assert set(typer.main.get_command(cli.app).commands) == set(VERBS)  # type: ignore[attr-defined]
+
+
+def test_two_outputs_in_one_file_are_refused(bundles: Bundles, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    result = wmdeploy("bench", bundles().path, "--json", path, "--csv", f"{tmp_path}/./x")
+    assert result.returncode == 1 and "is given twice" in result.stderr
+    assert not path.exists()
+
+
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(arguments: list[str] | None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr("wmdeploy.cli.common.app", exhausted)
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "out of memory. Tried to allocate; take a smaller batch" in capsys.readouterr().err
 
 
 def test_completion_script_is_offered() -> None:

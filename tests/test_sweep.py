@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks.budget import missed, parse_budget
 from benchmarks.options import BenchOptions
 from benchmarks.report import read_json
-from benchmarks.sweep import Cell, SweepOptions, nearest, recommended, sweep, with_best
+from benchmarks.sweep import Cell, Sweep, SweepOptions, nearest, recommended, sweep, with_best
+from benchmarks.sweep_table import sweep_table
 from benchmarks.timing import Effort
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
@@ -63,9 +65,25 @@ def test_recommended_cell_has_the_most_frames_within_the_budget() -> None:
     cells = [cell(10, 100, 60), cell(30, 300, 60, batch=4), cell(1, 1, 99, verdict="fail")]
     assert recommended(cells, parse_budget("psnr>40")) is cells[1]
     assert recommended(cells, parse_budget("psnr>40, frame<20ms")) is cells[0]
+    limits = parse_budget("frame<1ms")
+    assert nearest([cells[1], cells[0]], limits)[0] is cells[0]  # of equals the fastest
     limits = parse_budget("psnr>70, memory<200MB")
     assert recommended(cells, limits) is None
     assert nearest(cells, limits) == (cells[0], ["psnr > 70 dB (is 60)"])
+
+
+def test_sweep_of_nothing_says_once_why(tmp_path: Path) -> None:
+    bench = BenchOptions(tmp_path, (SAMPLE_CLIP,))
+    with pytest.raises(WmdeployError) as raised:
+        sweep(SweepOptions("nomodel", tmp_path / "s", bench))
+    assert str(raised.value).count("no such directory, file or preset") == 1
+
+
+def test_rows_fit_80_columns() -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(sweep_table(Sweep([cell(123.0, 3715.0, 120.0)]), parse_budget("frame<1ms")))
+    line = next(line for line in console.export_text().splitlines() if "ort-cpu" in line)
+    assert all(word in line for word in ("token fp32", "3715", "100.00%", "pass", "missed"))
 
 
 def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) -> None:

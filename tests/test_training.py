@@ -18,7 +18,7 @@ from tests.squares import square_clip
 from wmdeploy.clips import RecordOptions, record, write_npz
 from wmdeploy.clips.folder import actions_path
 from wmdeploy.errors import ClipError, TrainingError
-from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.models.temporal import TemporalTransformer
 from wmdeploy.quality.measure import evaluate, psnr
@@ -307,6 +307,19 @@ def test_vqvae_of_another_model_is_kept(data: Path, tmp_path: Path, reference: P
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_clips_of_the_given_vqvae_are_not_held_out(
+    data: Path, tmp_path: Path, reference: Path
+) -> None:
+    """With another seed, clips that the VQ-VAE was trained on would be."""
+    known = read_notes(reference)["training"]["clips"]
+    for seed in range(1, 9):
+        clips = find_data([data], size=16, validation=0.1, seed=seed, actions=True)
+        if set(clips.digests(1)) <= set(known):
+            break
+    with pytest.raises(ClipError, match="held-out clips were trained on before"):
+        run(options(data, tmp_path / "model", vqvae=reference, seed=seed))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"device": "cuda"}, "device: got cuda"), ({"precision": "fp16"}, "fp16 needs a GPU")],

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
-from wmdeploy.cli.reports import write_forms
+from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import check_output, write_document, write_text
@@ -56,11 +56,9 @@ def bench(
     pace_seconds: Annotated[float, typer.Option(help="How long, with --fps.")] = 5.0,
     swap: Annotated[bool, typer.Option(help="Find out which graph brings the error in.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page here: one file.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write a summary for a pull request here.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a line for each row here.")] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    csv: Csv = None,
 ) -> None:
     """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
     from benchmarks.options import BenchOptions
@@ -70,10 +68,7 @@ def bench(
     from engines.base import BACKENDS, Settings
 
     clips = tuple(clip or SAMPLE_CLIPS)
-    outputs = {json: "report", html: "page", markdown: "summary", csv: "rows"}
-    for path in outputs:
-        if path:
-            check_output(path, bundle, *clips)
+    outputs = check_outputs((json, html, markdown, csv), bundle, *clips)
     if html:
         require("matplotlib", extra="report", purpose="drawing a page")
     options = BenchOptions(
@@ -100,9 +95,8 @@ def bench(
     if json:
         write_document(report, json)
     write_forms(report, html, markdown, csv)
-    for path, what in outputs.items():
-        if path:
-            out.print(f"{what}: {path}", highlight=False)
+    for path in outputs:
+        out.print(f"written: {path}", highlight=False)
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
@@ -122,7 +116,7 @@ def milestone(
     seed: Seed = 0,
 ) -> None:
     """Run the reference report's four tests, and say which of its milestones a model reaches."""
-    from rich.markdown import Markdown
+    from rich.markdown import Markdown as Rendered
 
     from benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
     from engines.base import BASELINE, Settings
@@ -135,7 +129,7 @@ def milestone(
     with err.status("milestone") as status:
         found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
     page = to_markdown(found)
-    out.print(Markdown(page))
+    out.print(Rendered(page))
     if output:
         output.mkdir(parents=True, exist_ok=True)
         write_document(found, output / "milestone.json")

@@ -1,5 +1,6 @@
 """What is made from reports that are there: compare, report."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from benchmarks.report import Report
 
 commands = typer.Typer()
+
+Html = Annotated[Path | None, typer.Option(help="Write a page here: one file.")]
+Markdown = Annotated[Path | None, typer.Option(help="Write a summary for a pull request here.")]
+Csv = Annotated[Path | None, typer.Option(help="Write a line for each row here.")]
 
 
 @commands.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
@@ -54,23 +59,33 @@ def compare(
 @commands.command(epilog=example("wmdeploy report pong.json --html pong.html"))
 def report(
     stored: Annotated[Path, typer.Argument(metavar="REPORT", help="What bench --json wrote.")],
-    html: Annotated[Path | None, typer.Option(help="Write a page here: one file.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write a summary for a pull request here.")
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a line for each row here.")] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    csv: Csv = None,
 ) -> None:
     """Make a page, a summary or a spreadsheet of a stored report."""
     from benchmarks.report import read_json
 
-    outputs = [path for path in (html, markdown, csv) if path is not None]
+    outputs = check_outputs((html, markdown, csv), stored)
     if not outputs:
         raise WmdeployError("report: nothing to make; give --html, --markdown or --csv")
-    for path in outputs:
-        check_output(path, stored)
     write_forms(read_json(stored), html, markdown, csv)
     for path in outputs:
         out.print(f"written: {path}", highlight=False)
+
+
+def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:
+    """Those that are given, once it is sure that each can be written, and none over another.
+
+    Raises:
+        WmdeployError: one cannot, or two are the same file.
+    """
+    given = [path for path in paths if path is not None]
+    for number, path in enumerate(given):
+        check_output(path, *inputs)
+        if path.resolve() in (other.resolve() for other in given[:number]):
+            raise WmdeployError(f"{path}: is given twice; each output needs a file of its own")
+    return given
 
 
 def write_forms(
