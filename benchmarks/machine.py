@@ -20,53 +20,75 @@ from wmdeploy.gpu import gpu
 class Ceilings:
     """The best of several runs: bytes moved per second, multiply-adds counted as two per second.
 
-    `gemm_gflop_s` is of float32 products, `half_gemm_gflop_s` of float16 (GPU only).
+    `gflop_s` is of float32, `half_gflop_s` of float16 (GPU only).
     """
 
     bandwidth_gb_s: float
-    gemm_gflop_s: float
+    gflop_s: float
     threads: int
-    half_gemm_gflop_s: float | None = None
+    half_gflop_s: float | None = None
 
     def rate(self, precision: str) -> float:
         """Operations per second of a precision, in 10^9; a CPU computes float16 in float32."""
-        half = self.half_gemm_gflop_s
-        return half if precision == "fp16" and half is not None else self.gemm_gflop_s
+        half = self.half_gflop_s
+        return half if precision == "fp16" and half is not None else self.gflop_s
+
+    def or_higher(self, other: "Ceilings") -> "Ceilings":
+        """Of two measurements of one device, the higher figures: neighbours only take away."""
+        half = [c.half_gflop_s for c in (self, other) if c.half_gflop_s is not None]
+        return Ceilings(
+            max(self.bandwidth_gb_s, other.bandwidth_gb_s),
+            max(self.gflop_s, other.gflop_s),
+            self.threads,
+            max(half, default=None),
+        )
 
 
 def measure_ceilings(device: str, tf32: bool = False) -> Ceilings:
-    """Bandwidth of a copy (bytes read plus bytes written) and rate of a square product.
+    """Bandwidth of a copy (bytes read plus bytes written), and the rate of multiply-adds.
+
+    The rate is that of a matrix product or of a convolution, whichever is higher: they are done by
+    different libraries, one of which may leave half of a processor unused (MKL on AMD's).
 
     Args:
         device: "cpu" or "cuda".
-        tf32: whether float32 products on a GPU may use TF32, as the backends then may.
+        tf32: whether float32 on a GPU may use TF32, as the backends then may.
     """
     import torch
+    from torch.nn.functional import conv2d
 
     torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     gpu = device == "cuda"
     source = torch.ones((256 if gpu else 64) * 2**20, device=device)  # far above any cache
     target = torch.empty_like(source)
     synchronize = torch.cuda.synchronize if gpu else lambda: None
 
-    def product_rate(dtype: torch.dtype) -> float:
-        side = 8192 if gpu else 3072
+    def rate(dtype: torch.dtype) -> float:
+        side, images = (8192, 32) if gpu else (2048, 1)
         square = torch.ones(side, side, dtype=dtype, device=device)
-        seconds = _best_seconds(lambda: square @ square, synchronize)
-        return 2 * len(square) ** 3 / seconds / 1e9
+        product = _best_seconds(lambda: square @ square, synchronize)
+        channels, height = 128, 128
+        like: dict[str, Any] = {"dtype": dtype, "device": device}
+        weight = torch.ones(channels, channels, 3, 3, **like)
+        pixels = torch.ones(images, channels, height, height, **like)
+        weight, pixels = (t.to(memory_format=torch.channels_last) for t in (weight, pixels))
+        convolved = _best_seconds(lambda: conv2d(pixels, weight, padding=1), synchronize)
+        operations = 2 * 9 * channels**2 * pixels[:, 0].numel()
+        return max(2 * side**3 / product, operations / convolved) / 1e9
 
     with torch.inference_mode():
         copy = _best_seconds(lambda: target.copy_(source), synchronize)
         return Ceilings(
             bandwidth_gb_s=2 * source.nbytes / copy / 1e9,
-            gemm_gflop_s=product_rate(torch.float32),
+            gflop_s=rate(torch.float32),
             threads=torch.get_num_threads(),
-            half_gemm_gflop_s=product_rate(torch.float16) if gpu else None,
+            half_gflop_s=rate(torch.float16) if gpu else None,
         )
 
 
 def _best_seconds(
-    run: Callable[[], object], synchronize: Callable[[], None], seconds: float = 1.5
+    run: Callable[[], object], synchronize: Callable[[], None], seconds: float = 0.6
 ) -> float:
     run()  # libraries load at the first
     best, deadline = float("inf"), time.perf_counter() + seconds

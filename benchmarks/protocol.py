@@ -56,9 +56,16 @@ class Warm(msgspec.Struct, tag=True, frozen=True):
 
 
 class Block(msgspec.Struct, tag=True, frozen=True):
-    """Time the stage that was warmed last."""
+    """Time a stage that was warmed.
 
+    Attributes:
+        untimed: runs before those that count, as others have had the processor's caches.
+    """
+
+    stage: str
+    batch: int
     runs: int
+    untimed: int
 
 
 class Hold(msgspec.Struct, tag=True, frozen=True):

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from benchmarks.report import Row
+from benchmarks.resampling import resamples
 
 FALSE_ALARMS = 0.01  # of comparisons in which nothing changed, all rows together
 BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no interval sees
@@ -18,9 +19,8 @@ BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no
 # load changes more slowly than a stage is timed: 1.9 times, the root mean square of 42 pairs of
 # runs on two cores that had four to five jobs, where intervals were wide; less on a quiet one.
 TOO_NARROW = 1.5
-MUCH = 0.1  # noise from which on it counts twice: bursts, of which a run sees too few to know
 FEWEST_SAMPLES = 5  # to estimate an interval from
-RESAMPLES = 1000
+RESAMPLES = 1000  # where a report has no intervals
 _NORMAL = NormalDist()
 _INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard errors
 
@@ -66,22 +66,12 @@ def noise(old: LogRatio, new: LogRatio, rows: int) -> float:
     """
     measured = TOO_NARROW * math.hypot(old.error, new.error)
     error = math.hypot(measured, BETWEEN_RUNS, BETWEEN_RUNS)
-    chance = _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
-    return chance if chance <= MUCH else 2 * chance
+    return _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
 
 
 def _median_error(samples: Sequence[float]) -> float:
-    """Standard error of the logarithm of the median, by a bootstrap of blocks.
-
-    Blocks of neighbours, because times that follow each other are alike: drawn one by one they
-    would look more certain than they are.
-    """
-    values = np.asarray(samples, dtype=np.float64)
-    count = len(values)
-    block = math.ceil(math.sqrt(count))
-    rng = np.random.default_rng(0)
-    starts = rng.integers(0, count, (RESAMPLES, math.ceil(count / block), 1))
-    drawn = values[((starts + np.arange(block)) % count).reshape(RESAMPLES, -1)[:, :count]]
+    """Standard error of the logarithm of the median."""
+    drawn = np.asarray(samples)[resamples(len(samples), RESAMPLES)]
     return float(np.log(np.median(drawn, axis=1)).std())
 
 

@@ -35,7 +35,7 @@ class Row:
     `noisy` says that the interval is wider than what was asked for.
 
     `floor_ms` is the least time this machine could take: the larger of bytes over its bandwidth and
-    operations over its matrix rate, both measured in the same run; `bound` says which; `of_floor`
+    operations over their rate, both measured in the same run; `bound` says which; `of_floor`
     is floor_ms / p50_ms.
     """
 

@@ -7,19 +7,31 @@ import torch
 
 from engines.session import Session, Snapshot
 
+Filled = tuple[Snapshot, int]  # a session whose window lacks one token, and the frame it is at
+
 
 class Rollout:
-    """A session on one clip, with the clip's actions where the model takes them."""
+    """A session on one clip, with the clip's actions where the model takes them.
+
+    Args:
+        context: frames given at a reset.
+        filled: of another rollout on the same clip, which this one then need not find itself.
+    """
 
     def __init__(
-        self, session: Session, frames: np.ndarray, actions: np.ndarray | None, context: int
+        self,
+        session: Session,
+        frames: np.ndarray,
+        actions: np.ndarray | None,
+        context: int,
+        filled: Filled | None = None,
     ) -> None:
         self.session = session
         self.frames = frames
         self.context = context
         self.actions = actions if session.wiring.window_actions else None
         self.now = context - 1
-        self._nearly_full: tuple[Snapshot, int] | None = None
+        self.filled = filled
 
     def reset(self, context: int | None = None) -> np.ndarray:
         """Start anew on the clip's first frames, as many as the context or as given; their codes"""
@@ -30,15 +42,15 @@ class Rollout:
 
     def nearly_full(self) -> Snapshot:
         """Go to where the next step takes the window's last slot; made once, then restored."""
-        if self._nearly_full is None:
+        if self.filled is None:
             slots = self.session.wiring.context
             # at least one advance, so that the cache is filled and the next step is a step
             context = max(1, min(self.context, slots - 2))
             self.reset(context)
             for _ in range(slots - context - 1):
                 self.advance()
-            self._nearly_full = self.session.snapshot(), self.now
-        snapshot, self.now = self._nearly_full
+            self.filled = self.session.snapshot(), self.now
+        snapshot, self.now = self.filled
         self.session.restore(snapshot)
         return snapshot
 

@@ -1,25 +1,30 @@
-"""Backends that take turns at one stage, and the ratio of their times with its interval.
+"""Backends that take turns at every stage, and the ratio of their times with its interval.
 
 A shared machine is slow for seconds and fast for seconds. Two backends that are timed one after the
 other are compared across such a change; here each round has a block of each, and the ratio is taken
-round by round. Processes are not known here: `ask` is whoever passes commands on.
+round by round. The ratio itself depends on what the neighbours do (a backend that waits for memory
+suffers more than one that computes), so that a stage which is timed in one go sees what holds for
+those seconds alone: stages take turns too, and the rounds of each lie all over the bench's time.
+Processes are not known here: `ask` is whoever passes commands on.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from benchmarks.resampling import resamples
 from benchmarks.timing import Effort, Samples, percentile
 from wmdeploy.gpu import GpuState
 
 MOST_RUNS = 50  # of one block
-MOST_ROUNDS = 100
+MOST_ROUNDS = 400
 SLOW_ROUND = 2.0  # seconds; a stage whose rounds are longer needs fewer of them
 SLOW_ROUNDS = 5
+LONG_MS = 100.0  # a run that is longer hardly notices that the caches hold another's data
 # OpenMP's threads go on looking for work for some ms, on the cores that the next backend needs
 SETTLE_SECONDS = 0.02
 RESAMPLES = 2000
@@ -66,50 +71,107 @@ class Ratio:
 def ratio(baseline_ms: Sequence[float], own_ms: Sequence[float]) -> Ratio:
     """The median over rounds of the baseline's time over this one's, bootstrapped over rounds."""
     each = np.asarray(baseline_ms) / np.asarray(own_ms)
-    drawn = np.random.default_rng(0).integers(len(each), size=(RESAMPLES, len(each)))
-    low, high = np.percentile(np.median(each[drawn], axis=1), [2.5, 97.5])
+    drawn = each[resamples(len(each), RESAMPLES)]
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
     return Ratio(float(np.median(each)), float(low), float(high))
 
 
 def race(
     ask: Ask,
-    labels: Sequence[str],
-    stage: str,
+    entrants: Mapping[str, Sequence[str]],
     batch: int,
     effort: Effort,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, Run]:
-    """Time a stage of several backends in turns.
+) -> Iterator[tuple[str, Run]]:
+    """Time several backends at several stages in turns, until all are known well enough.
 
     Args:
-        labels: those that have the stage; the first is the one that others are compared with.
+        entrants: by stage, the labels that have it; the first is what others are compared with.
 
-    Returns:
-        A run for each that is alive at the end; their rounds are the same.
+    Yields:
+        A label and its run, stage by stage, of those that are alive at the end; the rounds of a
+        stage are the same for all.
     """
-    doing = stage if batch == 1 else f"{stage}, batch {batch}"
-    runs: dict[str, Run] = {}
-    blocks: dict[str, Block] = {}
-    for label in labels:
-        warmed = ask(label, Warm(stage, batch), Warmed, f"{doing}: warm up")
-        if warmed is not None:
-            runs[label] = Run(stage, batch, Samples([]), warmup=warmed.runs)
-            fitting = round(effort.block_ms / warmed.newest_ms)
-            blocks[label] = Block(min(MOST_RUNS, max(1, fitting)))
-    warm = clock()
-    turn = list(runs)
-    done = 0
-    while turn and not _enough(list(runs.values()), done, clock() - warm, effort):
-        for label in [*turn[done % len(turn) :], *turn[: done % len(turn)]]:
-            timed = ask(label, blocks[label], Timed, f"{doing}: round {done + 1}")
+    stages = [_StageRace(ask, stage, batch, effort, clock) for stage in entrants]
+    for stage in stages:
+        stage.warm(entrants[stage.stage])
+    # a stage that looks well known goes on with the others: it may have been a quiet moment
+    while not all(stage.known for stage in stages):
+        left = [stage for stage in stages if not stage.over]
+        if not left:
+            break
+        for stage in left:
+            stage.take_turns()
+    for stage in stages:
+        yield from stage.runs.items()
+
+
+@dataclass
+class _StageRace:
+    """Those that are alive at one stage, and their rounds so far."""
+
+    ask: Ask
+    stage: str
+    batch: int
+    effort: Effort
+    clock: Callable[[], float]
+    runs: dict[str, Run] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)
+    done: int = 0
+    spent: float = 0.0
+
+    @property
+    def doing(self) -> str:
+        return self.stage if self.batch == 1 else f"{self.stage}, batch {self.batch}"
+
+    def warm(self, labels: Sequence[str]) -> None:
+        for label in labels:
+            command = Warm(self.stage, self.batch)
+            warmed = self.ask(label, command, Warmed, f"{self.doing}: warm up")
+            if warmed is not None:
+                self.runs[label] = Run(self.stage, self.batch, Samples([]), warmup=warmed.runs)
+                self.blocks[label] = self._block(warmed.newest_ms)
+
+    def take_turns(self) -> None:
+        """A block of each, each time beginning with another one."""
+        begun = self.clock()
+        first = self.done % len(self.runs)
+        turn = list(self.runs)
+        for label in [*turn[first:], *turn[:first]]:
+            doing = f"{self.doing}: round {self.done + 1}"
+            timed = self.ask(label, self.blocks[label], Timed, doing)
             if timed is None:
-                del runs[label]
+                del self.runs[label]
             else:
-                _add(runs[label], timed)
+                _add(self.runs[label], timed)
             time.sleep(SETTLE_SECONDS)
-        turn = list(runs)
-        done += 1
-    return runs
+        self.done += 1
+        self.spent += self.clock() - begun
+
+    @property
+    def known(self) -> bool:
+        """Whether every ratio is as precise as was asked for."""
+        if not self.runs or self._few:
+            return not self.runs
+        first, *others = (run.round_ms for run in self.runs.values())
+        return all(ratio(first, other).precision <= self.effort.precision for other in others)
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is spent."""
+        if not self.runs or self._few:
+            return not self.runs
+        return self.spent >= self.effort.seconds * len(self.runs) or self.done >= MOST_ROUNDS
+
+    @property
+    def _few(self) -> bool:
+        slow = self.done > 0 and self.spent / self.done > SLOW_ROUND
+        return self.done < (min(self.effort.runs, SLOW_ROUNDS) if slow else self.effort.runs)
+
+    def _block(self, milliseconds: float) -> Block:
+        runs = min(MOST_RUNS, max(1, round(self.effort.block_ms / milliseconds)))
+        untimed = 1 if milliseconds < LONG_MS else 0
+        return Block(self.stage, self.batch, runs, untimed)
 
 
 def _add(run: Run, timed: Timed) -> None:
@@ -119,14 +181,3 @@ def _add(run: Run, timed: Timed) -> None:
     run.samples = Samples([*run.samples.wall, *timed.samples.wall], device)
     run.round_ms.append(percentile(timed.samples.wall, 50))
     run.gpu = timed.gpu
-
-
-def _enough(runs: list[Run], done: int, spent: float, effort: Effort) -> bool:
-    """Whether the ratios are known well enough, or the time is over."""
-    slow = done > 0 and spent / done > SLOW_ROUND
-    if done < (min(effort.runs, SLOW_ROUNDS) if slow else effort.runs):
-        return False
-    if spent >= effort.seconds * len(runs) or done >= MOST_ROUNDS:
-        return True
-    first, *others = runs
-    return all(ratio(first.round_ms, r.round_ms).precision <= effort.precision for r in others)

@@ -66,9 +66,11 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         with Workers(progress) as workers:
             for job in jobs(options, clips, horizon, Path(scratch)):
                 _start(workers, job)
+            before = _ceilings(workers.outcomes, options.settings.tf32, progress)
             counted = _work(workers, options, bundle, horizon)
         outcomes = workers.outcomes
-        ceilings = _ceilings(outcomes, options.settings.tf32, progress)
+        after = _ceilings(outcomes, options.settings.tf32, progress)
+        ceilings = {device: after[device].or_higher(before[device]) for device in after}
         judgements = _judged(outcomes, bundle, names, options.swap)
     rows = [
         row
@@ -166,9 +168,9 @@ def _start(workers: Workers, job: Job) -> None:
 
 def _time(workers: Workers, effort: Effort) -> None:
     """Every stage at batch 1, and the memory that this took."""
-    for stage in STAGES:
-        labels = [label for label in workers.alive if stage in workers.loaded(label).stages]
-        _race(workers, labels, stage, 1, effort)
+    stages = {label: workers.loaded(label).stages for label in workers.alive}
+    entrants = {name: [label for label in stages if name in stages[label]] for name in STAGES}
+    _race(workers, entrants, 1, effort)
     _hold(workers, workers.alive, 1)
 
 
@@ -178,15 +180,13 @@ def _time_batches(workers: Workers, options: BenchOptions) -> None:
             continue
         takes = {label: workers.loaded(label).max_batch for label in workers.alive}
         labels = [label for label, most in takes.items() if most is None or batch <= most]
-        for stage in BATCH_STAGES:
-            _race(workers, labels, stage, batch, options.effort)
+        _race(workers, dict.fromkeys(BATCH_STAGES, labels), batch, options.effort)
         _hold(workers, labels, batch)
 
 
-def _race(workers: Workers, labels: list[str], stage: str, batch: int, effort: Effort) -> None:
-    if labels:
-        for label, run in race(workers.ask, labels, stage, batch, effort).items():
-            workers.outcome(label).runs.append(run)
+def _race(workers: Workers, entrants: dict[str, list[str]], batch: int, effort: Effort) -> None:
+    for label, run in race(workers.ask, entrants, batch, effort):
+        workers.outcome(label).runs.append(run)
 
 
 def _hold(workers: Workers, labels: list[str], batch: int) -> None:
@@ -213,11 +213,11 @@ def _swap(workers: Workers, frames: int) -> None:
 
 
 def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[str, Ceilings]:
-    """Of each device that a backend ran on."""
+    """Of each device that a backend was loaded on."""
     devices = {o.loaded.device.split(":")[0] for o in outcomes if o.loaded is not None}
     found = {}
     for device in sorted(devices):
-        progress(device, "bandwidth and matrix rate")
+        progress(device, "bandwidth and rate of operations")
         found[device] = ceilings_of(device, tf32)
     return found
 

@@ -52,7 +52,7 @@ def _latency(report: Report) -> Table:
         f"{report.bundle['name']}: latency, batch 1",
         "speed-up: median over rounds in which the backends took turns, ± half of its 95% "
         "interval; in yellow where the machine was too noisy. "
-        "floor: bytes over bandwidth or operations over matrix rate, the larger, both measured "
+        "floor: bytes over bandwidth or operations over their rate, the larger, both measured "
         f"now: {'; '.join(_ceiling(name, figures) for name, figures in ceilings)}. "
         "Weights that stay in a cache can beat it. "
         + ("device: between two CUDA events. " if on_gpu else "")
@@ -101,8 +101,8 @@ def _speedup(row: Row) -> str:
 
 
 def _ceiling(device: str, figures: dict[str, Any]) -> str:
-    half = figures.get("half_gemm_gflop_s")
-    rates = f"{figures['gemm_gflop_s']:,.0f} GFLOP/s in float32"
+    half = figures.get("half_gflop_s")
+    rates = f"{figures['gflop_s']:,.0f} GFLOP/s in float32"
     rates += f", {half:,.0f} in float16" if half else f" with {figures['threads']} threads"
     return f"{device} {figures['bandwidth_gb_s']:,.0f} GB/s, {rates}"
 

@@ -25,10 +25,10 @@ class Effort:
         block_ms: about how long a backend runs before the next has its turn.
     """
 
-    runs: int = 8
+    runs: int = 12
     seconds: float = 3.0
     precision: float = 0.015
-    block_ms: float = 100.0
+    block_ms: float = 50.0
 
 
 @dataclass(frozen=True)

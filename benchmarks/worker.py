@@ -42,7 +42,7 @@ from benchmarks.protocol import (
 from wmdeploy.errors import WmdeployError
 
 if TYPE_CHECKING:
-    from benchmarks.rollouts import Rollout
+    from benchmarks.rollouts import Filled
     from benchmarks.stages import Feeds
     from benchmarks.timing import Stage
 
@@ -65,9 +65,9 @@ class Worker:
         self.job = job
         self.bundle = Bundle.open(job.bundle)
         self.meter = MemoryMeter()
-        self._stage: Stage | None = None
+        self._stages: dict[tuple[str, int], Stage] = {}
         self._feeds: Feeds | None = None
-        self._many: Rollout | None = None
+        self._filled: dict[int, Filled | None] = {}  # by batch
         clips = [read_clip_file(path) for path in job.clips]
         with self.meter.working(torch.cuda.is_available()):
             start = time.perf_counter()
@@ -112,16 +112,18 @@ class Worker:
                     return self._count()
 
     def _warm(self, command: Warm) -> Warmed:
-        from benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage, session_stage
+        from benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
         from benchmarks.timing import measure, warm_up
 
+        if command.batch not in self._filled:  # the smaller batch's memory goes first
+            self._stages.clear()
+            self._filled = {command.batch: None}
         if command.stage in SESSION_STAGES:
-            self._feeds = None
-            stage = session_stage(self._rollout(command.batch), command.stage)
+            stage = self._session_stage(command)
         else:
             self._feeds = self._feeds or engine_feeds(self.backend, self.rollouts[0].frames)
             stage = engine_stage(self.backend, self._feeds, command.stage)
-        self._stage = stage
+        self._stages[command.stage, command.batch] = stage
         times = warm_up(lambda: measure(stage, 1).wall[0])
         return Warmed(len(times), min(times[-2:]))
 
@@ -129,23 +131,24 @@ class Worker:
         from benchmarks.timing import measure
         from wmdeploy.gpu import gpu_state
 
-        assert self._stage is not None, "a block before its warm-up"
-        samples = measure(self._stage, command.runs)
+        stage = self._stages[command.stage, command.batch]
+        measure(stage, command.untimed)
+        samples = measure(stage, command.runs)
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
-    def _rollout(self, batch: int) -> "Rollout":
+    def _session_stage(self, command: Warm) -> "Stage":
+        """In a session of its own, as stages take turns and each goes on from where it was."""
         from benchmarks.rollouts import Rollout
+        from benchmarks.stages import session_stage
         from engines.session import Session
 
-        first = self.rollouts[0]
-        if batch == 1:
-            return first
-        if self._many is None or self._many.session.batch != batch:
-            self._stage = self._many = None  # the smaller batch's memory goes first
-            session = Session(self.backend, batch, self.job.refill)
-            context = min(self.job.context, FILL_CONTEXT)
-            self._many = Rollout(session, first.frames, first.actions, context)
-        return self._many
+        first, batch = self.rollouts[0], command.batch
+        context = self.job.context if batch == 1 else min(self.job.context, FILL_CONTEXT)
+        session = Session(self.backend, batch, self.job.refill)
+        rollout = Rollout(session, first.frames, first.actions, context, self._filled[batch])
+        stage = session_stage(rollout, command.stage)
+        self._filled[batch] = rollout.filled
+        return stage
 
     def _record(self) -> Recorded:
         from benchmarks.cases import backend_answers, baseline_cases

@@ -133,7 +133,7 @@ def _environment() -> dict[str, Any]:
         "gpu": None,
         "cores": 2,
         "packages": {"wmdeploy": "0.1.0", "torch": "2.13.0"},
-        "ceilings": {"cpu": {"bandwidth_gb_s": 42.3, "gemm_gflop_s": 174.1, "threads": 2}},
+        "ceilings": {"cpu": {"bandwidth_gb_s": 42.3, "gflop_s": 174.1, "threads": 2}},
         "settings": {"device": "auto", "tf32": False, "threads": None},
         "load_average": 0.8,
     }

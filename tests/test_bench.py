@@ -122,7 +122,7 @@ def test_floor_is_the_larger_of_bytes_and_operations(report: Report, bundles: Bu
     decoder = bundles().manifest.graphs["decoder"]
     moved = decoder.weight_bytes + sum(t.bytes(1) for t in (*decoder.inputs, *decoder.outputs))
     expected = max(
-        moved / ceilings["bandwidth_gb_s"] / 1e6, decoder.flops / ceilings["gemm_gflop_s"] / 1e6
+        moved / ceilings["bandwidth_gb_s"] / 1e6, decoder.flops / ceilings["gflop_s"] / 1e6
     )
     decode = row(report, "ort-cpu", "decode")
     assert decode.floor_ms == pytest.approx(expected)
@@ -288,7 +288,7 @@ def test_memory_headline_says_who_counted() -> None:
 
 
 def test_float16_has_a_floor_of_its_own_only_on_a_gpu() -> None:
-    cpu, gpu = Ceilings(40, 100, 2), Ceilings(4000, 50e3, 2, half_gemm_gflop_s=790e3)
+    cpu, gpu = Ceilings(40, 100, 2), Ceilings(4000, 50e3, 2, half_gflop_s=790e3)
     assert (cpu.rate("fp32"), cpu.rate("fp16")) == (100, 100)
     assert (gpu.rate("fp32"), gpu.rate("fp16")) == (50e3, 790e3)
 

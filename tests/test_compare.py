@@ -254,7 +254,7 @@ def test_on_other_hardware_only_ratios_are_judged(report: Report, values: dict[s
 
 def test_what_else_differs_is_noted(report: Report) -> None:
     other = with_(report, "environment", packages={"wmdeploy": "0.1.0", "torch": "2.14.0"},
-                  ceilings={"cpu": {"bandwidth_gb_s": 20.0, "gemm_gflop_s": 174.0}})  # fmt: skip
+                  ceilings={"cpu": {"bandwidth_gb_s": 20.0, "gflop_s": 174.0}})  # fmt: skip
     ceilings, packages = compare(report, other).notes
     assert "torch (2.13.0 and 2.14.0)" in packages
     assert "from 42 to 20 GB/s" in ceilings

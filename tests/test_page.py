@@ -210,7 +210,7 @@ def test_figures_that_make_no_sense_draw_no_plot() -> None:
             memory=Memory(-5.0), parity=Parity(psnr_db={}, worst_frame_psnr_db={"x": 1e300}))
         for stage in ("frame", "step")
     ]  # fmt: skip
-    environment = {"ceilings": {"cpu": {"bandwidth_gb_s": 0, "gemm_gflop_s": "x"}, "gpu": 3}}
+    environment = {"ceilings": {"cpu": {"bandwidth_gb_s": 0, "gflop_s": "x"}, "gpu": 3}}
     bundle = {"graph_flops": {"step": 0}, "graph_bytes": 7, "other_layout": {"layout": 1}}
     Page(render(Report(3, environment, bundle, rows)))
 

@@ -1,7 +1,7 @@
 """Plots of bytes and operations: memory by who holds it, the roofline, what the layout saved."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -87,10 +87,17 @@ def roofline(report: Report, colours: Mapping[str, int]) -> list[Markup]:
             and (graph := ENGINE_STAGES.get(row.stage)) is not None
             and _counted(flops.get(graph), moved.get(graph))
         ]  # fmt: skip
-        bandwidth, rate = ceilings.get("bandwidth_gb_s"), ceilings.get("gemm_gflop_s")
-        if points and _counted(bandwidth, rate):
+        if points and _counted(ceilings.get("bandwidth_gb_s"), _rates(ceilings)["float32"]):
             plots.append(_roofline(len(plots), device, ceilings, points, colours))
     return plots
+
+
+def _rates(ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    """GFLOP/s by precision; older versions knew that of a matrix product only."""
+    return {
+        "float32": ceilings.get("gflop_s", ceilings.get("gemm_gflop_s")),
+        "float16": ceilings.get("half_gflop_s", ceilings.get("half_gemm_gflop_s")),
+    }
 
 
 def _counted(*values: object) -> bool:
@@ -107,7 +114,7 @@ def _roofline(
     figure = new_figure(3.2)
     axes = figure.add_subplot()
     bandwidth = ceilings["bandwidth_gb_s"]
-    rates = {"float32": ceilings["gemm_gflop_s"], "float16": ceilings.get("half_gemm_gflop_s")}
+    rates = _rates(ceilings)
     intensities = [x for _, x, _ in points]
     left = min(intensities) / 3
     right = 3 * max(*intensities, max(rate or 0 for rate in rates.values()) / bandwidth)
