@@ -7,7 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.ratio import LogRatio, noise, ratio_of
+import numpy as np
+
+from benchmarks.matched import matched_slowdown
+from benchmarks.ratio import (
+    FEWEST_SAMPLES,
+    LogRatio,
+    Slowdown,
+    noise,
+    ratio_of,
+    ratio_slowdown,
+)
 from benchmarks.report import Report, Row
 from wmdeploy.errors import WmdeployError
 
@@ -55,7 +65,10 @@ def keyed(report: Report) -> dict[Key, Row]:
 def speed_changes(
     before: dict[Key, Row], after: dict[Key, Row], baseline: str, fail_on: float, same: bool
 ) -> list[Change]:
-    """Speed-ups judged by their noise; the baseline's times and single ones only told.
+    """Times judged by their noise; the baseline's and single ones only told.
+
+    Where the hardware is the same and both reports have rounds, these are matched; else it is the
+    speed-ups that are compared.
 
     Args:
         baseline: its name; both reports have the same.
@@ -63,6 +76,7 @@ def speed_changes(
         same: whether the hardware is; between machines an absolute time says nothing.
     """
     ratios: dict[Key, tuple[LogRatio, LogRatio]] = {}
+    slowdowns: dict[Key, Slowdown] = {}
     changes = []
     for key in (key for key in before if key in after):
         (name, stage, batch), a, b = key, before[key], after[key]
@@ -75,17 +89,38 @@ def speed_changes(
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
         else:
             ratios[key] = old, new
-    for key, (old, new) in ratios.items():
-        noisy = before[key].noisy or after[key].noisy or old.estimated or new.estimated
-        changes.append(_speed(key, old, new, noise(old, new, len(ratios)), fail_on, noisy))
+            rounds = [_rounds(r, rows.get(base)) for r, rows in ((a, before), (b, after))]
+            if same and rounds[0] is not None and rounds[1] is not None:
+                slowdowns[key] = matched_slowdown(rounds[0], rounds[1])
+            else:
+                slowdowns[key] = ratio_slowdown(old, new)
+    for key, slowdown in slowdowns.items():
+        noisy = before[key].noisy or after[key].noisy or slowdown.estimated
+        chance = noise(slowdown, len(slowdowns))
+        changes.append(_speed(key, *ratios[key], slowdown.log, chance, fail_on, noisy))
     return changes
 
 
+def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
+    """(2, rounds), times of the baseline and of a backend; None where a report has none."""
+    if baseline is None or len(row.round_ms) < FEWEST_SAMPLES:
+        return None
+    if len(baseline.round_ms) != len(row.round_ms):
+        return None
+    times = np.array([baseline.round_ms, row.round_ms])
+    return times if np.isfinite(times).all() and (times > 0).all() else None
+
+
 def _speed(
-    key: Key, old: LogRatio, new: LogRatio, chance: float, fail_on: float, noisy: bool
+    key: Key,
+    old: LogRatio,
+    new: LogRatio,
+    slower: float,
+    chance: float,
+    fail_on: float,
+    noisy: bool,
 ) -> Change:
-    """`chance` is how far the logarithms may lie apart without a change."""
-    slower = old.log - new.log  # above 0: NEW takes longer
+    """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without."""
     limit = math.log1p(fail_on)
     status: Status = "unchanged"
     if abs(slower) > max(limit, chance):

@@ -4,8 +4,8 @@
     found = compare(old, new, fail_on=0.05)
     found.regressions  # what is worse, the worst first
 
-Speed is compared as the ratio to the baseline of the same run, so that what slows a whole machine
-down cancels. It does not know why something changed.
+Speed is compared beside the baseline of the same run, so that what slows a whole machine down
+cancels. It does not know why something changed.
 """
 
 import math
@@ -88,8 +88,9 @@ def comparison_table(found: Comparison, everything: bool = False) -> Table:
     """What changed beyond the noise; with `everything`, all that was compared."""
     table = Table(
         title="NEW against OLD",
-        caption="speed-up: over the baseline of the same report. noise: what a change must exceed, "
-        f"for {FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
+        caption="speed-up: over the baseline of the same report; its change is that of rounds in "
+        "which the baseline took equally long. noise: what a change must exceed, for "
+        f"{FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
         "tolerance",
         title_justify="left",
         caption_justify="left",

@@ -15,10 +15,9 @@ from benchmarks.resampling import resamples
 
 FALSE_ALARMS = 0.01  # of comparisons in which nothing changed, all rows together
 BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no interval sees
-# Runs of the same thing on a shared machine lie further apart than their intervals say, as its
-# load changes more slowly than a stage is timed: 1.9 times, the root mean square of 42 pairs of
-# runs on two cores that had four to five jobs, where intervals were wide; less on a quiet one.
-TOO_NARROW = 1.5
+# Runs of the same thing on a shared machine lie further apart than their intervals say: states of
+# the machine last for minutes, and a run sees few of them (docs/performance.md has the figures).
+TOO_NARROW = 2.0
 FEWEST_SAMPLES = 5  # to estimate an interval from
 RESAMPLES = 1000  # where a report has no intervals
 _NORMAL = NormalDist()
@@ -33,6 +32,21 @@ class LogRatio:
         log: natural logarithm of the ratio.
         error: standard error of `log`.
         estimated: from samples of an old report, not from rounds that were paired.
+    """
+
+    log: float
+    error: float
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """By how much a backend takes longer in NEW than in OLD.
+
+    Attributes:
+        log: natural logarithm of the new time over the old one.
+        error: standard error of `log`.
+        estimated: see `LogRatio`.
     """
 
     log: float
@@ -58,14 +72,19 @@ def ratio_of(row: Row, baseline: Row | None) -> LogRatio | None:
     return LogRatio(math.log(ratio), math.hypot(*errors), estimated=True)
 
 
-def noise(old: LogRatio, new: LogRatio, rows: int) -> float:
-    """How far two logarithms may lie apart by chance.
+def ratio_slowdown(old: LogRatio, new: LogRatio) -> Slowdown:
+    """What a speed-up has lost."""
+    error = math.hypot(old.error, new.error)
+    return Slowdown(old.log - new.log, error, old.estimated or new.estimated)
+
+
+def noise(found: Slowdown, rows: int) -> float:
+    """How far a slowdown's logarithm may lie from 0 by chance.
 
     One-sided, and shared among all rows (Bonferroni), so that of a hundred comparisons of equal
     things about `FALSE_ALARMS` of a hundred has any row beyond it.
     """
-    measured = TOO_NARROW * math.hypot(old.error, new.error)
-    error = math.hypot(measured, BETWEEN_RUNS, BETWEEN_RUNS)
+    error = math.hypot(TOO_NARROW * found.error, BETWEEN_RUNS, BETWEEN_RUNS)
     return _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.change import Status
 from benchmarks.compare import Comparison, compare, parse_percent, summary
+from benchmarks.matched import matched_slowdown
 from benchmarks.parity import Curve, Parity
-from benchmarks.ratio import FALSE_ALARMS, ratio_of
+from benchmarks.ratio import FALSE_ALARMS, noise, ratio_of
 from benchmarks.report import Report, Row, read_json
 from tests.made_reports import made_report
 from wmdeploy import cli
@@ -83,6 +84,38 @@ def test_a_slowdown_of_a_tenth_is_flagged(stage: str) -> None:
         flagged = {(c.stage, c.backend, c.what) for c in found.regressions}
         assert flagged and {where[:2] for where in flagged} == {(stage, "compile")}
         assert found.changes[0] in found.regressions
+
+
+def rounds_of_a_neighbour(seed: int, busy: float, slower: float = 1.0) -> np.ndarray:
+    """(2, rounds): a neighbour that comes and goes costs the baseline 30%, a backend 10%."""
+    rng = np.random.default_rng(seed)
+    state = rng.random(60) < busy
+    own = 19 * slower * np.where(state, 1.1, 1) * np.exp(rng.normal(0, 0.02, 60))
+    return np.array([22 * np.where(state, 1.3, 1) * np.exp(rng.normal(0, 0.02, 60)), own])
+
+
+def test_a_busier_neighbour_is_no_change() -> None:
+    quiet, busy = rounds_of_a_neighbour(0, 0.2), rounds_of_a_neighbour(1, 0.8)
+    ratios = [np.median(base / own) for base, own in (quiet, busy)]
+    assert ratios[1] > 1.15 * ratios[0]
+    found = matched_slowdown(quiet, busy)
+    assert abs(found.log) < 0.02 and abs(found.log) < 4 * found.error
+    slower = matched_slowdown(quiet, rounds_of_a_neighbour(1, 0.8, 1.1))
+    assert slower.log == pytest.approx(found.log + math.log(1.1), abs=1e-6)
+    assert slower.log > noise(slower, rows=20)
+
+
+def test_bursts_in_one_block_of_a_round_hardly_count() -> None:
+    old, new = rounds_of_a_neighbour(0, 0.5), rounds_of_a_neighbour(1, 0.5)
+    before = matched_slowdown(old, new).log
+    new[1, ::8] *= 4
+    assert matched_slowdown(old, new).log == pytest.approx(before, abs=0.02)
+
+
+def test_a_baseline_that_never_varies_has_no_slope() -> None:
+    old = np.array([[10.0] * 8, [5.0, 5.1] * 4])
+    found = matched_slowdown(old, old * [[1], [1.1]])
+    assert found.log == pytest.approx(math.log(1.1)) and 0 < found.error < 0.02
 
 
 def test_a_gain_is_an_improvement(report: Report) -> None:
