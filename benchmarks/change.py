@@ -9,20 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.matched import matched_slowdown
-from benchmarks.ratio import (
-    FEWEST_SAMPLES,
-    LogRatio,
-    Slowdown,
-    noise,
-    ratio_of,
-    ratio_slowdown,
-)
+from benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
+from benchmarks.ratio import LogValue, noise, ratio_of
 from benchmarks.report import Report, Row
+from benchmarks.rounds import MOST_ROUNDS
 from wmdeploy.errors import WmdeployError
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
 LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
+LARGEST = 1_000_000  # a change that is told by its size; none but a damaged report has more
+LARGEST_LOG = math.log(LARGEST)
 SINGLE = ("load", "first_call")  # happen once a run: one value has no spread
 
 Key = tuple[str, str, int]  # backend, stage, batch
@@ -75,8 +71,7 @@ def speed_changes(
         fail_on: the smallest slowdown that counts, 0.05 for 5%.
         same: whether the hardware is; between machines an absolute time says nothing.
     """
-    ratios: dict[Key, tuple[LogRatio, LogRatio]] = {}
-    slowdowns: dict[Key, Slowdown] = {}
+    found: dict[Key, tuple[LogValue, LogValue, LogValue]] = {}
     changes = []
     for key in (key for key in before if key in after):
         (name, stage, batch), a, b = key, before[key], after[key]
@@ -87,49 +82,43 @@ def speed_changes(
         if name == baseline or stage in SINGLE or old is None or new is None:
             if same:
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
+            continue
+        rounds = _rounds(a, before.get(base)), _rounds(b, after.get(base))
+        if same and rounds[0] is not None and rounds[1] is not None:
+            found[key] = old, new, matched_slowdown(rounds[0], rounds[1])
         else:
-            ratios[key] = old, new
-            rounds = [_rounds(r, rows.get(base)) for r, rows in ((a, before), (b, after))]
-            if same and rounds[0] is not None and rounds[1] is not None:
-                slowdowns[key] = matched_slowdown(rounds[0], rounds[1])
-            else:
-                slowdowns[key] = ratio_slowdown(old, new)
-    for key, slowdown in slowdowns.items():
+            found[key] = old, new, old.over(new)
+    for key, (old, new, slowdown) in found.items():
         noisy = before[key].noisy or after[key].noisy or slowdown.estimated
-        chance = noise(slowdown, len(slowdowns))
-        changes.append(_speed(key, *ratios[key], slowdown.log, chance, fail_on, noisy))
+        chance = noise(slowdown, len(found))
+        told = f"{_times(old)}x", f"{_times(new)}x"
+        changes.append(_speed(key, told, slowdown.log, chance, fail_on, noisy))
     return changes
 
 
 def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
-    """(2, rounds), times of the baseline and of a backend; None where a report has none."""
-    if baseline is None or len(row.round_ms) < FEWEST_SAMPLES:
-        return None
-    if len(baseline.round_ms) != len(row.round_ms):
+    """(2, rounds), times of the baseline and of a backend; None where there are too few."""
+    if baseline is None or len(baseline.round_ms) != len(row.round_ms):
         return None
     times = np.array([baseline.round_ms, row.round_ms])
+    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS:
+        return None
     return times if np.isfinite(times).all() and (times > 0).all() else None
 
 
 def _speed(
-    key: Key,
-    old: LogRatio,
-    new: LogRatio,
-    slower: float,
-    chance: float,
-    fail_on: float,
-    noisy: bool,
+    key: Key, told: tuple[str, str], slower: float, chance: float, fail_on: float, noisy: bool
 ) -> Change:
     """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without."""
+    name, stage, batch = key
     limit = math.log1p(fail_on)
     status: Status = "unchanged"
     if abs(slower) > max(limit, chance):
         status = "regression" if slower > 0 else "improvement"
     elif chance > limit and (noisy or abs(slower) > limit):
         status = "unclear"
-    told = f"{math.exp(old.log):.2f}x", f"{math.exp(new.log):.2f}x", _slower(slower)
-    noise_told = f"{math.expm1(chance):.1%}"
-    return Change(key[1], key[0], key[2], "speed-up", *told, status, noise_told, abs(slower))
+    words = *told, _slower(slower)
+    return Change(stage, name, batch, "speed-up", *words, status, _percent(chance), abs(slower))
 
 
 def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
@@ -142,8 +131,16 @@ def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
 
 def _slower(log: float) -> str:
     """0.0953 as `10.0% slower`: how much longer the same work takes, or took."""
-    told = f"{math.expm1(abs(log)):.1%}"
+    told = _percent(abs(log))
     return told if told == "0.0%" else f"{told} {'slower' if log > 0 else 'faster'}"
+
+
+def _percent(log: float) -> str:
+    return f"{math.expm1(log):.1%}" if log < LARGEST_LOG else f"over {LARGEST:,.0%}"
+
+
+def _times(ratio: LogValue) -> str:
+    return f"{math.exp(ratio.log):.2f}" if ratio.log < LARGEST_LOG else f"over {LARGEST:,}"
 
 
 def _milliseconds(value: float) -> str:

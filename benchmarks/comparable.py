@@ -141,7 +141,11 @@ def _ceiling_notes(old: Report, new: Report) -> list[str]:
     notes = []
     before, after = ceilings_of(old), ceilings_of(new)
     for device in before.keys() & after.keys():
-        for name, unit in (("bandwidth_gb_s", "GB/s"), ("gflop_s", "GFLOP/s")):
+        for name, unit in (
+            ("bandwidth_gb_s", "GB/s"),
+            ("gflop_s", "GFLOP/s"),
+            ("gemm_gflop_s", "GFLOP/s of a product"),  # in older reports
+        ):
             a, b = before[device].get(name), after[device].get(name)
             if not (isinstance(a, int | float) and isinstance(b, int | float) and min(a, b) > 0):
                 continue

@@ -33,8 +33,10 @@ class Ceilings:
         half = self.half_gflop_s
         return half if precision == "fp16" and half is not None else self.gflop_s
 
-    def or_higher(self, other: "Ceilings") -> "Ceilings":
+    def or_higher(self, other: "Ceilings | None") -> "Ceilings":
         """Of two measurements of one device, the higher figures: neighbours only take away."""
+        if other is None:
+            return self
         half = [c.half_gflop_s for c in (self, other) if c.half_gflop_s is not None]
         return Ceilings(
             max(self.bandwidth_gb_s, other.bandwidth_gb_s),

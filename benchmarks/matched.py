@@ -4,29 +4,36 @@ A neighbour on a shared machine slows baseline and backend down, but not alike, 
 moves with it. In a plot of log(backend's time) over log(baseline's time in the same round), both
 reports' rounds lie on one line; a backend that has changed makes a step between them. That step is
 estimated (an analysis of covariance), robustly, as a burst may hit one block of a round only.
+
+The line is too flat where rounds scatter each on its own, and then takes an evenly slower machine
+for a step, which the ratio does not. A change must show in both: what counts is the smaller one.
 """
 
 import numpy as np
 
-from benchmarks.ratio import Slowdown
+from benchmarks.ratio import LogValue
 from benchmarks.resampling import resamples
 
+FEWEST_ROUNDS = 12  # for a line
 RESAMPLES = 200
 HUBER = 1.345  # in standard deviations; 95% efficient where there are no outliers
 ITERATIONS = 12
 _MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 
 
-def matched_slowdown(old: np.ndarray, new: np.ndarray) -> Slowdown:
-    """The step between two reports at one stage, and its error by bootstrap over rounds.
+def matched_slowdown(old: np.ndarray, new: np.ndarray) -> LogValue:
+    """The new time over the old one; its error is the step's, by bootstrap over rounds.
 
     Args:
         old, new: (2, rounds), times of the baseline and of the backend in the same rounds, > 0.
     """
-    draws = [resamples(times.shape[1], RESAMPLES, seed) for seed, times in enumerate((old, new))]
-    whole = [np.log(times)[:, None] for times in (old, new)]
-    drawn = [np.log(times)[:, draw] for times, draw in zip((old, new), draws, strict=True)]
-    return Slowdown(float(_step(*whole)[0]), float(_step(*drawn).std()))
+    logs = [np.log(times) for times in (old, new)]
+    drawn = [log[:, resamples(log.shape[1], RESAMPLES, seed)] for seed, log in enumerate(logs)]
+    step = float(_step(*(log[:, None] for log in logs))[0])
+    before, after = (float(np.median(own - baseline)) for baseline, own in logs)
+    agree = step * (after - before) > 0
+    value = min(step, after - before, key=abs) if agree else 0.0
+    return LogValue(value, float(_step(*drawn).std()))
 
 
 def _step(old: np.ndarray, new: np.ndarray) -> np.ndarray:

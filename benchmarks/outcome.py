@@ -36,11 +36,11 @@ class Outcome:
 
     @property
     def gpu_states(self) -> list[dict[str, Any]]:
-        """Clocks, temperature, power and throttle reasons right after each stage."""
+        """Clocks, temperature, power, throttle reasons of each stage where its clock was lowest."""
         states = [
-            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(run.gpu)}
+            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(lowest)}
             for run in self.runs
-            if run.gpu is not None
+            if (lowest := min(run.gpu, key=lambda state: state.sm_clock_mhz, default=None))
         ]
         if self.paced is not None and self.paced.gpu is not None:
             states.append({"stage": "pacing", "batch": 1, **dataclasses.asdict(self.paced.gpu)})
@@ -151,7 +151,7 @@ def noise_warning(rows: list[Row]) -> str | None:
 
 def clock_warnings(outcome: Outcome) -> list[str]:
     """Whether a GPU held its clock while a backend was timed; otherwise times do not compare."""
-    states = [run.gpu for run in outcome.runs if run.gpu is not None]
+    states = [state for run in outcome.runs for state in run.gpu]
     clocks = [state.sm_clock_mhz for state in states]
     warnings = []
     if clocks and max(clocks) > CLOCK_TOLERANCE * min(clocks):

@@ -56,14 +56,13 @@ class Warm(msgspec.Struct, tag=True, frozen=True):
 
 
 class Block(msgspec.Struct, tag=True, frozen=True):
-    """Time a stage that was warmed.
+    """Time a stage that was warmed, at the batch size of the last warm-up.
 
     Attributes:
         untimed: runs before those that count, as others have had the processor's caches.
     """
 
     stage: str
-    batch: int
     runs: int
     untimed: int
 

@@ -25,11 +25,11 @@ _INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard er
 
 
 @dataclass(frozen=True)
-class LogRatio:
-    """The baseline's time over a backend's.
+class LogValue:
+    """A quotient of times: of a baseline and a backend, or of a backend in two reports.
 
     Attributes:
-        log: natural logarithm of the ratio.
+        log: natural logarithm.
         error: standard error of `log`.
         estimated: from samples of an old report, not from rounds that were paired.
     """
@@ -38,23 +38,13 @@ class LogRatio:
     error: float
     estimated: bool = False
 
-
-@dataclass(frozen=True)
-class Slowdown:
-    """By how much a backend takes longer in NEW than in OLD.
-
-    Attributes:
-        log: natural logarithm of the new time over the old one.
-        error: standard error of `log`.
-        estimated: see `LogRatio`.
-    """
-
-    log: float
-    error: float
-    estimated: bool = False
+    def over(self, other: "LogValue") -> "LogValue":
+        """The quotient of two that were measured on their own."""
+        error = math.hypot(self.error, other.error)
+        return LogValue(self.log - other.log, error, self.estimated or other.estimated)
 
 
-def ratio_of(row: Row, baseline: Row | None) -> LogRatio | None:
+def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
     """A row's speed-up; None where its spread is not known, as of single values.
 
     Args:
@@ -62,29 +52,23 @@ def ratio_of(row: Row, baseline: Row | None) -> LogRatio | None:
     """
     speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
     if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
-        return LogRatio(math.log(speedup), math.log(high / low) / _INTERVAL)
+        return LogValue(math.log(speedup), math.log(high / low) / _INTERVAL)
     if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
         return None
     if not _positive(*row.samples_ms, *baseline.samples_ms):
         return None
     ratio = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
     errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return LogRatio(math.log(ratio), math.hypot(*errors), estimated=True)
+    return LogValue(math.log(ratio), math.hypot(*errors), estimated=True)
 
 
-def ratio_slowdown(old: LogRatio, new: LogRatio) -> Slowdown:
-    """What a speed-up has lost."""
-    error = math.hypot(old.error, new.error)
-    return Slowdown(old.log - new.log, error, old.estimated or new.estimated)
-
-
-def noise(found: Slowdown, rows: int) -> float:
+def noise(slowdown: LogValue, rows: int) -> float:
     """How far a slowdown's logarithm may lie from 0 by chance.
 
     One-sided, and shared among all rows (Bonferroni), so that of a hundred comparisons of equal
     things about `FALSE_ALARMS` of a hundred has any row beyond it.
     """
-    error = math.hypot(TOO_NARROW * found.error, BETWEEN_RUNS, BETWEEN_RUNS)
+    error = math.hypot(TOO_NARROW * slowdown.error, BETWEEN_RUNS, BETWEEN_RUNS)
     return _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.change import keyed
+from benchmarks.comparable import baseline_of
 from benchmarks.compare import compare
 from benchmarks.report import read_json
 from benchmarks.table import narrow_table
@@ -23,9 +24,17 @@ from benchmarks.table import narrow_table
 def main(
     reports: Annotated[list[Path], typer.Argument(help="What --json wrote, two or more.")],
 ) -> None:
-    """Print each stage's speed-up in every run, and how many comparisons flag a regression."""
+    """Print how far speed-ups lie apart, and how many comparisons flag a regression.
+
+    Raises:
+        WmdeployError: a file is no report, or two measured different things.
+    """
     out = Console(markup=False, highlight=False)
-    runs = [keyed(read_json(path)) for path in reports]
+    if len(reports) < 2:
+        raise typer.BadParameter("got one report, expected two or more")
+    found = [read_json(path) for path in reports]
+    runs = [keyed(report) for report in found]
+    baseline = baseline_of(found[0])
     table = narrow_table(
         f"{len(runs)} runs of one command",
         "spread: of the speed-ups, highest over lowest; noisy: runs that said so",
@@ -33,20 +42,20 @@ def main(
         ("lowest", "highest", "spread", "noisy"),
     )
     for key in runs[0]:
+        backend, stage, batch = key
         rows = [run[key] for run in runs if key in run]
-        ratios = [row.speedup for row in rows if row.speedup and row.speedup_low != row.speedup]
-        if len(ratios) == len(runs):
-            backend, stage, batch = key
+        ratios = [row.speedup for row in rows if row.speedup and row.speedup_low]
+        if len(ratios) == len(runs) and backend != baseline:
             table.add_row(
                 stage, backend, str(batch), f"{min(ratios):.2f}x", f"{max(ratios):.2f}x",
                 f"{max(ratios) / min(ratios) - 1:.1%}", str(sum(row.noisy for row in rows)),
             )  # fmt: skip
     out.print(table)
-    pairs = list(permutations(map(read_json, reports), 2))
-    flagged = [found for old, new in pairs if (found := compare(old, new)).regressions]
+    pairs = list(permutations(found, 2))
+    flagged = [c.regressions for old, new in pairs if (c := compare(old, new)).regressions]
     out.print(f"{len(flagged)} of {len(pairs)} ordered pairs are flagged")
-    for found in flagged:
-        told = [f"{c.stage} of {c.backend}: {c.what} {c.change}" for c in found.regressions]
+    for changes in flagged:
+        told = [f"{c.stage} of {c.backend}: {c.what} {c.change}" for c in changes]
         out.print(f"  {', '.join(told)}")
 
 

@@ -41,7 +41,7 @@ class Ask(Protocol):
 
 @dataclass
 class Run:
-    """One backend at one stage and batch size: raw times, and the GPU's clocks at the end.
+    """One backend at one stage and batch size: raw times, and the GPU's clocks after each block.
 
     `round_ms` is empty where there was one run only.
     """
@@ -49,7 +49,7 @@ class Run:
     stage: str
     batch: int
     samples: Samples
-    gpu: GpuState | None = None
+    gpu: list[GpuState] = field(default_factory=list)
     warmup: int | None = None
     round_ms: list[float] = field(default_factory=list)
 
@@ -89,26 +89,26 @@ def race(
         entrants: by stage, the labels that have it; the first is what others are compared with.
 
     Yields:
-        A label and its run, stage by stage, of those that are alive at the end; the rounds of a
-        stage are the same for all.
+        A label and its run, stage by stage, of those that were alive at the stage's last round; a
+        stage's rounds are the same for all.
     """
     stages = [_StageRace(ask, stage, batch, effort, clock) for stage in entrants]
     for stage in stages:
         stage.warm(entrants[stage.stage])
     # a stage that looks well known goes on with the others: it may have been a quiet moment
-    while not all(stage.known for stage in stages):
+    while any(not (stage.known or stage.over) for stage in stages):
         left = [stage for stage in stages if not stage.over]
-        if not left:
-            break
-        for stage in left:
-            stage.take_turns()
+        min(left, key=lambda stage: stage.spent).take_turns()
     for stage in stages:
         yield from stage.runs.items()
 
 
 @dataclass
 class _StageRace:
-    """Those that are alive at one stage, and their rounds so far."""
+    """Those that are alive at one stage, and their rounds so far.
+
+    `known` says that every ratio is as precise as was asked for, `over` that the time is spent.
+    """
 
     ask: Ask
     stage: str
@@ -118,7 +118,9 @@ class _StageRace:
     runs: dict[str, Run] = field(default_factory=dict)
     blocks: dict[str, Block] = field(default_factory=dict)
     done: int = 0
-    spent: float = 0.0
+    spent: float = 0.0  # seconds for each backend
+    known: bool = False
+    over: bool = False
 
     @property
     def doing(self) -> str:
@@ -131,6 +133,7 @@ class _StageRace:
             if warmed is not None:
                 self.runs[label] = Run(self.stage, self.batch, Samples([]), warmup=warmed.runs)
                 self.blocks[label] = self._block(warmed.newest_ms)
+        self.over = not self.runs
 
     def take_turns(self) -> None:
         """A block of each, each time beginning with another one."""
@@ -146,32 +149,25 @@ class _StageRace:
                 _add(self.runs[label], timed)
             time.sleep(SETTLE_SECONDS)
         self.done += 1
-        self.spent += self.clock() - begun
+        self._look(self.clock() - begun)
 
-    @property
-    def known(self) -> bool:
-        """Whether every ratio is as precise as was asked for."""
-        if not self.runs or self._few:
-            return not self.runs
+    def _look(self, seconds: float) -> None:
+        """Whether to go on after a round that took so long."""
+        if not self.runs:
+            self.over = True
+            return
+        self.spent += seconds / len(self.runs)
+        slow = self.spent * len(self.runs) / self.done > SLOW_ROUND
+        if self.done < (min(self.effort.runs, SLOW_ROUNDS) if slow else self.effort.runs):
+            return
+        self.over = self.spent >= self.effort.seconds or self.done >= MOST_ROUNDS
         first, *others = (run.round_ms for run in self.runs.values())
-        return all(ratio(first, other).precision <= self.effort.precision for other in others)
-
-    @property
-    def over(self) -> bool:
-        """Whether its time is spent."""
-        if not self.runs or self._few:
-            return not self.runs
-        return self.spent >= self.effort.seconds * len(self.runs) or self.done >= MOST_ROUNDS
-
-    @property
-    def _few(self) -> bool:
-        slow = self.done > 0 and self.spent / self.done > SLOW_ROUND
-        return self.done < (min(self.effort.runs, SLOW_ROUNDS) if slow else self.effort.runs)
+        self.known = all(ratio(first, o).precision <= self.effort.precision for o in others)
 
     def _block(self, milliseconds: float) -> Block:
         runs = min(MOST_RUNS, max(1, round(self.effort.block_ms / milliseconds)))
         untimed = 1 if milliseconds < LONG_MS else 0
-        return Block(self.stage, self.batch, runs, untimed)
+        return Block(self.stage, runs, untimed)
 
 
 def _add(run: Run, timed: Timed) -> None:
@@ -180,4 +176,4 @@ def _add(run: Run, timed: Timed) -> None:
         device = [*(run.samples.device or []), *device]
     run.samples = Samples([*run.samples.wall, *timed.samples.wall], device)
     run.round_ms.append(percentile(timed.samples.wall, 50))
-    run.gpu = timed.gpu
+    run.gpu += [timed.gpu] if timed.gpu is not None else []

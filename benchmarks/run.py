@@ -64,13 +64,15 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
     with tempfile.TemporaryDirectory(prefix="wmdeploy-bench-") as scratch:
         clips = write_clips(options, bundle, horizon, Path(scratch))
         with Workers(progress) as workers:
-            for job in jobs(options, clips, horizon, Path(scratch)):
-                _start(workers, job)
+            baseline, *others = jobs(options, clips, horizon, Path(scratch))
+            _start(workers, baseline)  # alone, so that the ceilings' arrays find room
             before = _ceilings(workers.outcomes, options.settings.tf32, progress)
+            for job in others:
+                _start(workers, job)
             counted = _work(workers, options, bundle, horizon)
         outcomes = workers.outcomes
         after = _ceilings(outcomes, options.settings.tf32, progress)
-        ceilings = {device: after[device].or_higher(before[device]) for device in after}
+        ceilings = {device: after[device].or_higher(before.get(device)) for device in after}
         judgements = _judged(outcomes, bundle, names, options.swap)
     rows = [
         row

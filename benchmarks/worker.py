@@ -51,7 +51,12 @@ FILL_CONTEXT = 2  # frames given where only the time of a full window matters
 
 
 class Worker:
-    """A loaded backend with a session on each clip; `loaded` says what it is."""
+    """A loaded backend and a session, with which it goes through the clips.
+
+    Stages take turns, and `frame` and `slide` go on from where they were: they have sessions of
+    their own. The stages of bare engines may write over what these keep in an engine's memory; that
+    matters to no time.
+    """
 
     def __init__(self, job: Job) -> None:
         import torch
@@ -65,9 +70,10 @@ class Worker:
         self.job = job
         self.bundle = Bundle.open(job.bundle)
         self.meter = MemoryMeter()
-        self._stages: dict[tuple[str, int], Stage] = {}
+        self._batch = 1
+        self._stages: dict[str, Stage] = {}  # at that batch
         self._feeds: Feeds | None = None
-        self._filled: dict[int, Filled | None] = {}  # by batch
+        self._filled: Filled | None = None
         clips = [read_clip_file(path) for path in job.clips]
         with self.meter.working(torch.cuda.is_available()):
             start = time.perf_counter()
@@ -115,15 +121,15 @@ class Worker:
         from benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
         from benchmarks.timing import measure, warm_up
 
-        if command.batch not in self._filled:  # the smaller batch's memory goes first
+        if command.batch != self._batch:  # the smaller batch's memory goes first
             self._stages.clear()
-            self._filled = {command.batch: None}
+            self._batch, self._feeds, self._filled = command.batch, None, None
         if command.stage in SESSION_STAGES:
-            stage = self._session_stage(command)
+            stage = self._session_stage(command.stage)
         else:
             self._feeds = self._feeds or engine_feeds(self.backend, self.rollouts[0].frames)
             stage = engine_stage(self.backend, self._feeds, command.stage)
-        self._stages[command.stage, command.batch] = stage
+        self._stages[command.stage] = stage
         times = warm_up(lambda: measure(stage, 1).wall[0])
         return Warmed(len(times), min(times[-2:]))
 
@@ -131,23 +137,24 @@ class Worker:
         from benchmarks.timing import measure
         from wmdeploy.gpu import gpu_state
 
-        stage = self._stages[command.stage, command.batch]
+        stage = self._stages[command.stage]
         measure(stage, command.untimed)
         samples = measure(stage, command.runs)
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
-    def _session_stage(self, command: Warm) -> "Stage":
-        """In a session of its own, as stages take turns and each goes on from where it was."""
+    def _session_stage(self, name: str) -> "Stage":
         from benchmarks.rollouts import Rollout
         from benchmarks.stages import session_stage
         from engines.session import Session
 
-        first, batch = self.rollouts[0], command.batch
-        context = self.job.context if batch == 1 else min(self.job.context, FILL_CONTEXT)
-        session = Session(self.backend, batch, self.job.refill)
-        rollout = Rollout(session, first.frames, first.actions, context, self._filled[batch])
-        stage = session_stage(rollout, command.stage)
-        self._filled[batch] = rollout.filled
+        rollout = self.rollouts[0]
+        if self._batch > 1 or name != "imagine":  # which goes back to the same moment each time
+            context = self.job.context if self._batch == 1 else min(self.job.context, FILL_CONTEXT)
+            session = Session(self.backend, self._batch, self.job.refill)
+            clip = rollout.frames, rollout.actions
+            rollout = Rollout(session, *clip, context, self._filled)
+        stage = session_stage(rollout, name)
+        self._filled = rollout.filled
         return stage
 
     def _record(self) -> Recorded:

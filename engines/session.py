@@ -266,7 +266,7 @@ class Session:
 
     @torch.inference_mode()
     def restore(self, snapshot: "Snapshot") -> None:
-        """Go back to a snapshot of this session; it can be restored again and again.
+        """Go back to a snapshot, of this session or one like it; again and again, if need be.
 
         Raises:
             BackendError: the snapshot is of a session of another shape.
@@ -274,7 +274,7 @@ class Session:
         if snapshot.window.shape != self._window.shape:
             raise BackendError(
                 f"restore: got a snapshot of {tuple(snapshot.window.shape)}, "
-                f"expected {tuple(self._window.shape)}; it is of another session"
+                f"expected {tuple(self._window.shape)}; it is of another kind of session"
             )
         self._window.copy_(snapshot.window)
         self._cache = {name: tensor.clone() for name, tensor in snapshot.cache.items()}

@@ -265,7 +265,7 @@ def test_moving_clock_is_told(
     clocks: list[int], reasons: list[tuple[str, ...]], warnings: list[str]
 ) -> None:
     states = [GpuState(c, 2619, 40, None, r) for c, r in zip(clocks, reasons, strict=True)]
-    runs = [Run("frame", 1, Samples([1.0], [0.9]), state) for state in states]
+    runs = [Run("frame", 1, Samples([1.0], [0.9]), [state]) for state in states]
     outcome = Outcome("x", Path(), runs=runs)
     assert clock_warnings(outcome) == warnings
     assert [state["sm_clock_mhz"] for state in outcome.gpu_states] == clocks

@@ -7,20 +7,25 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import process, rounds
+from benchmarks import process, reruns, rounds
 from benchmarks.machine import Ceilings
 from benchmarks.options import BenchOptions, clip_names, jobs, write_clips
 from benchmarks.outcome import noise_warning
 from benchmarks.pace import pace
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
 from benchmarks.report import Report, Row
+from benchmarks.rollouts import Rollout
 from benchmarks.rounds import MOST_ROUNDS, Run, race, ratio
 from benchmarks.run import bench
 from benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
+from benchmarks.worker import Worker
 from engines.base import Settings, load_backend
+from engines.session import Session
 from tests.conftest import Bundles
+from tests.made_reports import made_report
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError
+from wmdeploy.files import write_document
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = Effort()
@@ -323,3 +328,57 @@ def test_engines_compute_with_the_threads_asked_for(bundles: Bundles, threads: i
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_block_is_of_its_stage_and_not_of_the_one_that_was_warmed_last(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bare engines and sessions take turns on one backend; the frames are those of a rollout."""
+    options = BenchOptions(bundles().path, (SAMPLE_CLIP,), ("ort-cpu",), context=4)
+    clips = write_clips(options, bundles(), 8, tmp_path)
+    job = jobs(options, clips, 8, tmp_path)[1]
+    worker = Worker(job)
+    calls: list[str] = []
+    for name, engine in worker.backend.engines.items():
+        monkeypatch.setattr(
+            engine,
+            "run",
+            lambda f, n=name, r=engine.run: (calls.append(n), r(f))[1],  # type: ignore[func-returns-value]
+        )
+    for stage in ("encode", "step", "frame", "imagine", "slide"):
+        worker.answer(Warm(stage, 1))
+    for stage, engines in (
+        ("encode", ["encoder"]), ("frame", ["prefill", "decoder"]), ("step", ["step"]),
+        ("slide", ["prefill"]), ("imagine", ["step", "step"]), ("frame", ["prefill", "decoder"]),
+    ):  # fmt: skip
+        calls.clear()
+        worker.answer(Block(stage, runs=2, untimed=1))
+        assert calls == engines * 3, stage
+    fresh = worker.rollouts[0]
+    fresh.reset()
+    alone = [fresh.step() for _ in range(8)]
+    other = Rollout(Session(worker.backend), fresh.frames, None, 4)
+    other.reset()
+    for expected in alone:
+        worker.answer(Block("step", runs=1, untimed=0))
+        np.testing.assert_array_equal(other.step(), expected)
+
+
+def test_the_higher_of_two_ceilings_counts() -> None:
+    first, second = Ceilings(40, 400, 2), Ceilings(60, 300, 2)
+    assert first.or_higher(second) == Ceilings(60, 400, 2) and first.or_higher(None) is first
+    halves = (Ceilings(1, 1, 1, 7), Ceilings(1, 1, 1, 9))
+    assert halves[0].or_higher(halves[1]).half_gflop_s == 9
+
+
+def test_reruns_tells_how_far_runs_lie_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{seed}.json" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        slower = {"decode": 1.5} if seed == 2 else None
+        write_document(made_report(seed, slower=slower), path)
+    reruns.main(paths)
+    told = capsys.readouterr().out
+    assert "2 of 6 ordered pairs are flagged" in told and "decode of compile: speed-up" in told
+    assert "first_call" not in told and "eager" not in told

@@ -291,7 +291,7 @@ def test_actions_reach_every_graph(
             r"got rows \[2\], expected different ones",
         ),
         (lambda s, f: (s.reset(f[:4]), s.observe(f[:2])), "got 2 frames, expected one for 1 rows"),
-        (lambda s, f: s.restore(Session(s.backend, batch=2).snapshot()), "of another session"),
+        (lambda s, f: s.restore(Session(s.backend, batch=2).snapshot()), "another kind of session"),
     ],
 )
 def test_misuse_is_explained(
