@@ -15,9 +15,9 @@ from benchmarks.ratio import LogValue
 from benchmarks.resampling import resamples
 
 FEWEST_ROUNDS = 12  # for a line
-RESAMPLES = 200
+RESAMPLES = 100
 HUBER = 1.345  # in standard deviations; 95% efficient where there are no outliers
-ITERATIONS = 12
+ITERATIONS = 8
 _MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 
 
