@@ -39,6 +39,9 @@ STYLES: dict[Status, str] = {  # in the order of the table
     "unchanged": "dim",
 }
 ALWAYS_SHOWN: tuple[Status, ...] = ("regression", "improvement", "unclear")
+# of a column; a terminal of 80 would cut them
+LONGEST_WORD = {"what": len("speed-up"), "old": len("1.3e-05"), "new": len("1.3e-05"),
+                "change": len("slower")}  # fmt: skip
 WORDS: dict[Status, str] = {"unclear": "too noisy"}
 
 
@@ -88,20 +91,20 @@ def comparison_table(found: Comparison, everything: bool = False) -> Table:
     """What changed beyond the noise; with `everything`, all that was compared."""
     table = Table(
         title="NEW against OLD",
-        caption="speed-up: over the baseline of the same report; its change is that of rounds in "
-        "which the baseline took equally long. noise: what a change must exceed, for "
-        f"{FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
-        "tolerance",
+        caption="speed-up: over the baseline of the same report; its change on equal hardware is "
+        "that of rounds in which the baseline took equally long. noise: what a change must "
+        f"exceed, for {FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a "
+        "fixed tolerance",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0),
     )
     for heading in ("stage", "backend", "batch", "what"):
-        table.add_column(heading, no_wrap=heading != "what")
+        table.add_column(heading, no_wrap=heading != "what", min_width=LONGEST_WORD.get(heading))
     for heading in ("old", "new", "change", "noise"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", min_width=LONGEST_WORD.get(heading))
     table.add_column("verdict", no_wrap=True)
     for change in found.changes:
         if everything or change.status in ALWAYS_SHOWN:

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -6,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.change import Status
-from benchmarks.compare import Comparison, compare, parse_percent, summary
+from benchmarks.compare import Comparison, compare, comparison_table, parse_percent, summary
 from benchmarks.matched import matched_slowdown
 from benchmarks.parity import Curve, Parity
 from benchmarks.ratio import noise, ratio_of
@@ -446,3 +448,11 @@ def test_command_refuses_in_one_line(
     with pytest.raises(SystemExit):
         cli.main(["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")])
     assert "is no report of wmdeploy bench" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_table_fits_a_terminal_of_80(report: Report) -> None:
+    found = compare(report, made_report(1, slower={"step": 2.0}))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(comparison_table(found, everything=True))
+    told = console.export_text()
+    assert "slower" in told and "unchanged" in told and "…" not in told

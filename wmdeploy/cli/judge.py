@@ -45,7 +45,7 @@ def bench(
     ] = DeviceName.auto,
     tf32: Annotated[bool, typer.Option(help="Let float32 on a GPU use TF32.")] = False,
     seconds: Annotated[
-        float, typer.Option(help="Time spent on each stage and backend, at most.")
+        float, typer.Option(help="Time for each stage and backend; 12 rounds at least.")
     ] = 3.0,
     within: Annotated[
         float, typer.Option(help="Percent to which speed-ups shall be known, ±.")
