@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -70,11 +71,14 @@ def nodes_table(findings: "Findings") -> Table:
         "graph's inputs on; own: of the node alone, given PyTorch's values",
         title_justify="left",
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0),
     )
     for heading in ("", "op", "name", "in the model"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # a name that is cut cannot be looked up
     for heading in ("shape", "accumulated", "own"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for i in range(max(0, shown - NEIGHBOURS), min(len(nodes), shown + NEIGHBOURS + 1)):
         node = nodes[i]
         style = "bold red" if i == findings.culprit else "bold" if i == shown else ""
