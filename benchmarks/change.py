@@ -11,8 +11,7 @@ import numpy as np
 
 from benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
 from benchmarks.ratio import LogValue, noise, ratio_of
-from benchmarks.report import Report, Row
-from benchmarks.rounds import MOST_ROUNDS
+from benchmarks.report import MOST_ROUNDS, Report, Row
 from wmdeploy.errors import WmdeployError
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
@@ -97,7 +96,7 @@ def speed_changes(
 
 
 def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
-    """(2, rounds), times of the baseline and of a backend; None where there are too few."""
+    """(2, rounds), times of the baseline and of a backend; None where they make no line."""
     if baseline is None or len(baseline.round_ms) != len(row.round_ms):
         return None
     times = np.array([baseline.round_ms, row.round_ms])

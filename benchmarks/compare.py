@@ -12,7 +12,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +25,7 @@ from benchmarks.change import (
     speed_changes,
 )
 from benchmarks.comparable import baseline_of, check_comparable
+from benchmarks.narrow import narrow_table
 from benchmarks.parity_change import parity_changes
 from benchmarks.ratio import FALSE_ALARMS
 from benchmarks.report import Report, Row
@@ -39,9 +39,7 @@ STYLES: dict[Status, str] = {  # in the order of the table
     "unchanged": "dim",
 }
 ALWAYS_SHOWN: tuple[Status, ...] = ("regression", "improvement", "unclear")
-# of a column; a terminal of 80 would cut them
-LONGEST_WORD = {"what": len("speed-up"), "old": len("1.3e-05"), "new": len("1.3e-05"),
-                "change": len("slower")}  # fmt: skip
+LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal of 80 cuts them
 WORDS: dict[Status, str] = {"unclear": "too noisy"}
 
 
@@ -89,23 +87,19 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
 
 def comparison_table(found: Comparison, everything: bool = False) -> Table:
     """What changed beyond the noise; with `everything`, all that was compared."""
-    table = Table(
-        title="NEW against OLD",
-        caption="speed-up: over the baseline of the same report; its change on equal hardware is "
-        "that of rounds in which the baseline took equally long. noise: what a change must "
-        f"exceed, for {FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a "
-        "fixed tolerance",
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0),
+    table = narrow_table(
+        "NEW against OLD",
+        "speed-up: over the baseline of the same report; its change on equal hardware is that of "
+        "rounds in which the baseline took equally long. noise: what a change must exceed, for "
+        f"{FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
+        "tolerance",
+        ("stage", "backend", "batch", "what"),
+        ("old", "new", "change", "noise"),
     )
-    for heading in ("stage", "backend", "batch", "what"):
-        table.add_column(heading, no_wrap=heading != "what", min_width=LONGEST_WORD.get(heading))
-    for heading in ("old", "new", "change", "noise"):
-        table.add_column(heading, justify="right", min_width=LONGEST_WORD.get(heading))
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict")
+    for column in table.columns:
+        column.no_wrap = column.header in ("stage", "backend", "batch", "verdict")
+        column.min_width = LONGEST_WORDS.get(str(column.header))
     for change in found.changes:
         if everything or change.status in ALWAYS_SHOWN:
             word = WORDS.get(change.status, change.status)

@@ -11,6 +11,7 @@ from benchmarks.parity import Curve, Parity
 from wmdeploy.errors import WmdeployError
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
+MOST_ROUNDS = 400  # of a stage
 STAGES = (
     "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
     "slide",

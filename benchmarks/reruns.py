@@ -17,22 +17,25 @@ from rich.console import Console
 from benchmarks.change import keyed
 from benchmarks.comparable import baseline_of
 from benchmarks.compare import compare
-from benchmarks.report import read_json
-from benchmarks.table import narrow_table
+from benchmarks.narrow import narrow_table
+from benchmarks.report import Report, read_json
+from wmdeploy.errors import WmdeployError
 
 
 def main(
     reports: Annotated[list[Path], typer.Argument(help="What --json wrote, two or more.")],
 ) -> None:
-    """Print how far speed-ups lie apart, and how many comparisons flag a regression.
-
-    Raises:
-        WmdeployError: a file is no report, or two measured different things.
-    """
-    out = Console(markup=False, highlight=False)
+    """Print how far speed-ups lie apart, and how many comparisons flag a regression."""
     if len(reports) < 2:
         raise typer.BadParameter("got one report, expected two or more")
-    found = [read_json(path) for path in reports]
+    try:
+        _tell([read_json(path) for path in reports])
+    except (WmdeployError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _tell(found: list[Report]) -> None:
+    out = Console(markup=False, highlight=False)
     runs = [keyed(report) for report in found]
     baseline = baseline_of(found[0])
     table = narrow_table(

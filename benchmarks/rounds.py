@@ -16,12 +16,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from benchmarks.report import MOST_ROUNDS
 from benchmarks.resampling import resamples
 from benchmarks.timing import Effort, Samples, percentile
 from wmdeploy.gpu import GpuState
 
 MOST_RUNS = 50  # of one block
-MOST_ROUNDS = 400
 SLOW_ROUND = 2.0  # seconds; a stage whose rounds are longer needs fewer of them
 SLOW_ROUNDS = 5
 LONG_MS = 100.0  # a run that is longer hardly notices that the caches hold another's data

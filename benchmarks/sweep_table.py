@@ -5,8 +5,8 @@ from rich.text import Text
 
 from benchmarks.budget import Limit, missed
 from benchmarks.flat import figure
+from benchmarks.narrow import narrow_table
 from benchmarks.sweep import Cell, Sweep
-from benchmarks.table import narrow_table
 
 
 def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:

@@ -1,13 +1,12 @@
 """A report as rich tables for the terminal."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.flat import figure
+from benchmarks.narrow import narrow_table
 from benchmarks.parity import Parity
 from benchmarks.report import STAGES, Report, Row
 from benchmarks.timing import percentile
@@ -23,26 +22,6 @@ def report_tables(report: Report) -> list[Table]:
     memory = [_memory(report)] if on_gpu else []
     swaps = [_swaps(report)] if report.swaps else []
     return [_latency(report), *batches, *pacing, *memory, *swaps, _parity(report)]
-
-
-def narrow_table(
-    title: str, caption: str | None, left: Sequence[str], right: Sequence[str]
-) -> Table:
-    """Without lines between columns, so that it is narrow enough for a terminal of 100."""
-    table = Table(
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0),
-    )
-    for heading in left:
-        table.add_column(heading)
-    for heading in right:
-        table.add_column(heading, justify="right")
-    return table
 
 
 def _latency(report: Report) -> Table:

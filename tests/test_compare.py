@@ -117,7 +117,7 @@ def test_an_evenly_slower_machine_is_no_change() -> None:
         def change(row: Row) -> Row:
             if not row.round_ms:
                 return row
-            scatter = np.exp(rng.normal(0, 0.02, len(row.round_ms)))
+            scatter = np.exp(rng.normal(0, 0.08, len(row.round_ms)))
             rounds = [slower * ms * s for ms, s in zip(row.round_ms, scatter, strict=True)]
             return dataclasses.replace(row, round_ms=rounds)
 

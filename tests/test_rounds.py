@@ -13,9 +13,9 @@ from benchmarks.options import BenchOptions, clip_names, jobs, write_clips
 from benchmarks.outcome import noise_warning
 from benchmarks.pace import pace
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
-from benchmarks.report import Report, Row
+from benchmarks.report import MOST_ROUNDS, Report, Row
 from benchmarks.rollouts import Rollout
-from benchmarks.rounds import MOST_ROUNDS, Run, race, ratio
+from benchmarks.rounds import Run, race, ratio
 from benchmarks.run import bench
 from benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
 from benchmarks.worker import Worker
@@ -99,6 +99,27 @@ def test_stage_that_looks_known_goes_on_with_the_others() -> None:
     found = list(race(ask, entrants, 1, Effort(seconds=2), lambda: machine.now))
     rounds_of = {run.stage: len(run.round_ms) for _, run in found}
     assert DEFAULT.runs < rounds_of["step"] and abs(rounds_of["encode"] - rounds_of["step"]) < 10
+
+
+def test_dear_stage_is_spread_over_the_time_of_all() -> None:
+    wild = np.random.default_rng(4).lognormal(0, 0.3, 9999)  # never precise
+    machine = Machine({"a": [10.0], "b": [10.0]})
+    order: list[str] = []
+
+    def ask(label: str, command: Command, kind: type[Any], doing: str) -> Any:
+        if isinstance(command, Warm):
+            return Warmed(3, 10.0)
+        assert isinstance(command, Block)
+        order.append(command.stage)
+        ms = wild[len(order)] * (400 if command.stage == "frame" else 40)
+        machine.now += ms / 1e3
+        return Timed(Samples([ms]), None)
+
+    entrants = {"frame": ["a", "b"], "step": ["a", "b"]}
+    list(race(ask, entrants, 1, Effort(seconds=10), lambda: machine.now))
+    half = len(order) // 2
+    early, late = order[:half].count("frame"), order[half:].count("frame")
+    assert early > 8 and abs(early - late) <= 4
 
 
 def test_block_lasts_about_the_time_it_should() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -63,22 +62,20 @@ def bisect(
 
 def nodes_table(findings: "Findings") -> Table:
     """The nodes around the first past the tolerance, or around the one with the largest error."""
+    from benchmarks.narrow import narrow_table
+
     nodes, shown = findings.nodes, findings.shown
-    table = Table(
-        title=f"{findings.graph}: {findings.backend} ({findings.precision}) against PyTorch's "
-        f"float32, {len(nodes)} nodes",
-        caption="errors are relative: largest difference / largest value; accumulated: from the "
-        "graph's inputs on; own: of the node alone, given PyTorch's values",
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0),
+    table = narrow_table(
+        f"{findings.graph}: {findings.backend} ({findings.precision}) against PyTorch's float32, "
+        f"{len(nodes)} nodes",
+        "errors are relative: largest difference / largest value; accumulated: from the graph's "
+        "inputs on; own: of the node alone, given PyTorch's values",
+        ("", "op", "name", "in the model"),
+        ("shape", "accumulated", "own"),
     )
-    for heading in ("", "op", "name", "in the model"):
-        table.add_column(heading, overflow="fold")  # a name that is cut cannot be looked up
-    for heading in ("shape", "accumulated", "own"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in table.columns:
+        column.overflow = "fold"  # a name that is cut cannot be looked up
+        column.no_wrap = column.justify == "right"
     for i in range(max(0, shown - NEIGHBOURS), min(len(nodes), shown + NEIGHBOURS + 1)):
         node = nodes[i]
         style = "bold red" if i == findings.culprit else "bold" if i == shown else ""
