@@ -3,11 +3,13 @@
 torchrun --standalone --nproc-per-node 2 -m tests.two_processes DATA OUTPUT BATCH
 """
 
+import os
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from tests.test_training import MICRO
 from wmdeploy.models.config import TemporalConfig, WorldModelConfig
@@ -16,12 +18,26 @@ from wmdeploy.training import TrainOptions
 from wmdeploy.training.codes import encode_footage
 from wmdeploy.training.data import find_data
 from wmdeploy.training.loop import Share, Stage
+from wmdeploy.training.processes import started
 from wmdeploy.training.temporal_stage import TemporalStage
 from wmdeploy.training.vqvae_stage import VQVAEStage
 
 
 def main(data: Path, output: Path, batch: int) -> None:
-    accelerator = Accelerator(cpu=True)
+    options = TrainOptions(
+        (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, codes=0.5, cosine=0.5,
+        difference=0.5, changed_codes=3, device="cpu",
+    )  # fmt: skip
+    with started(options) as accelerator:
+        found = gradients(accelerator, options)
+        assert group_threads()  # torchrun makes a group of one, too
+        if accelerator.is_main_process:
+            torch.save(found, output)
+    assert not group_threads()  # one that still works when Python shuts down aborts the process
+
+
+def gradients(accelerator: Accelerator, options: TrainOptions) -> dict[str, Tensor]:
+    """Of both stages, by name, and the codebook after its step."""
     share = Share(accelerator.process_index, accelerator.num_processes)
     config = WorldModelConfig(
         MICRO.vqvae,
@@ -32,15 +48,11 @@ def main(data: Path, output: Path, batch: int) -> None:
     vq.requires_grad_(False)
     vq.ema_cluster_size.fill_(1)  # a codebook in use, so that none is drawn
     vq.ema_embed_avg.copy_(vq.embedding.weight)
-    chosen = TrainOptions(
-        (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, codes=0.5, cosine=0.5,
-        difference=0.5, changed_codes=3,
-    )  # fmt: skip
-    clips = find_data([data], size=16, validation=0.2, seed=0, actions=True)
+    clips = find_data(options.data, size=16, validation=0.2, seed=0, actions=True)
     coded = encode_footage(model.vqvae, clips.training, lambda done, total: None)
     stages: list[Stage] = [
-        VQVAEStage(model.vqvae, clips.training, clips.validation, chosen),
-        TemporalStage(model, coded, coded, chosen),
+        VQVAEStage(model.vqvae, clips.training, clips.validation, options),
+        TemporalStage(model, coded, coded, options),
     ]
     found = {}
     for stage, done in zip(stages, (0.5, 0.0), strict=True):  # with the codebook; not self-fed
@@ -53,9 +65,14 @@ def main(data: Path, output: Path, batch: int) -> None:
             found[f"{stage.name} {index}"] = parameter.grad
     found["codebook"] = vq.embedding.weight
     found["uses"] = vq.ema_cluster_size
-    if accelerator.is_main_process:
-        torch.save(found, output)
-    accelerator.end_training()
+    return found
+
+
+def group_threads() -> list[str]:
+    """Names of this process's threads that serve a gloo process group."""
+    tasks = Path("/proc/self/task")
+    names = [(tasks / task / "comm").read_text() for task in os.listdir(tasks)]
+    return [name for name in names if "gloo" in name]
 
 
 if __name__ == "__main__":

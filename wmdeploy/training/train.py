@@ -9,10 +9,8 @@ and the first of them writes it.
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ import msgspec
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
@@ -43,6 +39,7 @@ from wmdeploy.training.data import TrainingClips, find_data
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.loop import Stage, run_stage
 from wmdeploy.training.options import VQVAE_SHARE, Reporter, TrainOptions
+from wmdeploy.training.processes import started
 from wmdeploy.training.state import Progress, StageRecord, TrainFolder, differences
 from wmdeploy.training.summary import StageSummary, TrainSummary
 from wmdeploy.training.temporal_stage import TemporalStage
@@ -94,7 +91,7 @@ def train(
         if os.environ.get("RANK", "0") == "0":
             folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    with _accelerator(options) as accelerator, torch.random.fork_rng(devices=[]):
+    with started(options) as accelerator, torch.random.fork_rng(devices=[]):
         settings["processes"] = accelerator.num_processes
         if accelerator.is_main_process:
             folder.open(settings)
@@ -104,30 +101,6 @@ def train(
         _train_stages(model, clips, accelerator, progress, folder, options, report)
         model.eval()
         return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
-
-
-@contextmanager
-def _accelerator(options: TrainOptions) -> Iterator[Accelerator]:
-    """Accelerate, set up for the device and precision, and taken down again."""
-    on_gpu = torch.cuda.is_available()
-    if options.device == "cuda" and not on_gpu:
-        raise TrainingError("device: got cuda, and torch finds no GPU; train with --device cpu")
-    on_gpu = on_gpu and options.device != "cpu"
-    if options.precision == "fp16" and not on_gpu:
-        raise TrainingError("precision: fp16 needs a GPU; expected fp32 or bf16 on a CPU")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=not on_gpu,
-        # the others wait while the first one encodes the clips
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
-        mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
-        gradient_accumulation_steps=options.accumulate,
-    )
-    try:
-        yield accelerator
-    finally:
-        accelerator.end_training()
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _train_stages(
