@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
 from benchmarks.ratio import LogValue, noise, ratio_of
-from benchmarks.report import MOST_ROUNDS, Report, Row
+from benchmarks.report import MOST_ROUNDS, MOST_RUNS, Report, Row
 from wmdeploy.errors import WmdeployError
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
@@ -100,7 +100,7 @@ def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
     if baseline is None or len(baseline.round_ms) != len(row.round_ms):
         return None
     times = np.array([baseline.round_ms, row.round_ms])
-    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS:
+    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS * MOST_RUNS:
         return None
     return times if np.isfinite(times).all() and (times > 0).all() else None
 

@@ -28,14 +28,17 @@ class Common:
     notes: list[str]
 
 
-def check_comparable(old: Report, new: Report) -> Common:
+def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", "NEW")) -> Common:
     """Refuse two reports of different things.
+
+    Args:
+        names: of the reports, for messages.
 
     Raises:
         WmdeployError: model, recipe, clips, context, horizon, refill or settings differ, or a
             report has no row.
     """
-    for which, report in (("OLD", old), ("NEW", new)):
+    for which, report in zip(names, (old, new), strict=True):
         if not report.rows:
             raise WmdeployError(f"{which} has no rows; give reports of wmdeploy bench --json")
     hardware = _differing(_hardware(old), _hardware(new))
@@ -52,7 +55,7 @@ def check_comparable(old: Report, new: Report) -> Common:
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise WmdeployError(
-            f"OLD and NEW measured different things: {', '.join(differing[:3])}{more}; "
+            f"{' and '.join(names)} measured different things: {', '.join(differing[:3])}{more}; "
             "compare runs of the same model with the same options"
         )
     notes = []
@@ -72,7 +75,7 @@ def check_comparable(old: Report, new: Report) -> Common:
             f"the models come from {_short(sources[0])} and {_short(sources[1])}: parity is of "
             "their own weights"
         )
-    for which, report in (("OLD", old), ("NEW", new)):
+    for which, report in zip(names, (old, new), strict=True):
         if report.schema < INTERVALS_SINCE:
             notes.append(
                 f"{which} has schema {report.schema}, without intervals: its noise is estimated "

@@ -9,8 +9,9 @@ from benchmarks.floor import Floor
 from benchmarks.judge import Judgement
 from benchmarks.memory import Memory
 from benchmarks.protocol import Loaded, Paced, Swapped
+from benchmarks.ratio import Ratio, ratio
 from benchmarks.report import Row, Verdict
-from benchmarks.rounds import Ratio, Run, ratio
+from benchmarks.rounds import Run
 from benchmarks.timing import percentile
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages

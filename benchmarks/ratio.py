@@ -1,4 +1,4 @@
-"""A speed-up with its standard error, and how large a change must be to be no chance.
+"""A speed-up with its interval or error, and how large a change must be to be no chance.
 
 It knows rows and intervals, not what is compared with what: that is `benchmarks.compare`.
 """
@@ -19,9 +19,32 @@ BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no
 # the machine last for minutes, and a run sees few of them (docs/performance.md has the figures).
 TOO_NARROW = 2.0
 FEWEST_SAMPLES = 5  # to estimate an interval from
-RESAMPLES = 1000  # where a report has no intervals
+INTERVAL_RESAMPLES = 2000
+ERROR_RESAMPLES = 1000  # where a report has no intervals
 _NORMAL = NormalDist()
 _INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard errors
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than the baseline, with a 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def precision(self) -> float:
+        """Half the interval's width, relative to the value."""
+        return (self.high - self.low) / 2 / self.value
+
+
+def ratio(baseline_ms: Sequence[float], own_ms: Sequence[float]) -> Ratio:
+    """The median over rounds of the baseline's time over this one's, bootstrapped over rounds."""
+    each = np.asarray(baseline_ms) / np.asarray(own_ms)
+    drawn = each[resamples(len(each), INTERVAL_RESAMPLES)]
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(each)), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ def noise(slowdown: LogValue, rows: int) -> float:
 
 def _median_error(samples: Sequence[float]) -> float:
     """Standard error of the logarithm of the median."""
-    drawn = np.asarray(samples)[resamples(len(samples), RESAMPLES)]
+    drawn = np.asarray(samples)[resamples(len(samples), ERROR_RESAMPLES)]
     return float(np.log(np.median(drawn, axis=1)).std())
 
 

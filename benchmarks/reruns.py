@@ -1,13 +1,14 @@
 """How far runs of one bench command lie apart, and what `wmdeploy compare` makes of them.
 
-    for n in 1 2 3 4 5; do wmdeploy bench bundles/pong --json run-$n.json; done
-    python -m benchmarks.reruns run-*.json
+    for n in 1 2 3 4 5 6; do wmdeploy bench bundles/pong --json run-$n.json; done
+    python -m benchmarks.reruns run-*.json --side 3
 
 Nothing changed between the runs, so that each is compared with every other one, in both directions,
-and what is flagged is a false alarm.
+and what is flagged is a false alarm; or as many on each side as `--side` says.
 """
 
-from itertools import permutations
+from collections.abc import Iterator
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -18,26 +19,30 @@ from benchmarks.change import keyed
 from benchmarks.comparable import baseline_of
 from benchmarks.compare import compare
 from benchmarks.narrow import narrow_table
+from benchmarks.pooled import pooled
 from benchmarks.report import Report, read_json
 from wmdeploy.errors import WmdeployError
 
 
 def main(
     reports: Annotated[list[Path], typer.Argument(help="What --json wrote, two or more.")],
+    side: Annotated[int, typer.Option(min=1, help="Reports pooled on each side.")] = 1,
 ) -> None:
     """Print how far speed-ups lie apart, and how many comparisons flag a regression."""
-    if len(reports) < 2:
-        raise typer.BadParameter("got one report, expected two or more")
+    if len(set(reports)) < 2 * side:
+        raise typer.BadParameter(
+            f"got {len(set(reports))} different reports, expected {2 * side} or more"
+        )
     try:
-        _tell([read_json(path) for path in reports])
+        _tell({str(path): read_json(path) for path in reports}, side)
     except (WmdeployError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _tell(found: list[Report]) -> None:
+def _tell(found: dict[str, Report], side: int) -> None:
     out = Console(markup=False, highlight=False)
-    runs = [keyed(report) for report in found]
-    baseline = baseline_of(found[0])
+    runs = [keyed(report) for report in found.values()]
+    baseline = baseline_of(next(iter(found.values())))
     table = narrow_table(
         f"{len(runs)} runs of one command",
         "spread: of the speed-ups, highest over lowest; noisy: runs that said so",
@@ -54,12 +59,20 @@ def _tell(found: list[Report]) -> None:
                 f"{max(ratios) / min(ratios) - 1:.1%}", str(sum(row.noisy for row in rows)),
             )  # fmt: skip
     out.print(table)
-    pairs = list(permutations(found, 2))
+    pairs = list(_pairs(found, side))
     flagged = [c.regressions for old, new in pairs if (c := compare(old, new)).regressions]
     out.print(f"{len(flagged)} of {len(pairs)} ordered pairs are flagged")
     for changes in flagged:
         told = [f"{c.stage} of {c.backend}: {c.what} {c.change}" for c in changes]
         out.print(f"  {', '.join(told)}")
+
+
+def _pairs(found: dict[str, Report], side: int) -> Iterator[tuple[Report, Report]]:
+    """All ordered pairs of as many different runs on each side."""
+    sides = {names: pooled({n: found[n] for n in names}) for names in combinations(found, side)}
+    for old, new in permutations(sides, 2):
+        if not set(old) & set(new):
+            yield sides[old], sides[new]
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import numpy as np
-
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from benchmarks.ratio import ratio
 from benchmarks.report import MOST_ROUNDS
-from benchmarks.resampling import resamples
 from benchmarks.timing import Effort, Samples, percentile
 from wmdeploy.gpu import GpuState
 
@@ -27,7 +25,6 @@ SLOW_ROUNDS = 5
 LONG_MS = 100.0  # a run that is longer hardly notices that the caches hold another's data
 # OpenMP's threads go on looking for work for some ms, on the cores that the next backend needs
 SETTLE_SECONDS = 0.02
-RESAMPLES = 2000
 Kind = TypeVar("Kind")
 
 
@@ -52,28 +49,6 @@ class Run:
     gpu: list[GpuState] = field(default_factory=list)
     warmup: int | None = None
     round_ms: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster than the baseline, with a 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def precision(self) -> float:
-        """Half the interval's width, relative to the value."""
-        return (self.high - self.low) / 2 / self.value
-
-
-def ratio(baseline_ms: Sequence[float], own_ms: Sequence[float]) -> Ratio:
-    """The median over rounds of the baseline's time over this one's, bootstrapped over rounds."""
-    each = np.asarray(baseline_ms) / np.asarray(own_ms)
-    drawn = each[resamples(len(each), RESAMPLES)]
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    return Ratio(float(np.median(each)), float(low), float(high))
 
 
 def race(

@@ -23,8 +23,10 @@ Csv = Annotated[Path | None, typer.Option(help="Write a line for each row here."
 
 @commands.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
 def compare(
-    old: Annotated[Path, typer.Argument(help="What bench --json wrote before.")],
-    new: Annotated[Path, typer.Argument(help="What it wrote after.")],
+    old: Annotated[
+        Path, typer.Argument(help="What bench --json wrote before, or a folder of several runs.")
+    ],
+    new: Annotated[Path, typer.Argument(help="What it wrote after, or a folder likewise.")],
     fail_on: Annotated[
         str, typer.Option(help="The slowdown or growth that fails, in per cent.")
     ] = "5%",
@@ -42,9 +44,13 @@ def compare(
     from benchmarks.compare import (
         compare as compare_reports,
     )
-    from benchmarks.report import read_json
+    from benchmarks.pooled import read_runs
 
-    found = compare_reports(read_json(old), read_json(new), parse_percent(fail_on))
+    limit = parse_percent(fail_on)
+    (before, before_runs), (after, after_runs) = read_runs(old), read_runs(new)
+    found = compare_reports(before, after, limit)
+    if (before_runs, after_runs) != (1, 1):
+        found.notes.insert(0, f"runs pooled: {before_runs} of OLD, {after_runs} of NEW")
     if everything or any(found.counts[status] for status in ALWAYS_SHOWN):
         out.print(comparison_table(found, everything))
     for note in found.notes:
