@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +76,38 @@ def test_two_outputs_in_one_file_are_refused(bundles: Bundles, tmp_path: Path) -
     assert not path.exists()
 
 
-def test_too_little_memory_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def exhausted(arguments: list[str] | None) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+def exhaust_gpu(arguments: list[str] | None) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
+
+def exhaust_cpu(arguments: list[str] | None) -> None:
+    torch.empty(2**58)
+
+
+@pytest.mark.parametrize(
+    ("exhausted", "told"),
+    [
+        (exhaust_gpu, "error: CUDA out of memory. Tried to allocate; take a smaller batch"),
+        (exhaust_cpu, "error: DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    exhausted: Callable[[list[str] | None], None],
+    told: str,
+) -> None:
     monkeypatch.setattr("wmdeploy.cli.common.app", exhausted)
     with pytest.raises(SystemExit):
         cli.main([])
-    assert "out of memory. Tried to allocate; take a smaller batch" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(told) and "; take a smaller batch, or a machine" in said
+
+
+def test_other_errors_of_torch_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wmdeploy.cli.common.app", lambda arguments: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        cli.main([])
 
 
 def test_completion_script_is_offered() -> None:

@@ -28,6 +28,9 @@ err = Console(stderr=True, markup=False, emoji=False)
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 
+# torch's words; on a CPU it has no type of its own for it
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
 
 class LayoutName(enum.StrEnum):
     token = "token"
@@ -69,9 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
         err.print(line, soft_wrap=True)
         sys.exit(1)
     except RuntimeError as error:  # of torch, which is not imported here
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
         told = " ".join(str(error).split())
+        if type(error).__name__ != "OutOfMemoryError" and _CPU_OUT_OF_MEMORY not in told:
+            raise
+        told = told[max(0, told.find(_CPU_OUT_OF_MEMORY)) :]
         line = Text("error: ", style="red").append(told, style="default")
         line.append("; take a smaller batch, or a machine with more memory", style="default")
         err.print(line, soft_wrap=True)
