@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
 from benchmarks.ratio import LogValue, noise, ratio_of
-from benchmarks.report import MOST_ROUNDS, MOST_RUNS, Report, Row
+from benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
 from wmdeploy.errors import WmdeployError
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
@@ -39,8 +39,8 @@ class Change:
     size: float = 0.0
 
 
-def keyed(report: Report) -> dict[Key, Row]:
-    """Rows by backend, stage and batch.
+def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
+    """Rows by backend, stage and batch; `name` is for a message.
 
     Raises:
         WmdeployError: two rows are of the same.
@@ -50,7 +50,7 @@ def keyed(report: Report) -> dict[Key, Row]:
         key = row.backend, row.stage, row.batch
         if key in rows:
             raise WmdeployError(
-                f"a report has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
+                f"{name} has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
                 "what wmdeploy bench --json wrote"
             )
         rows[key] = row
@@ -100,7 +100,7 @@ def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
     if baseline is None or len(baseline.round_ms) != len(row.round_ms):
         return None
     times = np.array([baseline.round_ms, row.round_ms])
-    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS * MOST_RUNS:
+    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS * MOST_POOLED:
         return None
     return times if np.isfinite(times).all() and (times > 0).all() else None
 

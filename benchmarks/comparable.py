@@ -3,6 +3,7 @@
 It does not look at a single figure: that is `benchmarks.compare`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,21 +42,21 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
     for which, report in zip(names, (old, new), strict=True):
         if not report.rows:
             raise WmdeployError(f"{which} has no rows; give reports of wmdeploy bench --json")
-    hardware = _differing(_hardware(old), _hardware(new))
+    hardware = differing(hardware_of(old), hardware_of(new))
     before, after = _conditions(old), _conditions(new)
     if not hardware:  # on another processor, another number is what one would choose
         _add_common(before, after, _threads(old), _threads(new), "threads of ")
     was, now = (flatten(section(report.environment, "settings")) for report in (old, new))
     _add_common(before, after, was, now, "settings.")
-    differing = [
+    unlike = [
         f"{name} ({_short(before.get(name))} and {_short(after.get(name))})"
         for name in dict.fromkeys((*before, *after))
         if before.get(name) != after.get(name)
     ]
-    if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    if unlike:
+        more = f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         raise WmdeployError(
-            f"{' and '.join(names)} measured different things: {', '.join(differing[:3])}{more}; "
+            f"{' and '.join(names)} measured different things: {', '.join(unlike[:3])}{more}; "
             "compare runs of the same model with the same options"
         )
     notes = []
@@ -66,7 +67,7 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
         )
     else:
         notes += _ceiling_notes(old, new)
-    if packages := _differing(section(old.environment, "packages"),
+    if packages := differing(section(old.environment, "packages"),
                               section(new.environment, "packages")):  # fmt: skip
         notes.append(f"other packages: {packages}; a new torch moves the baseline of every ratio")
     sources = [section(r.bundle, "recipe").get("source") for r in (old, new)]
@@ -122,7 +123,8 @@ def _add_common(
         before[f"{prefix}{name}"], after[f"{prefix}{name}"] = old[name], new[name]
 
 
-def _hardware(report: Report) -> dict[str, Any]:
+def hardware_of(report: Report) -> dict[str, Any]:
+    """Processor, cores and GPU, by the name that a message gives them."""
     environment = report.environment
     gpu = environment.get("gpu")
     return {
@@ -177,7 +179,8 @@ def section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _differing(before: dict[str, Any], after: dict[str, Any]) -> str:
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Names whose values are not the same, with both; empty if all are."""
     return ", ".join(
         f"{name} ({_short(before.get(name))} and {_short(after.get(name))})"
         for name in dict.fromkeys((*before, *after))

@@ -80,9 +80,9 @@ def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
         return None
     if not _positive(*row.samples_ms, *baseline.samples_ms):
         return None
-    ratio = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
+    medians = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
     errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return LogValue(math.log(ratio), math.hypot(*errors), estimated=True)
+    return LogValue(math.log(medians), math.hypot(*errors), estimated=True)
 
 
 def noise(slowdown: LogValue, rows: int) -> float:

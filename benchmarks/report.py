@@ -12,7 +12,7 @@ from wmdeploy.errors import WmdeployError
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 MOST_ROUNDS = 400  # of a stage
-MOST_RUNS = 16  # that are read as one report
+MOST_POOLED = 16  # reports that are read as one
 STAGES = (
     "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
     "slide",

@@ -8,7 +8,9 @@ and what is flagged is a false alarm; or as many on each side as `--side` says.
 """
 
 from collections.abc import Iterator
-from itertools import combinations, permutations
+from functools import cache
+from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Annotated
 
@@ -23,18 +25,23 @@ from benchmarks.pooled import pooled
 from benchmarks.report import Report, read_json
 from wmdeploy.errors import WmdeployError
 
+MOST_PAIRS = 1000  # each takes a tenth of a second or more
+
 
 def main(
     reports: Annotated[list[Path], typer.Argument(help="What --json wrote, two or more.")],
     side: Annotated[int, typer.Option(min=1, help="Reports pooled on each side.")] = 1,
 ) -> None:
     """Print how far speed-ups lie apart, and how many comparisons flag a regression."""
-    if len(set(reports)) < 2 * side:
+    paths = sorted(set(reports))
+    pairs = comb(len(paths), side) * comb(max(0, len(paths) - side), side)
+    if not 1 <= pairs <= MOST_PAIRS:
         raise typer.BadParameter(
-            f"got {len(set(reports))} different reports, expected {2 * side} or more"
+            f"got {len(paths)} reports, {side} for each side, which makes {pairs} ordered pairs; "
+            f"expected 1 to {MOST_PAIRS}"
         )
     try:
-        _tell({str(path): read_json(path) for path in reports}, side)
+        _tell({str(path): read_json(path) for path in paths}, side)
     except (WmdeployError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -69,10 +76,10 @@ def _tell(found: dict[str, Report], side: int) -> None:
 
 def _pairs(found: dict[str, Report], side: int) -> Iterator[tuple[Report, Report]]:
     """All ordered pairs of as many different runs on each side."""
-    sides = {names: pooled({n: found[n] for n in names}) for names in combinations(found, side)}
-    for old, new in permutations(sides, 2):
-        if not set(old) & set(new):
-            yield sides[old], sides[new]
+    pool = cache(lambda names: pooled({name: found[name] for name in names}))
+    for old in combinations(found, side):
+        for new in combinations([name for name in found if name not in old], side):
+            yield pool(old), pool(new)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Backends that take turns at every stage, and the ratio of their times with its interval.
+"""Backends that take turns at every stage, until the ratio of their times is known.
 
 A shared machine is slow for seconds and fast for seconds. Two backends that are timed one after the
 other are compared across such a change; here each round has a block of each, and the ratio is taken

@@ -13,9 +13,10 @@ from benchmarks.options import BenchOptions, clip_names, jobs, write_clips
 from benchmarks.outcome import noise_warning
 from benchmarks.pace import pace
 from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from benchmarks.ratio import ratio
 from benchmarks.report import MOST_ROUNDS, Report, Row
 from benchmarks.rollouts import Rollout
-from benchmarks.rounds import Run, race, ratio
+from benchmarks.rounds import Run, race
 from benchmarks.run import bench
 from benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
 from benchmarks.worker import Worker

@@ -24,7 +24,7 @@ def started(options: TrainOptions) -> Iterator[Accelerator]:
     At the end nothing may hold what `prepare` returned: the process group's threads stop with its
     last owner. One that lets go of a tensor while Python shuts down would abort the process
     (pytorch/pytorch#179291), and torchrun would then stop the others, the one that writes the
-    model among them.
+    model among them. After an error its traceback still holds them; that process fails anyway.
 
     Raises:
         TrainingError: the machine has no GPU, or its precision is not one of a CPU's.
