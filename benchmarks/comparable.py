@@ -48,11 +48,7 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
         _add_common(before, after, _threads(old), _threads(new), "threads of ")
     was, now = (flatten(section(report.environment, "settings")) for report in (old, new))
     _add_common(before, after, was, now, "settings.")
-    unlike = [
-        f"{name} ({_short(before.get(name))} and {_short(after.get(name))})"
-        for name in dict.fromkeys((*before, *after))
-        if before.get(name) != after.get(name)
-    ]
+    unlike = _unlike(before, after)
     if unlike:
         more = f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         raise WmdeployError(
@@ -181,11 +177,15 @@ def section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Names whose values are not the same, with both; empty if all are."""
-    return ", ".join(
+    return ", ".join(_unlike(before, after))
+
+
+def _unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name} ({_short(before.get(name))} and {_short(after.get(name))})"
         for name in dict.fromkeys((*before, *after))
         if before.get(name) != after.get(name)
-    )
+    ]
 
 
 def _short(value: object) -> str:
