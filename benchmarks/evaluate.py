@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engines.base import BASELINE, Backend, Settings, load_backend
-from engines.devices import exact_floats, pytorch_device
+from engines.devices import pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips import find_clips
@@ -21,6 +21,7 @@ from wmdeploy.clips.read import count_frames
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
@@ -126,7 +127,7 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
-    exact_floats(options.settings)
+    allow_tf32(options.settings.tf32)
     if not (path / MANIFEST_FILE).is_file():
         if options.backend not in (None, BASELINE):
             raise WmdeployError(
