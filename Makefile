@@ -5,7 +5,7 @@ EXTRAS ?= cpu,report,rtx,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test check setup clean-demo
+.PHONY: demo test test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -25,6 +25,10 @@ FRAMES ?= 4000
 # one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
+
+# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=gpu,rtx,report,train,dev
+test-gpu: setup
+	$(RUN)/pytest -m gpu
 
 check: setup
 	$(RUN)/ruff check .
