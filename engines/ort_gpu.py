@@ -66,18 +66,18 @@ def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = cuda_device("ort-tensorrt")
     ort = require("onnxruntime", extra="gpu", purpose="backend ort-tensorrt")
-    load_tensorrt_libraries(ort)
+    version = load_tensorrt_libraries(ort)
     stream = torch.cuda.Stream()
-
     if not settings.tf32:  # TensorRT's own default is yes; the provider has no option for it
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    variant = f"{version}{'-tf32' if settings.tf32 else ''}"
 
     def open_graph(name: str, path: Path) -> Any:
         model = tensorrt_graph(onnx.load(path, load_external_data=False))
-        kept = f"ort-tensorrt-{bundle.graph_digest(name)[:16]}{'-tf32' if settings.tf32 else ''}"
+        kept = cache_file(f"ort-tensorrt-{variant}-{bundle.graph_digest(name)[:16]}")
         profile = bundle.manifest.graphs[name], bundle.manifest.recipe.max_batch
         providers = [
-            tensorrt_provider(stream, cache_file(kept), *profile),
+            tensorrt_provider(stream, kept, *profile),
             # without CUDA graphs: this provider keeps one for a session, whatever its buffers are
             cuda_provider(stream, settings.tf32, graphs=False),
         ]
@@ -159,8 +159,11 @@ def tensorrt_provider(
     return TENSORRT, options
 
 
-def load_tensorrt_libraries(ort: Any) -> None:
+def load_tensorrt_libraries(ort: Any) -> str:
     """Load the TensorRT that ONNX Runtime's provider was linked with; it does not look in pip's.
+
+    Returns:
+        TensorRT's version.
 
     Raises:
         MissingError: TensorRT is not installed, is older than 10.15, or of another major version.
@@ -180,6 +183,7 @@ def load_tensorrt_libraries(ort: Any) -> None:
             f"here is {version}; install 'tensorrt-cu13>={wanted},<{wanted + 1}' in place of it "
             "(docs/tensorrt.md says from where)"
         )
+    return version
 
 
 def tensorrt_library(ort: Any) -> Path:

@@ -1,5 +1,6 @@
 """The stand-in of a GPU forbids what a GPU forbids; and what the engines owe to each rule."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,7 +214,10 @@ def test_swap_of_a_gpu_backend_finds_no_fault_in_exact_graphs(
     assert min(found.worst_db.values()) > 80
 
 
-def test_sessions_of_onnxruntime_are_set_up_on_purpose(gpu: Gpu, bundles: Bundles) -> None:
+def test_sessions_of_onnxruntime_are_set_up_on_purpose(
+    gpu: Gpu, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     load_backend("ort-cuda", bundles(precision="fp16"))
     load_backend("ort-cuda", bundles())
     load_backend("ort-tensorrt", bundles(precision="fp16"))
@@ -227,6 +231,7 @@ def test_sessions_of_onnxruntime_are_set_up_on_purpose(gpu: Gpu, bundles: Bundle
     assert prefill["trt_profile_max_shapes"] == "tokens:4x6x32,length:4"
     assert encoder["trt_engine_cache_path"] != prefill["trt_engine_cache_path"]
     assert encoder["trt_timing_cache_path"] == prefill["trt_timing_cache_path"]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 @pytest.mark.parametrize(
