@@ -263,8 +263,13 @@ def test_tensors_of_one_storage_are_refused(tmp_path: Path, state: State) -> Non
         load_model(tmp_path / "x.pt")
 
 
-def test_positions_that_would_fill_the_memory_are_refused(tmp_path: Path, state: State) -> None:
-    torch.save({**state, POSITIONS: torch.zeros(1, 2**16, 1)}, tmp_path / "x.pt")
+def test_positions_are_computed_only_where_the_table_has_their_size(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a table of 256 KB would have one of 16 GiB computed beside it."""
+    wide = {"temporal_model.latent_proj.weight": torch.zeros(2**16, 4)}
+    torch.save({**state, **wide, POSITIONS: torch.zeros(1, 2**16, 1)}, tmp_path / "x.pt")
+    monkeypatch.delattr("wmdeploy.models.reference.sinusoidal_positions")
     with pytest.raises(CheckpointError, match="is not the sinusoidal table"):
         load_model(tmp_path / "x.pt")
 

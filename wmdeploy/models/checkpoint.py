@@ -5,9 +5,11 @@ are checked before tensors are used, and weights that are not finite are refused
 """
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -25,6 +27,20 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
+
+
+@dataclass(frozen=True)
+class TrainingNotes:
+    """What `wmdeploy train` notes on a model.
+
+    Attributes:
+        options: all that decided the weights; summary: a `TrainSummary`. Both as JSON types.
+        clips: the digests of the clips that it was trained on.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    clips: tuple[str, ...] = ()
 
 
 def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = None) -> WorldModel:
@@ -115,13 +131,36 @@ def read_config(directory: Path) -> WorldModelConfig:
 
 
 def read_notes(source: str | Path) -> dict[str, Any]:
-    """What a model directory notes on its origin, see `save_model`; {} where there are no notes."""
+    """What a model directory notes on its origin, see `save_model`; {} where there are no notes.
+
+    Raises:
+        CheckpointError: its config.json is damaged.
+    """
     path = Path(source) / CONFIG_FILE
-    if not path.is_file():
+    if not _is_ours(path.parent):
         return {}
     read_config(path.parent)
-    about = json.loads(path.read_text(encoding="utf-8")).get("about")
-    return about if isinstance(about, dict) else {}
+    about = json.loads(path.read_text(encoding="utf-8")).get("about") or {}
+    return _convert(about, dict[str, Any], path)
+
+
+def read_training(source: str | Path) -> TrainingNotes:
+    """What a training noted in its model directory; nothing in it for a model of other origin.
+
+    Raises:
+        CheckpointError: the notes are damaged.
+    """
+    notes = read_notes(source).get("training") or {}
+    return _convert(notes, TrainingNotes, Path(source) / CONFIG_FILE)
+
+
+def _convert(notes: object, kind: Any, path: Path) -> Any:
+    try:
+        return msgspec.convert(notes, kind)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{path}: its notes are damaged ({error}); copy the model again, or take the notes out"
+        ) from error
 
 
 def _load_directory(directory: Path) -> WorldModel:
