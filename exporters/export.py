@@ -14,6 +14,8 @@ import numpy as np
 
 from wmdeploy.bundle import (
     BUNDLE_KIND,
+    GIT_ATTRIBUTES,
+    GIT_ATTRIBUTES_FILE,
     MODEL_DIRECTORY,
     Bundle,
     describe_files,
@@ -121,11 +123,17 @@ def _write_bundle(
     frames = torch.from_numpy(clip.frames)
     cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
     deployed = deployment(model, recipe.layout, recipe.precision)
+    about = {
+        "family": deployed.family,
+        "layout": recipe.layout,
+        "precision": recipe.precision,
+        "weights": recipe.source,
+    }
     records = {}
     for name, build in deployed.graphs.items():
         progress(f"export the {name}")
         graph, path = build(), directory / f"{name}.onnx"
-        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch)
+        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
         progress(f"verify the {name}")
         records[name] = GraphRecord(
             path.name,
@@ -141,6 +149,7 @@ def _write_bundle(
         write_model_files(model, directory / MODEL_DIRECTORY, notes)
     progress("hash the files")
     files = describe_files(directory)
+    (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
     config = model.config.to_dict()
     write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
 

@@ -9,9 +9,10 @@ import pytest
 from benchmarks.evaluate import EvaluateOptions
 from benchmarks.evaluate import evaluate as run_evaluation
 from benchmarks.milestone import MilestoneOptions, run_milestone
+from tests.conftest import GOLDEN
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import CheckpointError
-from wmdeploy.models.checkpoint import read_notes, save_model
+from wmdeploy.models.checkpoint import TrainingNotes, read_notes, read_training, save_model
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.training import TrainOptions
 from wmdeploy.training.train import train
@@ -79,3 +80,8 @@ def test_notes_that_are_no_object_are_refused(
     save_model(micro, tmp_path / "model", about=about)
     with pytest.raises(CheckpointError, match="its notes are damaged"):
         read_notes(tmp_path / "model")
+
+
+@pytest.mark.parametrize("source", [GOLDEN / "best.pt", "tiny"])
+def test_models_of_other_origin_have_no_notes(source: str | Path) -> None:
+    assert read_notes(source) == {} and read_training(source) == TrainingNotes()

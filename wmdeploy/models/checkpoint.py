@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import DirectoryKind, staged_directory
+from wmdeploy.files import DirectoryKind, refuse_pointer, staged_directory
+from wmdeploy.manifest import bundle_inside, not_the_folder
 from wmdeploy.models.config import PRESETS, WorldModelConfig, preset
 from wmdeploy.models.reference import load_reference
 from wmdeploy.models.temporal import sinusoidal_positions
@@ -57,6 +58,8 @@ def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = No
         CheckpointError: it is none of these, is damaged, or holds weights that are not finite.
     """
     path = Path(source)
+    if advice := not_the_folder(path):
+        raise CheckpointError(advice)
     if path.is_dir() and (_is_ours(path) or not has_weights(path)):
         model = _load_directory(path)
     elif path.is_file() and path.name == WEIGHTS_FILE and _is_ours(path.parent):
@@ -109,12 +112,13 @@ def read_config(directory: Path) -> WorldModelConfig:
         CheckpointError: config.json is missing, damaged, or of a newer schema.
     """
     path = directory / CONFIG_FILE
+    refuse_pointer(path, CheckpointError)
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
-            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it"
+            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it" + bundle_inside(directory)
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
@@ -175,7 +179,7 @@ def _is_ours(directory: Path) -> bool:
     """Whether its config.json is for `read_config` to judge; other programs have one, too."""
     try:
         document = json.loads((directory / CONFIG_FILE).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, RecursionError):
         return True

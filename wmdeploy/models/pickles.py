@@ -17,6 +17,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from wmdeploy.errors import CheckpointError
+from wmdeploy.files import refuse_pointer
 
 # module and name, as numpy 1 and numpy 2 write them
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -102,6 +103,7 @@ def read_pickle(path: Path) -> tuple[Any, list[str]]:
     Raises:
         CheckpointError: it is damaged, or no file of torch.save.
     """
+    refuse_pointer(path, CheckpointError)
     unknown: list[str] = []
     try:
         with warnings.catch_warnings(), safe_globals(_DATA):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
+from wmdeploy.files import refuse_pointer
 from wmdeploy.models.pickles import NumpyArray, listed, read_pickle
 
 PARTS = ("vqvae", "temporal_model")
@@ -98,6 +99,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is damaged, or no safetensors file.
     """
+    refuse_pointer(path, CheckpointError)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -108,6 +110,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> tuple[Any, list[str]]:
     """The tensors of all files that an index names, each of which lies beside it."""
+    refuse_pointer(index, CheckpointError)
     try:
         files = set(json.loads(index.read_bytes())["weight_map"].values())
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
