@@ -168,7 +168,9 @@ class Bundle:
                     f"{part}: is a link to a directory; a bundle holds files, or links to files"
                 )
         if not path.is_file():
-            raise BundleError(f"{path}: is missing; copy or export the bundle again")
+            raise BundleError(
+                f"{path}: is missing, or a link to no regular file; copy or export the bundle again"
+            )
         return path
 
 

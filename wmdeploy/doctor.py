@@ -11,6 +11,7 @@ from typing import Literal
 import psutil
 
 from wmdeploy.gpu import gpu
+from wmdeploy.install import install_command
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ def findings() -> list[Finding]:
         _python(),
         _memory(),
         _torch(),
-        _package("onnx", "export", "pip install wmdeploy"),
-        _package("onnxscript", "export", "pip install wmdeploy"),
-        _package("av", "videos in and out", "pip install wmdeploy"),
+        _package("onnx", "export", install_command()),
+        _package("onnxscript", "export", install_command()),
+        _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
         _gpu(),
         _compiler(),
-        _package("gymnasium", "wmdeploy record", "pip install 'wmdeploy[train]'"),
-        _package("ale_py", "wmdeploy record", "pip install 'wmdeploy[train]'"),
+        _package("gymnasium", "wmdeploy record", install_command("train")),
+        _package("ale_py", "wmdeploy record", install_command("train")),
     ]
 
 
@@ -76,7 +77,7 @@ def _torch() -> Finding:
 def _gpu() -> Finding:
     enables = "backends on a GPU"
     if importlib.util.find_spec("pynvml") is None:
-        fix = "pip install 'wmdeploy[gpu]' or 'wmdeploy[rtx]'"
+        fix = f"{install_command('gpu')}, or {install_command('rtx')}"
         return Finding("GPU", "nvidia-ml-py is not installed", "missing", enables, fix)
     device = gpu()
     if device is None:
@@ -94,7 +95,7 @@ def _onnxruntime() -> list[Finding]:
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     enables = "export, backend ort-cpu"
     if not installed:
-        fix = "pip install 'wmdeploy[cpu]'   (or [gpu], never both)"
+        fix = f"{install_command('cpu')}, or, never both, {install_command('gpu')}"
         return [Finding("onnxruntime", "not installed", "missing", enables, fix)]
     if len(installed) == 2:
         fix = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
