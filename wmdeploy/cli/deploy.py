@@ -29,7 +29,7 @@ commands = typer.Typer()
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="Model directory, reference .pt, or preset (reference, small, tiny)."),
+        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     layout: Annotated[

@@ -104,7 +104,7 @@ def bench(
 
 @commands.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
 def milestone(
-    model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
+    model: Annotated[str, typer.Argument(help="Model directory, checkpoint, or preset.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
@@ -152,7 +152,7 @@ def _check_report_folder(output: Path) -> None:
 
 @commands.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a checkpoint.")],
 ) -> None:
     """Show what a bundle or a model holds, and check its hashes."""
     from wmdeploy.bundle import Bundle
