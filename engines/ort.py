@@ -18,6 +18,7 @@ from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
 from wmdeploy.manifest import GraphRecord, TensorSpec
+from wmdeploy.runtime import refusal
 
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
@@ -141,9 +142,7 @@ def inference_session(
         # or it would try again with providers that nobody asked for
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its exception types are private to its C extension
-        from wmdeploy.runtime import refusal
-
-        raise BackendError(refusal(path, error)) from error
+        raise BackendError(refusal(str(path), error, ort.__version__)) from error
     if session.get_providers()[0] != wanted:
         raise BackendError(
             f"{path}: asked ONNX Runtime for {wanted}, got {session.get_providers()}; "

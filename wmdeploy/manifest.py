@@ -237,7 +237,7 @@ def not_the_folder(path: Path) -> str | None:
     if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".onnx.data", ".plan")):
         folder = path.absolute().parent
         return f"{path}: is one file of a bundle; give the bundle's folder: {folder}"
-    with suppress(OSError, zipfile.BadZipFile):
+    with suppress(Exception):  # of a damaged archive; its reader in earnest says what is wrong
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         packed = any(PurePosixPath(name).name == MANIFEST_FILE for name in names)
         if packed or tarfile.is_tarfile(path):
@@ -251,17 +251,26 @@ def bundle_inside(path: Path) -> str:
     return f"; it holds a bundle, give that: {found[0].parent}" if found else ""
 
 
-def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write or replace the manifest in a bundle's directory.
+def check_changeable(directory: Path) -> None:
+    """Refuse to change a bundle in the cache of a download, where names are links to shared files.
 
     Raises:
-        BundleError: it is a link, as in the cache of a download.
+        BundleError: its manifest is a link.
     """
     if (directory / MANIFEST_FILE).is_symlink():
         raise BundleError(
             f"{directory / MANIFEST_FILE}: is a link, and nothing is written through one; work on "
             "a copy without links (cp -rL)"
         )
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write or replace the manifest in a bundle's directory.
+
+    Raises:
+        BundleError: see `check_changeable`.
+    """
+    check_changeable(directory)
     document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
     with staged_file(directory / MANIFEST_FILE) as partial:
         partial.write_bytes(document + b"\n")

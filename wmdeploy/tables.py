@@ -65,7 +65,7 @@ def model_table(path: Path, remarks: list[str]) -> Table:
 
     model = load_model(path, remarks=remarks)
     table = Table("what", "value", title=str(path), title_justify="left")
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for file in filter(Path.is_file, sorted(path.iterdir()) if path.is_dir() else [path]):
         table.add_row(file.name, f"{file.stat().st_size / 1e6:.2f} MB, sha256 {sha256(file)}")
     table.add_row("parameters", f"{count_parameters(model):,}")
     table.add_row("of the VQ-VAE", f"{count_parameters(model.vqvae):,}")
