@@ -9,6 +9,7 @@ import msgspec
 from benchmarks.memory import Memory
 from benchmarks.parity import Curve, Parity
 from wmdeploy.errors import WmdeployError
+from wmdeploy.files import refuse_pointer
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 MOST_ROUNDS = 400  # of a stage
@@ -121,6 +122,7 @@ def read_json(path: Path) -> Report:
     Raises:
         WmdeployError: it is no report, or of a schema newer than this version's.
     """
+    refuse_pointer(path, WmdeployError)
     try:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ from wmdeploy.errors import ExportError, require
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.models.cases import Case
 from wmdeploy.models.graphs import Graph
+from wmdeploy.runtime import refusal
 
 # The largest allowed relative error of float outputs, the largest root mean square error of a frame
 # over 255 (60 dB of PSNR in fp32, 45 dB in fp16, as the bench asks), and the share of codes that
@@ -102,7 +103,7 @@ def _open(path: Path) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension
-        raise ExportError(f"{path.stem}: ONNX Runtime refuses the graph: {error}") from error
+        raise ExportError(refusal(path.stem, error, ort.__version__)) from error
 
 
 def _run(session: Any, path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:

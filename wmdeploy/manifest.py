@@ -4,6 +4,9 @@ It says everything that running the graphs takes; nothing here knows a model fam
 """
 
 import dataclasses
+import tarfile
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -11,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import staged_file
+from wmdeploy.files import refuse_pointer, staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -197,11 +200,13 @@ def read_manifest(path: Path) -> Manifest:
             the bundle.
     """
     file = path / MANIFEST_FILE
-    if file.is_symlink():
-        raise BundleError(f"{file}: is a link; a bundle holds regular files only")
+    if advice := not_the_folder(path):
+        raise BundleError(advice)
+    refuse_pointer(file, BundleError)
     if not file.is_file():
         raise BundleError(
             f"{path}: no {MANIFEST_FILE} there; expected a bundle, as `wmdeploy export` writes it"
+            + bundle_inside(path)
         )
     try:
         document = msgspec.json.decode(file.read_bytes())
@@ -225,8 +230,47 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
+def not_the_folder(path: Path) -> str | None:
+    """What to give instead of one file of a bundle, or of a packed one; None for anything else."""
+    if not path.is_file():
+        return None
+    if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".onnx.data", ".plan")):
+        folder = path.absolute().parent
+        return f"{path}: is one file of a bundle; give the bundle's folder: {folder}"
+    with suppress(Exception):  # of a damaged archive; its reader in earnest says what is wrong
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        packed = any(PurePosixPath(name).name == MANIFEST_FILE for name in names)
+        if packed or tarfile.is_tarfile(path):
+            return f"{path}: is a packed folder; unpack it, and give the bundle's folder"
+    return None
+
+
+def bundle_inside(path: Path) -> str:
+    """For a message: the bundle in a folder that is none itself; "" if there is none."""
+    found = sorted(path.glob(f"*/{MANIFEST_FILE}"))
+    return f"; it holds a bundle, give that: {found[0].parent}" if found else ""
+
+
+def check_changeable(directory: Path) -> None:
+    """Refuse to change a bundle in the cache of a download, where names are links to shared files.
+
+    Raises:
+        BundleError: its manifest is a link.
+    """
+    if (directory / MANIFEST_FILE).is_symlink():
+        raise BundleError(
+            f"{directory / MANIFEST_FILE}: is a link, and nothing is written through one; work on "
+            "a copy without links (cp -rL)"
+        )
+
+
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write or replace the manifest in a bundle's directory."""
+    """Write or replace the manifest in a bundle's directory.
+
+    Raises:
+        BundleError: see `check_changeable`.
+    """
+    check_changeable(directory)
     document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
     with staged_file(directory / MANIFEST_FILE) as partial:
         partial.write_bytes(document + b"\n")

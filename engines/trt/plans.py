@@ -19,7 +19,7 @@ from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
 from wmdeploy.errors import BackendError, BundleError, MissingError
 from wmdeploy.files import staged_file
 from wmdeploy.gpu import Gpu, gpu
-from wmdeploy.manifest import PlanRecord, write_manifest
+from wmdeploy.manifest import PlanRecord, check_changeable, write_manifest
 
 LOG_FILE = "build.log"
 LARGEST_WORKSPACE = 1024  # GiB
@@ -57,9 +57,10 @@ def build_plans(
 
     Raises:
         BackendError: the flavour, an option or a graph cannot be built.
-        BundleError: the bundle is damaged.
+        BundleError: the bundle is damaged, or in the cache of a download.
     """
     bundle = Bundle.open(options.bundle)
+    check_changeable(options.bundle)
     _check(options, bundle)
     flavour = load_flavour(options.flavour)
     device = gpu()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
+from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out, tell
 from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
@@ -104,7 +104,7 @@ def bench(
 
 @commands.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
 def milestone(
-    model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
+    model: Annotated[str, typer.Argument(help="Model directory, checkpoint, or preset.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
@@ -126,8 +126,11 @@ def milestone(
         _check_report_folder(output)
     on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    remarks: list[str] = []
     with err.status("milestone") as status:
-        found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
+        options = MilestoneOptions(model, where, clip, seed)
+        found = run_milestone(options, status.update, remarks)
+    tell(remarks)
     page = to_markdown(found)
     out.print(Rendered(page))
     if output:
@@ -149,7 +152,7 @@ def _check_report_folder(output: Path) -> None:
 
 @commands.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a checkpoint.")],
 ) -> None:
     """Show what a bundle or a model holds, and check its hashes."""
     from wmdeploy.bundle import Bundle
@@ -161,7 +164,9 @@ def inspect(
         for table in bundle_tables(opened, details=True):
             out.print(table)
     else:
-        out.print(model_table(path))
+        remarks: list[str] = []
+        out.print(model_table(path, remarks))
+        tell(remarks)
 
 
 @commands.command(epilog=example("wmdeploy doctor"))

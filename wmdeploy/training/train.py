@@ -22,7 +22,13 @@ from accelerate import Accelerator
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.files import cache_file, sha256
-from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
+from wmdeploy.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    load_model,
+    read_training,
+    save_model,
+)
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
@@ -82,7 +88,7 @@ def train(
         actions=options.actions,
         progress=lambda done, total: report("read", done, total, None),
     )
-    clips.hold_out(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())
+    clips.hold_out(read_training(options.vqvae).clips if options.vqvae else ())
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
@@ -221,7 +227,7 @@ def _conclude(
         quality=quality,
     )
     told = {name: value for name, value in asdict(summary).items() if name != "output"}
-    seen = {*clips.digests(0), *(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())}
+    seen = {*clips.digests(0), *(read_training(options.vqvae).clips if options.vqvae else ())}
     notes = {"options": settings, "summary": told, "clips": sorted(seen)}
     save_model(model, options.output, about={"training": notes})
     folder.remove()
@@ -262,8 +268,8 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
         raise TrainingError(
             f"{output}: exists and is no model directory; choose another output or remove it"
         )
-    stored = _stored(output).get("options")
-    found = {key: value for key, value in stored.items() if key in settings} if stored else {}
+    stored = read_training(output).options
+    found = {key: value for key, value in stored.items() if key in settings}
     _refuse(output, found, json.loads(json.dumps(settings)))
 
 
@@ -271,10 +277,10 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
     """The summary of the model at the output, or None if there is none."""
     if not (output / CONFIG_FILE).is_file():
         return None
-    stored = _stored(output)
-    found = {key: value for key, value in (stored.get("options") or {}).items() if key in settings}
+    stored = read_training(output)
+    found = {key: value for key, value in stored.options.items() if key in settings}
     _refuse(output, found, settings)
-    document = {**(stored.get("summary") or {}), "fresh": False, "output": str(output)}
+    document = {**stored.summary, "fresh": False, "output": str(output)}
     try:
         return msgspec.convert(
             document, TrainSummary, dec_hook=lambda kind, value: kind(value), str_keys=True
@@ -284,12 +290,6 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
             f"{output / CONFIG_FILE}: its notes on the training are damaged ({error}); "
             "remove the directory or choose another output"
         ) from error
-
-
-def _stored(output: Path) -> dict[str, Any]:
-    """What an earlier training noted in its model directory; {} for a model of other origin."""
-    stored = read_notes(output).get("training")
-    return stored if isinstance(stored, dict) else {}
 
 
 def _refuse(output: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
