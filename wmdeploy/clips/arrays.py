@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from lzma import LZMAError
-from pathlib import Path
 from tokenize import TokenError
 from typing import IO
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from wmdeploy.clips.clip import reason
+from wmdeploy.clips.source import Source
 from wmdeploy.errors import ClipError
 
 # What numpy raises for a damaged header or body of an array.
@@ -25,18 +25,12 @@ ARRAY_DAMAGE = (ValueError, EOFError, SyntaxError, TypeError, TokenError)
 _ZIP_DAMAGE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError)
 
 
-class ArraySource:
-    """`frames` (T, H, W, 3) uint8 and perhaps `actions` (T,) of an .npz. See `read.Source`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class ArraySource(Source):
+    """`frames` (T, H, W, 3) uint8 and perhaps `actions` (T,) of an .npz."""
 
     def count(self) -> int:
         with self._array("frames") as (_, shape, dtype):
             return self._checked(shape, dtype)[0]
-
-    def fps(self) -> float:
-        return 30.0
 
     def frames(self, start: int) -> Generator[np.ndarray, None, None]:
         with self._array("frames") as (file, shape, dtype):

@@ -6,15 +6,17 @@ Streams: nothing behind the last frame asked for is decoded, and frames are resi
 Does not know models; a size is just a number here.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from wmdeploy.clips.arrays import ARRAY_DAMAGE, ArraySource
 from wmdeploy.clips.clip import Clip, described, reason
+from wmdeploy.clips.fit import area_resize, squeezed
 from wmdeploy.clips.folder import (
     INDEX_NAME,
     ClipEntry,
@@ -23,32 +25,22 @@ from wmdeploy.clips.folder import (
     find_clips,
     read_data_folder,
 )
-from wmdeploy.clips.pictures import PictureSource, area_resize
-from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, PICTURE_SUFFIXES
+from wmdeploy.clips.pictures import PictureSource
+from wmdeploy.clips.source import Fit, ReadOptions, Source, Timeline
+from wmdeploy.clips.suffixes import (
+    ARRAY_SUFFIXES,
+    CLIP_SUFFIXES,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+)
+from wmdeploy.clips.timing import retimed, uneven
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
 # 72 frames of Freeway, 256 x 256, with actions 0 to 2: real frames for when none are given
 SAMPLE_CLIP = Path(__file__).parent.parent / "sample" / "clip-00000.mkv"
+AS_IS = ReadOptions()
 SAMPLE_CLIPS = (SAMPLE_CLIP, SAMPLE_CLIP.with_name("clip-00001.mkv"))
-
-
-class Source(Protocol):
-    """One clip on disk. Every method may raise ClipError."""
-
-    path: Path
-
-    def count(self) -> int:
-        """How many frames there are."""
-
-    def fps(self) -> float:
-        """Frames per second; 30 where nothing tells."""
-
-    def frames(self, start: int) -> Generator[np.ndarray, None, None]:
-        """The frames from `start` on, (H, W, 3) uint8, decoded as they are taken."""
-
-    def actions(self) -> np.ndarray | None:
-        """The actions of all frames, (T,) int64, or None."""
 
 
 class RecordedSource(VideoSource):
@@ -57,6 +49,15 @@ class RecordedSource(VideoSource):
     def __init__(self, path: Path, data: DataFolder, entry: ClipEntry) -> None:
         super().__init__(path, recorded=entry.frames)
         self._data = data
+        self._length = entry.frames
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return Timeline(np.arange(self._length + 1), 1 / Fraction(self._data.fps))
+
+    @cached_property
+    def spacing(self) -> Timeline:
+        return self.timeline
 
     def fps(self) -> float:
         return self._data.fps
@@ -90,68 +91,84 @@ class RecordedSource(VideoSource):
 
 
 def read_clip(
-    path: Path, *, size: int | None = None, start: int = 0, count: int | None = None
+    path: Path,
+    *,
+    size: int | None = None,
+    start: int = 0,
+    count: int | None = None,
+    options: ReadOptions = AS_IS,
 ) -> Clip:
     """Read frames, and their actions where there are some.
 
     Args:
-        path: a video, a picture, an .npz with `frames` (and perhaps `actions`), a clip of a data
-            folder, or a folder of pictures (or of exactly one clip).
+        path: a video, a picture (of one frame or many), an .npz with `frames` (and perhaps
+            `actions`), a clip of a data folder, or a folder of pictures (or of exactly one clip).
         size: resize both sides to this many pixels by area; None keeps them as they are.
         start: first frame.
         count: how many frames; None for all from `start` on.
+        options: rate, shape of the squares, series of pictures; see `ReadOptions`.
 
     Returns:
-        frames (T, H, W, 3) uint8, RGB in 0..255, and actions (T,) int64 or None.
+        frames (T, H, W, 3) uint8, RGB in 0..255, upright; actions (T,) int64 or None; and notes,
+        where something about the frames should be known.
 
     Raises:
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
     """
-    source = open_source(path)
-    _check_span(size, start, count)
-    frames = np.stack(list(_frames(source, size, start, count)))
+    source = open_source(path, options)
+    frames = np.stack(list(read_frames(source, size, start, count, options.fit)))
     actions = source.actions()
     if actions is not None:
         actions = actions[start : start + len(frames)]
-    return Clip(frames=frames, actions=actions, name=source.path.stem, fps=source.fps())
+    name, notes = source.path.stem, tuple(source.notes)
+    return Clip(frames=frames, actions=actions, name=name, fps=source.fps(), notes=notes)
 
 
 def iter_frames(
-    path: Path, *, size: int | None = None, start: int = 0, count: int | None = None
+    path: Path,
+    *,
+    size: int | None = None,
+    start: int = 0,
+    count: int | None = None,
+    options: ReadOptions = AS_IS,
 ) -> Iterator[np.ndarray]:
     """Yield frames (H, W, 3) uint8, each decoded when it is asked for. Arguments as `read_clip`.
 
     Raises:
         ClipError: as `read_clip`; for what only decoding shows, while iterating.
     """
-    source = open_source(path)
-    _check_span(size, start, count)
-    return _frames(source, size, start, count)
+    return read_frames(open_source(path, options), size, start, count, options.fit)
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path, options: ReadOptions = AS_IS) -> int:
     """How many frames a clip has, without decoding any.
 
     Raises:
         ClipError: the path cannot be read as one clip.
     """
-    source = open_source(path)
+    source = open_source(path, options)
     length = source.count()
     if length == 0:
         raise ClipError(f"{source.path}: has no frames")
     return length
 
 
-def open_source(path: Path) -> Source:
-    """Find out what kind of clip a path is.
+def open_source(path: Path, options: ReadOptions = AS_IS) -> Source:
+    """Find out what kind of clip a path is, at the rate and of the series asked for.
 
     Raises:
-        ClipError: nothing is there, or a folder of several clips.
+        ClipError: nothing is there, a folder of several clips or series, or no rate can be had.
     """
+    return retimed(_found(path, options), options.fps)
+
+
+def _found(path: Path, options: ReadOptions) -> Source:
     try:
         found = path.exists()
     except OSError as error:
         raise ClipError(f"{path}: cannot be read ({reason(error)})") from error
+    if not found and path.is_symlink():
+        raise ClipError(f"{path}: is a link that leads to no file; give the file itself")
     if not found:
         raise ClipError(f"{path}: does not exist; give a video, a folder of pictures or an .npz")
     if path.is_dir():
@@ -161,7 +178,9 @@ def open_source(path: Path) -> Source:
             raise ClipError(
                 f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
             )
-        return PictureSource(path) if clips[0] == path else open_source(clips[0])
+        if clips[0] == path:
+            return PictureSource(path, options.series)
+        return _found(clips[0], options)
     if not path.is_file():
         raise ClipError(
             f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
@@ -175,18 +194,36 @@ def open_source(path: Path) -> Source:
         for entry in data.clips:
             if entry.file == path.name:
                 return RecordedSource(path, data, entry)
-    return VideoSource(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(path)
+    raise ClipError(
+        f"{path}: cannot be read: got {path.suffix or 'no suffix'}, expected one of "
+        f"{', '.join(sorted(CLIP_SUFFIXES))}; give the file the suffix of its format, or convert it"
+    )
+
+
+def read_frames(
+    source: Source, size: int | None, start: int, count: int | None, fit: Fit
+) -> Iterator[np.ndarray]:
+    """The frames of a source, as `iter_frames` does; what is to be known goes into its notes."""
+    _check_span(size, start, count)
+    return _frames(source, size, start, count, fit)
 
 
 def _frames(
-    source: Source, size: int | None, start: int, count: int | None
+    source: Source, size: int | None, start: int, count: int | None, fit: Fit
 ) -> Iterator[np.ndarray]:
+    if source.spacing and (note := uneven(source.spacing)):
+        source.notes.append(note)
     taken = 0
     shape = None
     with closing(source.frames(start)) as frames:
         for frame in frames:
             if size is not None:
-                frame = area_resize(frame, size)
+                note = squeezed(frame, size, source.pixel_aspect) if fit == "squeeze" else None
+                if note and note not in source.notes:
+                    source.notes.append(note)
+                frame = area_resize(frame, size, fit, source.pixel_aspect)
             shape = shape or frame.shape
             if frame.shape != shape:
                 raise ClipError(
