@@ -82,15 +82,20 @@ class SessionRunner:
 
 
 def evaluate(
-    options: EvaluateOptions, progress: Callable[[str, int, int], None]
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None],
+    remarks: list[str] | None = None,
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
+
+    Args:
+        remarks: gets those of `load_model`.
 
     Raises:
         CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
-    model, notes, runner = _load(options)
+    model, notes, runner = _load(options, remarks)
     trained_on = set((notes.get("training") or {}).get("clips") or ())
     skipped: list[str] = []
     paths: list[Path] = []
@@ -122,7 +127,9 @@ def evaluate(
     return report, _strip(model, footage, options.context) if options.pictures else None
 
 
-def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | None]:
+def _load(
+    options: EvaluateOptions, remarks: list[str] | None
+) -> tuple[WorldModel, dict, SessionRunner | None]:
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
@@ -133,7 +140,8 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        return load_model(options.source).to(device), read_notes(path), None
+        model = load_model(options.source, remarks=remarks)
+        return model.to(device), read_notes(path), None
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)

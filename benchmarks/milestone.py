@@ -79,9 +79,14 @@ class Milestone:
 
 @torch.inference_mode()
 def run_milestone(
-    options: MilestoneOptions, progress: Callable[[str], None] = lambda what: None
+    options: MilestoneOptions,
+    progress: Callable[[str], None] = lambda what: None,
+    remarks: list[str] | None = None,
 ) -> Milestone:
     """Run the four tests.
+
+    Args:
+        remarks: gets those of `load_model`.
 
     Raises:
         CheckpointError, ClipError: the model or the clip cannot be read.
@@ -92,7 +97,7 @@ def run_milestone(
     exact_floats(Settings(options.device))
     progress("load")
     notes = read_notes(options.source).get("training")
-    model = load_model(options.source, options.seed).to(options.device)
+    model = load_model(options.source, options.seed, remarks).to(options.device)
     clip = read_clip(options.clip, size=model.config.vqvae.image_size, count=max(SEQUENCES))
     actions = _actions(model, clip)
     architecture = {

@@ -64,12 +64,15 @@ class ExportOptions:
 
 
 def export_bundle(
-    options: ExportOptions, progress: Callable[[str], None] = lambda stage: None
+    options: ExportOptions,
+    progress: Callable[[str], None] = lambda stage: None,
+    remarks: list[str] | None = None,
 ) -> tuple[Bundle, bool]:
     """Export a model, or find that the bundle there already is what would be made.
 
     Args:
         progress: told what is being done, for people.
+        remarks: gets those of `load_model`.
 
     Returns:
         The bundle, and whether it was made now.
@@ -86,7 +89,7 @@ def export_bundle(
     progress("load the model")
     from wmdeploy.models.checkpoint import load_model, read_notes
 
-    model = load_model(options.source, options.seed)
+    model = load_model(options.source, options.seed, remarks)
     notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(model, notes, recipe, options.clip, directory, progress)
