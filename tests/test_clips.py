@@ -487,7 +487,7 @@ def test_too_few_frames_tells_how_many_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("span", [{"size": 0}, {"start": -1}, {"count": 0}])
-def test_impossible_span_is_refused(tmp_path: Path, span: dict[str, int]) -> None:
+def test_impossible_span_is_refused(tmp_path: Path, span: dict[str, Any]) -> None:
     write_npz(tmp_path / "a.npz", noise(2))
     with pytest.raises(ClipError, match=rf"{next(iter(span))}: got"):
         iter_frames(tmp_path / "a.npz", **span)

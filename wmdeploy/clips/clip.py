@@ -45,6 +45,11 @@ class Clip:
         """The number of frames, T."""
         return len(self.frames)
 
+    @property
+    def remarks(self) -> list[str]:
+        """The notes with the clip's name before each, to be shown to a user."""
+        return [f"{self.name}: {note}" for note in self.notes]
+
 
 def _check_frames(frames: np.ndarray, name: str) -> None:
     fits = (

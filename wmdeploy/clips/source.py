@@ -37,6 +37,12 @@ class ReadOptions:
     fit: Fit = "squeeze"
     series: str | None = None
 
+    def __str__(self) -> str:
+        """The options that differ from the defaults, as a command line gives them."""
+        given = (("--fps", self.fps), ("--fit", self.fit), ("--series", self.series))
+        told = [f"{option} {value}" for option, value in given if value not in (None, "squeeze")]
+        return " ".join(told)
+
     def __post_init__(self) -> None:
         if self.fps is not None and not (math.isfinite(self.fps) and 0.01 <= self.fps <= 1000):
             raise ClipError(f"fps: got {self.fps}, expected 0.01 to 1000 frames per second")
