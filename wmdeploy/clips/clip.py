@@ -21,6 +21,8 @@ class Clip:
             which leads to frame t+1.
         name: what to call the clip in messages and reports.
         fps: frames per second, for display only.
+        notes: what a user should know of how the clip was read, such as "the frames are 33 to
+            233 ms apart": each one plain line, without the clip's name.
 
     Raises:
         ClipError: a field has another type, shape or range.
@@ -30,6 +32,7 @@ class Clip:
     actions: np.ndarray | None
     name: str
     fps: float = 30
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_frames(self.frames, self.name)

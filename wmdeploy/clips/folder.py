@@ -18,7 +18,7 @@ from typing import Any
 
 from wmdeploy.clips.clip import reason
 from wmdeploy.clips.pictures import list_pictures, natural_order
-from wmdeploy.clips.video import VIDEO_SUFFIXES
+from wmdeploy.clips.suffixes import VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
 from wmdeploy.files import DirectoryKind
 

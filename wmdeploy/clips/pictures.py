@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.clips.clip import reason
+from wmdeploy.clips.suffixes import PICTURE_SUFFIXES
 from wmdeploy.errors import ClipError
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Modes whose conversion to RGB loses nothing but transparency; 16-bit and float ones would clip.
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 

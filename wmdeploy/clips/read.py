@@ -23,7 +23,8 @@ from wmdeploy.clips.folder import (
     find_clips,
     read_data_folder,
 )
-from wmdeploy.clips.pictures import PICTURE_SUFFIXES, PictureSource, area_resize
+from wmdeploy.clips.pictures import PictureSource, area_resize
+from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, PICTURE_SUFFIXES
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
@@ -165,7 +166,7 @@ def open_source(path: Path) -> Source:
         raise ClipError(
             f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
         )
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in ARRAY_SUFFIXES:
         return ArraySource(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSource(path)
