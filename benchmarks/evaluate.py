@@ -4,6 +4,7 @@ A bundle is judged twice: by its own source model in PyTorch float32, and by the
 on the same frames. What lies between them is what the deployment costs in prediction quality.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.devices import exact_floats, pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
-from wmdeploy.clips import find_clips
+from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
-from wmdeploy.clips.read import count_frames
+from wmdeploy.clips.read import open_source
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model, read_notes
@@ -82,9 +83,13 @@ class SessionRunner:
 
 
 def evaluate(
-    options: EvaluateOptions, progress: Callable[[str, int, int], None]
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
+
+    `tell` is called, before anything long begins, with what is not read and how the rest is.
 
     Raises:
         CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
@@ -92,18 +97,21 @@ def evaluate(
     """
     model, notes, runner = _load(options)
     trained_on = set((notes.get("training") or {}).get("clips") or ())
+    conditioned = model.config.temporal.num_actions > 0
     skipped: list[str] = []
     paths: list[Path] = []
-    for folder in options.data:
-        paths += _usable(folder.resolve(), trained_on, options, skipped)
+    roots = [folder.resolve() for folder in options.data]
+    for root in roots:
+        paths += _usable(root, trained_on, options, conditioned, skipped, tell)
     if not paths:
         raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
     footage = read_footage(
         paths,
         model.config.vqvae.image_size,
-        model.config.temporal.num_actions > 0,
+        conditioned,
         skipped,
         lambda done, total: progress("read", done, total),
+        roots,
     )
     if options.pictures and not _drawable(footage, options.context):
         raise ClipError(
@@ -141,23 +149,40 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
 
 
 def _usable(
-    folder: Path, trained_on: set[str], options: EvaluateOptions, skipped: list[str]
+    folder: Path,
+    trained_on: set[str],
+    options: EvaluateOptions,
+    conditioned: bool,
+    skipped: list[str],
+    tell: Callable[[str], None],
 ) -> list[Path]:
     """The clips of a folder that can be judged on."""
+    here = search(folder)
+    if line := left_out_line(folder, here):
+        tell(line)
     found: list[Path] = []
     known = 0
-    for path in find_clips(folder):
+    notes: Counter[str] = Counter()
+    for path in here.clips:
         if options.clips is not None and len(found) == options.clips:
             break
         try:
             if trained_on and clip_digest(path) in trained_on:
                 known += 1
-            elif count_frames(path) < 2:
-                skipped.append(f"{path}: has 1 frame, and nothing follows it")
-            else:
-                found.append(path)
+                continue
+            source = open_source(path)
+            if (count := source.count()) < 2:
+                skipped.append(f"{path}: has {count} frame, and nothing follows it")
+                continue
+            if conditioned:
+                source.actions()
         except ClipError as error:
             skipped.append(str(error))
+            continue
+        found.append(path)
+        notes.update(source.notes)
+    for note, count in notes.items():
+        tell(f"{count} of {len(here.clips)} clips: {note}")
     if known:
         skipped.append(f"{folder}: {known} clips that the model was trained on")
     return found
@@ -177,10 +202,11 @@ def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
     rows: list[np.ndarray] = []
     shown: set[str] = set()
     for index in _drawable(footage, context):
-        frames, group = footage.clip(index), footage.groups[index]
+        group = footage.groups[index]
         if group in shown:
             continue
         shown.add(group)
+        frames = footage.clip(index, 0, context + horizon)
         taken = footage.clip_actions(index)
         actions = None
         if model.config.temporal.num_actions and taken is not None:

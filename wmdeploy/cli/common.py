@@ -112,6 +112,12 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise WmdeployError(f"{option}: got {text!r}, expected numbers such as 1,2,4") from None
 
 
+def print_note(line: str) -> None:
+    """What a user should know of the data, beside the results."""
+    text = Text("note: ", style="yellow").append(line, style="default")
+    err.print(text, highlight=False, soft_wrap=True)
+
+
 def progress_bar() -> Any:
     """A progress bar on standard error; none where that is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import DeviceName, Seed, TrainPrecision, err, example, out, progress_bar
+from wmdeploy.cli.common import (
+    DeviceName,
+    Seed,
+    TrainPrecision,
+    err,
+    example,
+    out,
+    print_note,
+    progress_bar,
+)
 from wmdeploy.errors import require
 from wmdeploy.files import check_output, check_output_directory, write_document
 
@@ -130,7 +139,7 @@ def train(
             told = stage if loss is None else f"{stage} (loss {loss:.4f})"
             bar.update(tasks[stage], completed=step, total=total, description=told)
 
-        summary = run_training(options, report)
+        summary = run_training(options, report, tell=print_note)
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do", highlight=False)
     for line in summary.skipped:
@@ -185,7 +194,7 @@ def evaluate(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        found, picture = run_evaluation(options, report)
+        found, picture = run_evaluation(options, report, print_note)
     for line in found.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(found):

@@ -42,6 +42,7 @@ class PictureSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.notes: list[str] = []
         self._pictures = list_pictures(path) if path.is_dir() else [path]
 
     def count(self) -> int:

@@ -13,18 +13,22 @@ from typing import Protocol
 
 import numpy as np
 
-from wmdeploy.clips.arrays import ARRAY_DAMAGE, ArraySource
-from wmdeploy.clips.clip import Clip, described, reason
+from wmdeploy.clips.actions import read_actions
+from wmdeploy.clips.arrays import ArraySource, array_clips, inside_file
+from wmdeploy.clips.clip import Clip, reason
+from wmdeploy.clips.find import actions_beside, find_clips
 from wmdeploy.clips.folder import (
     INDEX_NAME,
     ClipEntry,
     DataFolder,
     actions_path,
-    find_clips,
     read_data_folder,
 )
+from wmdeploy.clips.foreign import foreign
+from wmdeploy.clips.layout import ContinuousActions
+from wmdeploy.clips.npy import npy_array
 from wmdeploy.clips.pictures import PictureSource, area_resize
-from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, PICTURE_SUFFIXES
+from wmdeploy.clips.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
@@ -37,6 +41,7 @@ class Source(Protocol):
     """One clip on disk. Every method may raise ClipError."""
 
     path: Path
+    notes: list[str]  # what a user should know of how it was read, one line each, as it is found
 
     def count(self) -> int:
         """How many frames there are."""
@@ -65,28 +70,39 @@ class RecordedSource(VideoSource):
         if self._data.num_actions == 0:
             return None
         path = actions_path(self.path)
-        try:
-            # Mapped, so that a header which claims a huge array allocates nothing.
-            actions = np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise ClipError(f"{path}: cannot be read as actions ({reason(error)})") from error
-        except ARRAY_DAMAGE as error:  # numpy's text would advise to unpickle it
-            raise ClipError(f"{path}: cannot be read as actions, expected int64 .npy") from error
-        if (
-            not isinstance(actions, np.ndarray)
-            or actions.dtype != np.int64
-            or actions.shape != (self.count(),)
-        ):
-            raise ClipError(
-                f"{path}: got {described(actions)}, expected int64 ({self.count()},), "
-                "one action for each frame; copy or record it again"
-            )
+        with npy_array(path, "actions") as array:
+            if array.dtype != np.int64 or array.shape != (self.count(),):
+                raise ClipError(
+                    f"{path}: got {array.dtype} {array.shape}, expected int64 ({self.count()},), "
+                    "one action for each frame; copy or record it again"
+                )
+            array.check()
+            actions = np.array(list(array.rows(0, self.count())))
         if actions.min() < 0 or actions.max() >= self._data.num_actions:
             raise ClipError(
                 f"{path}: got actions {actions.min()} to {actions.max()}, expected "
                 f"0 to {self._data.num_actions - 1}; copy or record it again"
             )
-        return np.array(actions)
+        return actions
+
+
+class PairedSource:
+    """A clip whose actions lie in a file beside it. See `find.actions_beside`."""
+
+    def __init__(self, frames: Source, actions: Path) -> None:
+        self.path, self.notes = frames.path, frames.notes
+        self.count, self.fps, self.frames = frames.count, frames.fps, frames.frames
+        self._actions = actions
+
+    def actions(self) -> np.ndarray | None:
+        length = self.count()
+        with npy_array(self._actions, "actions") as array:
+            place = str(self._actions.parent)
+            actions, note = read_actions(
+                {self._actions.stem: array}, self._actions.stem, 0, length, length, place
+            )
+        self.notes.append(note or f"actions are read from {self._actions.name}")
+        return actions
 
 
 def read_clip(
@@ -95,14 +111,15 @@ def read_clip(
     """Read frames, and their actions where there are some.
 
     Args:
-        path: a video, a picture, an .npz with `frames` (and perhaps `actions`), a clip of a data
-            folder, or a folder of pictures (or of exactly one clip).
+        path: a video, a picture, a file of arrays (see arrays.py) or a clip inside one, a clip of a
+            data folder, or a folder of pictures (or of exactly one clip).
         size: resize both sides to this many pixels by area; None keeps them as they are.
         start: first frame.
         count: how many frames; None for all from `start` on.
 
     Returns:
-        frames (T, H, W, 3) uint8, RGB in 0..255, and actions (T,) int64 or None.
+        frames (T, H, W, 3) uint8, RGB in 0..255, and actions (T,) int64, or None where there are
+        none or only continuous ones, which its notes tell.
 
     Raises:
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
@@ -110,10 +127,20 @@ def read_clip(
     source = open_source(path)
     _check_span(size, start, count)
     frames = np.stack(list(_frames(source, size, start, count)))
-    actions = source.actions()
+    actions, notes = None, source.notes
+    try:
+        actions = source.actions()
+    except ContinuousActions as error:
+        notes = [*notes, str(error).removeprefix(f"{source.path}: ")]
     if actions is not None:
         actions = actions[start : start + len(frames)]
-    return Clip(frames=frames, actions=actions, name=source.path.stem, fps=source.fps())
+    return Clip(
+        frames=frames,
+        actions=actions,
+        name=source.path.stem,
+        fps=source.fps(),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def iter_frames(
@@ -149,33 +176,44 @@ def open_source(path: Path) -> Source:
         ClipError: nothing is there, or a folder of several clips.
     """
     try:
-        found = path.exists()
+        source = _open_source(path)
+        actions = None if isinstance(source, RecordedSource) else actions_beside(source.path)
     except OSError as error:
         raise ClipError(f"{path}: cannot be read ({reason(error)})") from error
-    if not found:
+    return source if actions is None else PairedSource(source, actions)
+
+
+def _open_source(path: Path) -> Source:
+    if inside_file(path):
+        return ArraySource(_only(path, array_clips(path)))
+    if not path.exists():
         raise ClipError(f"{path}: does not exist; give a video, a folder of pictures or an .npz")
     if path.is_dir():
-        clips = find_clips(path)
-        if len(clips) > 1:
-            names = ", ".join(clip.name for clip in clips[:3]) + (", ..." if clips[3:] else "")
-            raise ClipError(
-                f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
-            )
-        return PictureSource(path) if clips[0] == path else open_source(clips[0])
+        clip = _only(path, find_clips(path))
+        return PictureSource(path) if clip == path else _open_source(clip)
     if not path.is_file():
         raise ClipError(
             f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
         )
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        return ArraySource(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSource(path)
+    if path.suffix.lower() not in VIDEO_SUFFIXES and (told := foreign(path)):
+        raise ClipError(f"{path}: {told}")
     if (path.parent / INDEX_NAME).is_file():
         data = read_data_folder(path.parent)
         for entry in data.clips:
             if entry.file == path.name:
                 return RecordedSource(path, data, entry)
     return VideoSource(path)
+
+
+def _only(path: Path, clips: list[Path]) -> Path:
+    if len(clips) > 1:
+        names = ", ".join(clip.name for clip in clips[:3]) + (", ..." if clips[3:] else "")
+        raise ClipError(
+            f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
+        )
+    return clips[0]
 
 
 def _frames(

@@ -34,6 +34,7 @@ class VideoSource:
     def __init__(self, path: Path, recorded: int | None = None) -> None:
         self.path = path
         self._recorded = recorded
+        self.notes: list[str] = []
 
     def count(self) -> int:
         if self._recorded is not None:
