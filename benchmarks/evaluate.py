@@ -5,7 +5,7 @@ on the same frames. What lies between them is what the deployment costs in predi
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +61,16 @@ class SessionRunner:
         self._session = Session(backend)
         self._conditioned = bool(backend.wiring.window_actions)
 
-    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
-        self._session.reset(frames[:1])
-        predicted = []
-        for index, frame in enumerate(frames[1:]):
-            predicted.append(self._session.step(self._action(actions, index))[0])
+    def following(
+        self, frames: Iterable[np.ndarray], actions: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """T frames (H, W, 3) uint8 -> T - 1 of them: each predicted from the true ones before."""
+        for index, frame in enumerate(frames):
+            if index == 0:
+                self._session.reset(frame[None])
+                continue
+            yield self._session.step(self._action(actions, index - 1))[0]
             self._session.observe(frame)
-        return np.stack(predicted)
 
     def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
         """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
