@@ -131,7 +131,7 @@ def read_options(fps: float | None, fit: FitName, series: str | None) -> ReadOpt
 def tell(remarks: Sequence[str]) -> None:
     """What a user should know of an input, one line each, on standard error."""
     for remark in remarks:
-        err.print(Text("note: ", style="yellow").append(remark, style="default"), soft_wrap=True)
+        print_note(remark)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
@@ -140,6 +140,12 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise WmdeployError(f"{option}: got {text!r}, expected numbers such as 1,2,4") from None
+
+
+def print_note(line: str) -> None:
+    """What a user should know of the data, beside the results."""
+    text = Text("note: ", style="yellow").append(line, style="default")
+    err.print(text, highlight=False, soft_wrap=True)
 
 
 def progress_bar() -> Any:

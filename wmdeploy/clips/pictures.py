@@ -107,7 +107,6 @@ class PictureSource(Source):
                     picture.seek(page)
                     yield _pixels(picture, self.path)
             return
-        self._note_others(self._folder)
         for path in self._folder[start:]:
             with _opened(path) as picture:
                 if len(pages := _pages(picture)) > 1:
@@ -134,16 +133,14 @@ class PictureSource(Source):
         shown = [100 if delay <= 10 else delay for delay in delays]
         return Timeline(np.cumsum([0, *shown], dtype=np.int64), Fraction(1, 1000))
 
-    def _note_others(self, taken: Sequence[Path]) -> None:
-        known = {path.name for path in taken}
-        others = sorted(
-            path.name
-            for path in self.path.iterdir()
-            if path.name not in known and not path.name.startswith(".")
-        )
-        if others:
-            told = ", ".join(others[:3]) + (", ..." if others[3:] else "")
-            self.notes.append(f"{len(others)} other files of the folder are left out: {told}")
+
+def is_animation(path: Path) -> bool:
+    """Whether a picture holds several frames; False for what cannot be read."""
+    try:
+        with _opened(path) as picture:
+            return len(_pages(picture)) > 1
+    except ClipError:
+        return False
 
 
 def _stem(path: Path) -> str:

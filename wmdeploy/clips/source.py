@@ -50,6 +50,9 @@ class ReadOptions:
             raise ClipError(f"fit: got {self.fit!r}, expected {', '.join(get_args(Fit))}")
 
 
+AS_IS = ReadOptions()
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """When the T frames of a clip are shown.

@@ -49,5 +49,5 @@ PICTURE_FORMATS = {
 
 VIDEO_SUFFIXES = frozenset(VIDEO_FORMATS)
 PICTURE_SUFFIXES = frozenset(PICTURE_FORMATS)
-ARRAY_SUFFIXES = frozenset({".npz"})
+ARRAY_SUFFIXES = frozenset({".npz", ".npy", ".hdf5", ".h5"})
 CLIP_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES | ARRAY_SUFFIXES  # all that a reader takes
