@@ -58,14 +58,6 @@ class VideoSource(Source):
             return _rate(stream)
 
     @cached_property
-    def spacing(self) -> Timeline | None:
-        with self._opened() as (container, stream):
-            if _is_mov(container) and (entries := stream.index_entries) and stream.time_base:
-                stamps = sorted(entry.timestamp for entry in entries)
-                return Timeline(np.array([*stamps, stamps[-1] + 1]), stream.time_base)
-        return self.timeline
-
-    @cached_property
     def timeline(self) -> Timeline | None:
         with self._opened() as (container, stream):
             tally = Tally(container, stream)
@@ -150,8 +142,14 @@ class VideoSource(Source):
             indexed = sum(entry.size > 0 for entry in stream.index_entries)
             if tally.packets < indexed:
                 raise self._cut_short(f"it has {tally.packets} frames of {indexed} in its index")
-        if container.format.name == "mpegts" and decoded < tally.shown:
-            raise self._cut_short(f"{decoded} of its {tally.shown} frames can be decoded")
+        if container.format.name == "mpegts":
+            if decoded < tally.shown:
+                raise self._cut_short(f"{decoded} of its {tally.shown} frames can be decoded")
+            if hole := tally.hole():
+                raise ClipError(
+                    f"{self.path}: is damaged, or was recorded with pauses: {hole}; copy or record "
+                    "it again, or keep the pauses with ffmpeg -i IN -c copy OUT.mkv"
+                )
 
     def _upright(self, frame: "VideoFrame", stream: "VideoStream") -> np.ndarray:
         """(H, W, 3) uint8, RGB, as a player shows it."""
