@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.made_media import encode, greys, numbers, set_display_matrix
-from wmdeploy.clips import ReadOptions, area_resize, count_frames, read_clip
+from wmdeploy.clips import ReadOptions, area_resize, count_frames, read_clip, write_video
 from wmdeploy.errors import ClipError
 
 
@@ -90,6 +90,36 @@ def test_damage_in_the_middle_is_found(
         with pytest.raises(ClipError, match="damaged|cannot be read") as error:
             read_clip(path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mov", "a.mkv"])
+def test_a_motion_jpeg_never_shows_what_is_left_of_a_frame(tmp_path: Path, name: str) -> None:
+    path = encode(tmp_path / name, noise(6, 128, 128), "mjpeg", pixel_format="yuvj420p")
+    whole = path.read_bytes()
+    assert len(read_clip(path)) == 6
+    for seed in range(8):
+        data, place = bytearray(whole), len(whole) // 3 + 500 * seed
+        data[place : place + 1500] = np.random.default_rng(seed).bytes(1500)
+        path.write_bytes(data)
+        with pytest.raises(ClipError, match="damaged|cannot be read"):
+            read_clip(path)
+
+
+def test_a_gif_damaged_in_the_middle_is_nearly_always_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    write_video(path, noise(12), fps=10)
+    whole = path.read_bytes()
+    assert len(read_clip(path)) == 12
+    refused = 0
+    for seed in range(20):
+        data, place = bytearray(whole), len(whole) // 4 + 3000 * seed
+        data[place : place + 1500] = np.random.default_rng(seed).bytes(1500)
+        path.write_bytes(data)
+        try:
+            read_clip(path)
+        except ClipError as error:
+            refused += "damaged or cut short" in str(error)
+    assert refused >= 15  # a chain of blocks may fall into step again, and has no sums
 
 
 def test_a_broadcast_that_begins_between_key_frames_is_read_from_the_first_one(
