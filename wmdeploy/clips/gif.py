@@ -1,6 +1,7 @@
 """Whether a GIF is whole. Its decoders skip what they do not understand, and lose frames by it.
 
-Finds most damage, not all: nothing in a GIF is summed. Knows the blocks of a GIF (GIF89a specification, appendix B), not what is in them.
+Finds most damage, not all: nothing in a GIF is summed. Knows its blocks (GIF89a specification,
+appendix B), not what is in them.
 """
 
 from pathlib import Path
