@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks.options import BenchOptions, write_clips
+from exporters.export import ExportOptions, _recipe
 from tests.conftest import Bundles
 from tests.made_media import encode, greys, numbers
 from wmdeploy import cli
 from wmdeploy.clips import ReadOptions
-from wmdeploy.manifest import read_manifest
+from wmdeploy.files import sha256
 
 TIMES = [0, 300, 600, 1500, *range(1800, 8400, 300)]
 
@@ -41,15 +42,9 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_clip_that_is_not_as_it_seems_is_told_once(
-    verb: str,
-    film: Path,
-    micro_model: Path,
-    bundles: Bundles,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def typed(film: Path, micro_model: Path, bundles: Bundles, tmp_path: Path) -> dict[str, list[str]]:
+    """The command of each verb."""
     given = {
         "MODEL": micro_model,
         "BUNDLE": bundles().path,
@@ -58,11 +53,23 @@ def test_a_clip_that_is_not_as_it_seems_is_told_once(
         "OUT": tmp_path / "out",
         "OUT.mkv": tmp_path / "out.mkv",
     }
-    arguments = [given.get(word, word) for word in VERBS[verb]]
-    told = run(capsys, *arguments)
+    return {verb: [str(given.get(word, word)) for word in VERBS[verb]] for verb in VERBS}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_clip_that_is_not_as_it_seems_is_told_once(
+    verb: str, typed: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(capsys, *typed[verb])
     assert told.count("frames of 64x36 are squeezed to 32x32") == 1
     assert told.count("variable frame rate: frames are 33.33 to 100 ms apart") == 1
-    told = run(capsys, *arguments, "--fps", "30", "--fit", "crop")
+
+
+@pytest.mark.parametrize("verb", ["rollout", "milestone", "evaluate"])
+def test_nothing_is_told_of_what_was_asked_for(
+    verb: str, typed: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(capsys, *typed[verb], "--fps", "30", "--fit", "crop")
     assert "squeezed" not in told and "variable" not in told
 
 
@@ -85,7 +92,7 @@ def test_training_tells_of_its_clips(
     film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in range(2):
-        encode(film.with_name(f"other-{index}.mp4"), greys(20, 64, 64))
+        encode(film.with_name(f"other-{index}.mp4"), greys(20 + index, 64, 64))
     steps = ("--vqvae-steps", "1", "--temporal-steps", "1", "--vqvae-batch", "2")
     arguments = ("train", "--data", film.parent, *steps, "--temporal-batch", "1")
     told = run(capsys, *arguments, "-o", tmp_path / "a")
@@ -95,14 +102,11 @@ def test_training_tells_of_its_clips(
     assert "squeezed" not in told and "variable" not in told
 
 
-def test_a_bundle_is_made_again_when_its_clip_is_read_otherwise(
-    film: Path, micro_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("export", micro_model, "-o", tmp_path / "b", "--clip", film)
-    run(capsys, *arguments)
-    plain = read_manifest(tmp_path / "b").recipe.clip
-    run(capsys, *arguments, "--fit", "pad")
-    assert read_manifest(tmp_path / "b").recipe.clip == f"{plain} --fit pad"
+def test_how_a_clip_is_read_decides_what_an_export_makes(film: Path, tmp_path: Path) -> None:
+    plain = ExportOptions("tiny", tmp_path / "b", film)
+    padded = dataclasses.replace(plain, read=ReadOptions(fit="pad", fps=10))
+    assert _recipe(plain).clip == f"sha256:{sha256(film)}"
+    assert _recipe(padded).clip == f"sha256:{sha256(film)} --fps 10 --fit pad"
 
 
 def test_rollout_takes_the_series_asked_for(
