@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up everything they need. Extras: make setup EXTRAS=gpu,train,dev
 PYTHON ?= python3
 VENV := .venv
-EXTRAS ?= cpu,report,rtx,train,dev
+EXTRAS ?= cpu,data,report,rtx,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
 
