@@ -1,7 +1,9 @@
 """From a model to frames: export, build-engine, rollout."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +20,9 @@ from wmdeploy.cli.common import (
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output
+
+if TYPE_CHECKING:
+    import numpy as np
 
 commands = typer.Typer()
 
@@ -136,31 +141,40 @@ def rollout(
     seed: Seed = 0,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
-    import numpy as np
-
     from engines.base import Settings
     from engines.rollout import image_size, open_source
     from engines.rollout import rollout as imagine
-    from wmdeploy.clips import count_frames, read_clip, side_by_side, write_npz, write_video
-    from wmdeploy.clips.write import check_suffix
+    from wmdeploy.clips import check_suffix, count_frames, read_clip, write_npz_frames, write_video
+    from wmdeploy.clips.read import open_source as open_clip
 
     check_suffix(output)
     check_output(output, clip, Path(source))
     have = count_frames(clip)
     with err.status("load"):
         engines = open_source(source, backend, seed, Settings(device.value))
-    real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
+    size = image_size(engines)
+    past = read_clip(clip, size=size, count=min(have, context))
+    frames = imagine(engines, past, context, horizon, refill, open_clip(clip).actions())
     with progress_bar() as bar:
-        task = bar.add_task("imagine", total=horizon)
-        frames = imagine(
-            engines, real, context, horizon, refill, lambda n: bar.update(task, completed=n)
-        )
-    if output.suffix.lower() == ".npz":
-        write_npz(output, frames)
-    else:
-        future = np.zeros_like(frames)  # black where the clip does not know it
-        known = real.frames[context : context + horizon]
-        future[: len(known)] = known
-        write_video(output, side_by_side(future, frames) if len(known) else frames, real.fps)
-    told = f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}"
-    out.print(told, highlight=False)
+        frames = bar.track(frames, total=horizon, description="imagine")
+        if output.suffix.lower() == ".npz":
+            write_npz_frames(output, frames, horizon)
+        else:
+            known = min(have - context, horizon)
+            shown = _beside_the_future(clip, size, context, known, frames) if known else frames
+            write_video(output, shown, past.fps)
+    out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
+
+
+def _beside_the_future(
+    clip: Path, size: int, start: int, known: int, imagined: Iterable["np.ndarray"]
+) -> Iterator["np.ndarray"]:
+    """What really came, `known` frames from `start` on and then black, left of what is imagined."""
+    import numpy as np
+
+    from wmdeploy.clips import iter_frames, side_by_side
+
+    black = np.zeros((size, size, 3), np.uint8)
+    future = chain(iter_frames(clip, size=size, start=start, count=known), repeat(black))
+    for real, frame in zip(future, imagined, strict=False):
+        yield side_by_side(real[None], frame[None])[0]
