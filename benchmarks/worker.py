@@ -40,6 +40,7 @@ from benchmarks.protocol import (
     rollout_file,
 )
 from wmdeploy.errors import WmdeployError
+from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
     from benchmarks.rollouts import Filled
@@ -228,7 +229,7 @@ def main() -> None:
         for line in sys.stdin:
             say(worker.answer(msgspec.json.decode(line, type=Command)))
     except WmdeployError as error:
-        print(f"{EXPECTED_ERROR}{error}", file=sys.stderr)
+        print(f"{EXPECTED_ERROR}{one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -79,7 +79,7 @@ def _load(
     for graph, record in bundle.manifest.graphs.items():
         path = bundle.checked_graph(graph)
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only
+        options.log_severity_level = 4  # errors are raised, and told as ours
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         session = inference_session(path, str(path), options, providers)
         check_signature(path, session, record)

@@ -1,5 +1,6 @@
 """What reaches a terminal, a pipe, or a stream that cannot show it."""
 
+import errno
 import io
 import os
 import subprocess
@@ -7,16 +8,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from rich.table import Table
 from rich.text import Text
 
+from engines.ort import open_session
 from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.cli.common import err, out
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.tables import bundle_tables
+from wmdeploy.text import one_line
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b2J\r\u202egpj.exe"
 NAME = f"{'a' * 100}/{'b' * 100} c.mkv"  # a path; its name has a space
@@ -154,14 +159,65 @@ def test_a_reader_that_has_gone_ends_the_printing_only(
         out.print("two")  # and what a command writes after this is written
 
 
-@pytest.mark.parametrize("command", ["inspect {bundle}", "--help"])
-def test_head_is_silent(bundles: Bundles, command: str) -> None:
-    given = command.format(bundle=bundles().path)
-    result = subprocess.run(
-        f"{sys.executable} -m wmdeploy.cli {given} | head -1 >/dev/null",
-        shell=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "40"},
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            "b/step.onnx: [ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/graph/"
+            "model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void"
+            "(int)>&, const onnxruntime::ModelOptions&) Unsupported model IR version: 99",
+            "b/step.onnx: Unsupported model IR version: 99",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Name:'' Status Message: /src/core/bfc_arena.cc:360 "
+            "void* onnxruntime::BFCArena::Allocate(size_t, bool) const Failed to allocate",
+            "Name:'' Status Message: Failed to allocate",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Name:'a' Status Message: matmul_helper.h:59 Compute "
+            "MatMul dimension mismatch\n",
+            "Name:'a' Status Message: MatMul dimension mismatch",
+        ),
+        ("/data/model.cc/a.mkv: has (2) frames", "/data/model.cc/a.mkv: has (2) frames"),
+    ],
+)
+def test_words_of_onnxruntime_are_told_without_its_source(words: str, shown: str) -> None:
+    assert one_line(words) == shown
+
+
+def test_onnxruntime_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    product = onnx.helper.make_node("MatMul", ["x", "x"], ["y"])
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None])
+        for name in ("x", "y")
+    ]
+    graph = onnx.helper.make_graph([product], "g", tensors[:1], tensors[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])
+    onnx.save(model, tmp_path / "m.onnx")
+    session = open_session(tmp_path / "m.onnx")
+    with pytest.raises(Exception, match="dimension mismatch"):
+        session.run(None, {"x": np.zeros((2, 3), np.float32)})
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_too_little_memory_for_a_library_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    told = error_line(monkeypatch, error)
+    assert told == f"error: {error}; take a smaller batch, or a machine with more memory\n"
+
+
+def test_an_error_of_the_system_names_the_file_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = error_line(monkeypatch, OSError(errno.EROFS, os.strerror(errno.EROFS), "b/plans"))
+    assert told == (
+        "error: b/plans: Read-only file system; the place is read-only: choose another\n"
     )
-    assert result.stderr == ""

@@ -12,6 +12,7 @@ from rich.text import Text
 from wmdeploy import __version__
 from wmdeploy.cli.console import err, out, quiet, use_any_encoding
 from wmdeploy.errors import WmdeployError
+from wmdeploy.files import explained
 from wmdeploy.text import one_line
 
 app = typer.Typer(
@@ -24,8 +25,12 @@ app = typer.Typer(
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 
-# torch's words; on a CPU it has no type of its own for it
-_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+# too little memory, where it has no type of its own: words of torch on a CPU, the loader, Python
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "failed to map segment from shared object",
+    "can't start new thread",
+)
 
 
 class LayoutName(enum.StrEnum):
@@ -63,13 +68,15 @@ def main(arguments: list[str] | None = None) -> None:
     use_any_encoding()
     try:
         app(arguments)
-    except (WmdeployError, OSError, MemoryError, RecursionError) as error:
+    except OSError as error:
+        _fail(explained(error))
+    except (WmdeployError, MemoryError, RecursionError) as error:
         _fail(str(error) or f"{type(error).__name__}: too large for this machine")
-    except RuntimeError as error:  # of torch, which is not imported here
+    except (RuntimeError, ImportError) as error:  # of torch, which is not imported here
         told = str(error)
-        if type(error).__name__ != "OutOfMemoryError" and _CPU_OUT_OF_MEMORY not in told:
+        if type(error).__name__ != "OutOfMemoryError" and not any(w in told for w in _NO_MEMORY):
             raise
-        told = one_line(told[max(0, told.find(_CPU_OUT_OF_MEMORY)) :])
+        told = one_line(told[max(0, told.find(_NO_MEMORY[0])) :])
         _fail(f"{told}; take a smaller batch, or a machine with more memory")
 
 
