@@ -12,6 +12,7 @@ import msgspec
 
 from benchmarks.comparable import flatten, section
 from benchmarks.report import Report, Row
+from wmdeploy.text import printable
 
 LISTS = ("samples_ms", "round_ms", "device_samples_ms")  # a spreadsheet has one line for each row
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell that a spreadsheet computes begins
@@ -31,7 +32,7 @@ def to_csv(report: Report) -> str:
     columns.sort(key=lambda name: fields_of_row.index(name.split(".")[0]))  # stable
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: _cell(name) for name in columns})
     writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
@@ -128,11 +129,13 @@ def worst_db(row: Row) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value.startswith(FORMULA) else printable(value)
 
 
 def _escape(value: object) -> str:
     """Plain text within a line of Markdown: no markup, no table, no mention of a person."""
-    text = "" if value is None else " ".join(str(value).split())
+    text = "" if value is None else printable(" ".join(str(value).split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)

@@ -293,6 +293,12 @@ def test_markdown_of_hostile_names_is_still_a_table(report: Report) -> None:
     assert "skipped" in to_markdown(Report(3, {}, {}, [Row("x", None, None, "frame", 1)]))
 
 
+def test_no_form_of_a_report_holds_control_characters(report: Report) -> None:
+    stranger = hostile(report)
+    for text in (render(stranger), to_markdown(stranger), to_csv(stranger)):
+        assert r"\x07" in text and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
 def report_command(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as caught:
         cli.main(["report", *map(str, arguments)])

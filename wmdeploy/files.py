@@ -5,6 +5,7 @@ A killed process leaves at most such a dot-name, which the next write to the sam
 removes.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -108,9 +109,10 @@ def check_output(target: Path, *inputs: Path) -> None:
     """Refuse, before any work, an output file that cannot be written or would destroy an input.
 
     Raises:
-        WmdeployError: it is a directory or a device, its place cannot be written to, or it is one
-            of `inputs` or inside one.
+        WmdeployError: it is a directory or a device, its place cannot be written to, its name is
+            too long, or it is one of `inputs` or inside one.
     """
+    check_name(target)
     resolved = target.resolve()
     if resolved.exists() and not resolved.is_file():
         raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
@@ -128,8 +130,9 @@ def check_output_directory(target: Path, *inputs: Path) -> None:
     """Refuse, before any work, an output directory that an input lies in.
 
     Raises:
-        WmdeployError: replacing `target` would destroy one of `inputs`.
+        WmdeployError: replacing `target` would destroy one of `inputs`, or its name is too long.
     """
+    check_name(target)
     resolved = target.resolve()
     for path in (path.resolve() for path in inputs):
         if resolved == path or resolved in path.parents or path in resolved.parents:
@@ -137,6 +140,26 @@ def check_output_directory(target: Path, *inputs: Path) -> None:
                 f"{target}: overlaps with the input {path}, which would be lost; "
                 "choose another output"
             )
+
+
+def check_name(target: Path) -> None:
+    """Refuse, before any work, what no file can be named.
+
+    Raises:
+        WmdeployError: a part of the path has more bytes than a name may have.
+    """
+    for part in target.parts:
+        if (size := len(os.fsencode(part))) > NAME_BYTES:
+            raise WmdeployError(
+                f"{target}: a name of {size} bytes, expected at most {NAME_BYTES}; "
+                "choose a shorter one"
+            )
+
+
+def explained(error: OSError) -> str:
+    """What the system says of a file that is the user's, and what to do about it."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; {_advice(error)}"
 
 
 @contextmanager
@@ -199,16 +222,22 @@ def staged_directory(target: Path, kind: DirectoryKind) -> Iterator[Path]:
         _ours.discard(partial)
 
 
+NAME_BYTES = 255  # of one name, in every file system that is in use here
+# what staging adds to a name: two dots, "retired", "partial-", a process, a token of 8 characters
+_STAGED_BYTES = len(".retired..partial-") + 10 + 1 + 8
+_PARTIAL = re.compile(r"\.([^/]+)\.partial-\d+-[0-9a-f]{8}")
+
 _ours: set[Path] = set()  # partial paths that this process is writing to
 
 
 def _partial_path(target: Path) -> Path:
     """A free name beside `target`; what killed processes left there is brought back or removed."""
-    prefix = f".{target.stem}.partial-"
+    stem, suffix = _short_name(target)
+    prefix = f".{stem}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for name in (f".retired{prefix}", prefix):
-            for leftover in target.parent.glob(f"{glob.escape(name)}*{glob.escape(target.suffix)}"):
+            for leftover in target.parent.glob(f"{glob.escape(name)}*{glob.escape(suffix)}"):
                 owner = re.match(r"\d{1,9}(?=-|$|\.)", leftover.name.removeprefix(name))
                 if owner is None or leftover in _ours or _is_alive(int(owner[0])):
                     continue
@@ -219,7 +248,7 @@ def _partial_path(target: Path) -> Path:
     except OSError as error:
         raise _cannot_write(target, error) from error
     token = secrets.token_hex(4)  # process numbers repeat, in containers above all
-    partial = target.with_name(f"{prefix}{os.getpid()}-{token}{target.suffix}")
+    partial = target.with_name(f"{prefix}{os.getpid()}-{token}{suffix}")
     _ours.add(partial)
     return partial
 
@@ -232,9 +261,41 @@ def _is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def _short_name(target: Path) -> tuple[str, str]:
+    """Stem and suffix to stage `target` by; of a long name its begin and a hash, its own alone."""
+    room = NAME_BYTES - _STAGED_BYTES
+    if len(os.fsencode(target.name)) <= room:
+        return target.stem, target.suffix
+    suffix = target.suffix if len(target.suffix) < 10 else ""
+    digest = f"-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}"
+    begin = os.fsencode(target.stem)[: room - len(digest) - len(suffix)]
+    return begin.decode(errors="ignore") + digest, suffix
+
+
 def _cannot_write(target: Path, error: OSError) -> WmdeployError:
-    reason = error.strerror or str(error)
+    named = _PARTIAL.sub(r"\1", str(target))  # inside a directory that is not there yet
+    told: BaseException | None = error
+    while told is not None and error.errno is None:  # a library's words: the system's are clearer
+        told = told.__cause__ or told.__context__
+        error = told if isinstance(told, OSError) else error
     return WmdeployError(
-        f"{target}: cannot be written ({reason}); nothing was changed there. "
-        "Check the free space and the permissions, then run the same command again"
+        f"{named}: cannot be written ({error.strerror or error}); nothing was changed there. "
+        f"{_advice(error).capitalize()}"
     )
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENAMETOOLONG:
+            return "choose a shorter name"
+        case errno.EROFS:
+            return "the place is read-only: choose another"
+        case errno.EMFILE | errno.ENFILE:
+            return "raise the limit of open files (ulimit -n)"
+        case errno.EFBIG:
+            return "raise the limit on the size of files (ulimit -f), or choose another place"
+        case errno.EACCES | errno.EPERM:
+            return "check the permissions, then run the same command again"
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space, then run the same command again"
+    return "check the free space and the permissions, then run the same command again"

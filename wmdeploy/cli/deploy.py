@@ -1,7 +1,9 @@
 """From a model to frames: export, build-engine, rollout."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +26,9 @@ from wmdeploy.cli.common import (
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output
+
+if TYPE_CHECKING:
+    import numpy as np
 
 commands = typer.Typer()
 
@@ -151,13 +156,18 @@ def rollout(
     series: Series = None,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
-    import numpy as np
-
     from engines.base import Settings
     from engines.rollout import image_size, open_source
     from engines.rollout import rollout as imagine
-    from wmdeploy.clips import count_frames, read_clip, side_by_side, write_npz, write_video
-    from wmdeploy.clips.write import check_suffix
+    from wmdeploy.clips import (
+        check_suffix,
+        count_frames,
+        iter_frames,
+        read_clip,
+        write_npz_frames,
+        write_video,
+    )
+    from wmdeploy.clips.read import open_source as open_clip
 
     check_suffix(output)
     check_output(output, clip, Path(source))
@@ -166,20 +176,30 @@ def rollout(
     remarks: list[str] = []
     with err.status("load"):
         engines = open_source(source, backend, seed, Settings(device.value), remarks)
-    count = min(have, context + horizon)
-    real = read_clip(clip, size=image_size(engines), count=count, options=read)
-    tell([*remarks, *real.remarks])
+    size = image_size(engines)
+    past = read_clip(clip, size=size, count=min(have, context), options=read)
+    tell([*remarks, *past.remarks])
+    frames = imagine(engines, past, context, horizon, refill, open_clip(clip, read).actions())
     with progress_bar() as bar:
-        task = bar.add_task("imagine", total=horizon)
-        frames = imagine(
-            engines, real, context, horizon, refill, lambda n: bar.update(task, completed=n)
-        )
-    if output.suffix.lower() == ".npz":
-        write_npz(output, frames)
-    else:
-        future = np.zeros_like(frames)  # black where the clip does not know it
-        known = real.frames[context : context + horizon]
-        future[: len(known)] = known
-        write_video(output, side_by_side(future, frames) if len(known) else frames, real.fps)
-    told = f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}"
-    out.print(told, highlight=False)
+        frames = bar.track(frames, total=horizon, description="imagine")
+        if output.suffix.lower() == ".npz":
+            write_npz_frames(output, frames, horizon)
+        else:
+            known = min(have - context, horizon)
+            future = iter_frames(clip, size=size, start=context, count=known, options=read)
+            shown = _beside(future, size, frames) if known else frames
+            write_video(output, shown, past.fps)
+    out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
+
+
+def _beside(
+    future: Iterable["np.ndarray"], size: int, imagined: Iterable["np.ndarray"]
+) -> Iterator["np.ndarray"]:
+    """What really came, and black where it ends, left of what is imagined."""
+    import numpy as np
+
+    from wmdeploy.clips import side_by_side
+
+    black = np.zeros((size, size, 3), np.uint8)
+    for real, frame in zip(chain(future, repeat(black)), imagined, strict=False):
+        yield side_by_side(real[None], frame[None])[0]

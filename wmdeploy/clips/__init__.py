@@ -10,7 +10,13 @@ from wmdeploy.clips.folder import ClipEntry, DataFolder, read_data_folder, split
 from wmdeploy.clips.read import count_frames, iter_frames, read_clip
 from wmdeploy.clips.record import RecordOptions, RecordSummary, record
 from wmdeploy.clips.source import ReadOptions
-from wmdeploy.clips.write import check_suffix, side_by_side, write_npz, write_video
+from wmdeploy.clips.write import (
+    check_suffix,
+    side_by_side,
+    write_npz,
+    write_npz_frames,
+    write_video,
+)
 
 __all__ = [
     "Clip",
@@ -30,5 +36,6 @@ __all__ = [
     "side_by_side",
     "split_clips",
     "write_npz",
+    "write_npz_frames",
     "write_video",
 ]
