@@ -23,15 +23,14 @@ def noise(count: int, height: int = 64, width: int = 64) -> np.ndarray:
 def join(path: Path, *videos: tuple[Path, int]) -> Path:
     """Put the video streams of some files into one, each with its disposition."""
     import av
-    from av.stream import Disposition
 
     options = {"default_mode": "passthrough"} if path.suffix == ".mkv" else {}
     with av.open(str(path), "w", container_options=options) as target:
         sources = [av.open(str(video)) for video, _ in videos]
         streams: list[Any] = []
         for source, (_, disposition) in zip(sources, videos, strict=True):
-            stream = target.add_stream_from_template(source.streams.video[0])
-            stream.disposition = Disposition(disposition)
+            stream: Any = target.add_stream_from_template(source.streams.video[0])
+            stream.disposition = disposition
             streams.append(stream)
         for source, stream in zip(sources, streams, strict=True):
             for packet in source.demux(video=0):
