@@ -96,7 +96,7 @@ def example(text: str) -> str:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        out.print(__version__, highlight=False)
+        out.print(__version__)
         raise typer.Exit
 
 
