@@ -221,3 +221,10 @@ def test_an_error_of_the_system_names_the_file_and_what_to_do(
     assert told == (
         "error: b/plans: Read-only file system; the place is read-only: choose another\n"
     )
+
+
+def test_a_name_that_is_no_utf8_is_told_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "b\udcff".encode()
+    told = error_line(monkeypatch, caught.value)
+    assert told.endswith(": a name that is no UTF-8, which this verb needs; rename it\n")

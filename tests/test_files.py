@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import resource
 import signal
@@ -17,6 +18,8 @@ from wmdeploy.files import (
     sha256,
     staged_directory,
     staged_file,
+    write_document,
+    write_text,
 )
 
 KIND = DirectoryKind("m.json", "parts", ("*.part",))
@@ -237,3 +240,10 @@ def test_messages_name_no_place_that_is_only_staged(tmp_path: Path) -> None:
         with staged_directory(tmp_path / "data.v2", KIND) as partial:
             with staged_file(partial / "clip.mkv"):
                 raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_name_that_is_no_utf8_does_not_stop_a_report(tmp_path: Path) -> None:
+    write_document({"\udcff": ["clip \udcff.mkv", 1.5]}, tmp_path / "a.json")
+    write_text("clip \udcff.mkv", tmp_path / "a.md")
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"?": ["clip ?.mkv", 1.5]}
+    assert (tmp_path / "a.md").read_text() == "clip ?.mkv"

@@ -64,10 +64,24 @@ def cache_file(name: str) -> Path:
 def write_document(value: object, path: Path) -> None:
     """One valid JSON document: null where a figure does not apply, never NaN or Infinity.
 
+    Of names that are no UTF-8, as files may have, it has `?` for each byte that is none.
+
     Raises:
         WmdeployError: it cannot be written.
     """
-    write_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n", path)
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_in_utf8(msgspec.to_builtins(value, enc_hook=str)))
+    write_text(msgspec.json.format(encoded, indent=2).decode() + "\n", path)
+
+
+def _in_utf8(value: object) -> object:
+    if isinstance(value, dict):
+        return {_in_utf8(name): _in_utf8(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_utf8(inner) for inner in value]
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def write_text(text: str, path: Path) -> None:
@@ -77,7 +91,7 @@ def write_text(text: str, path: Path) -> None:
         WmdeployError: it cannot be written.
     """
     with staged_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,11 @@ LONGEST_LINE = 1000  # characters: room for a path and advice, not for a file's 
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters as escapes: ESC becomes the four characters `\x1b`."""
+    r"""The text with control characters as escapes: ESC becomes the four characters `\x1b`.
+
+    Of names that are no UTF-8, as files may have, each byte that is none becomes `?`.
+    """
+    text = text.encode("utf-8", "replace").decode()
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -55,7 +55,7 @@ def bisect(
         for findings in run_bisect(options, status.update):
             found.append(findings)
             out.print(nodes_table(findings))
-            out.print(in_words(findings), soft_wrap=True, highlight=False)
+            out.print(in_words(findings))
     for warning in dict.fromkeys(warning for findings in found for warning in findings.warnings):
         err.print(Text("warning: ", style="yellow").append(warning, style="default"))
     if json:

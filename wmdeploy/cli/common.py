@@ -89,6 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments)
     except OSError as error:
         _fail(explained(error))
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":
+            raise
+        name = error.object[max(0, error.start - 100) : error.end + 100]
+        _fail(f"{name}: a name that is no UTF-8, which this verb needs; rename it")
     except (WmdeployError, MemoryError, RecursionError) as error:
         _fail(str(error) or f"{type(error).__name__}: too large for this machine")
     except (RuntimeError, ImportError) as error:  # of torch, which is not imported here
@@ -110,7 +115,7 @@ def example(text: str) -> str:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        out.print(__version__, highlight=False)
+        out.print(__version__)
         raise typer.Exit
 
 

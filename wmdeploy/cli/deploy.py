@@ -78,7 +78,7 @@ def export(
         bundle, made = export_bundle(options, lambda stage: status.update(stage), remarks)
     tell(remarks)
     if not made:
-        out.print(f"{output}: up to date, nothing to do", highlight=False)
+        out.print(f"{output}: up to date, nothing to do")
         return
     for table in bundle_tables(bundle, details=False):
         out.print(table)
@@ -129,11 +129,11 @@ def build_engine(
         results = build_plans(options, report)
     built = [record for record, new in results if new]
     if not built:
-        out.print(f"{bundle}: all plans are up to date, nothing to do", highlight=False)
+        out.print(f"{bundle}: all plans are up to date, nothing to do")
         return
     out.print(plans_table(built))
     if kept := len(results) - len(built):
-        out.print(f"{kept} more were up to date", highlight=False)
+        out.print(f"{kept} more were up to date")
 
 
 @commands.command(

@@ -117,7 +117,7 @@ def bench(
         write_document(report, json)
     write_forms(report, html, markdown, csv)
     for path in outputs:
-        out.print(f"written: {path}", highlight=False)
+        out.print(f"written: {path}")
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
@@ -162,7 +162,7 @@ def milestone(
         output.mkdir(parents=True, exist_ok=True)
         write_document(found, output / "milestone.json")
         write_text(page, output / "milestone.md")
-        out.print(f"written: {output}/milestone.json, milestone.md", highlight=False)
+        out.print(f"written: {output}/milestone.json, milestone.md")
 
 
 def _check_report_folder(output: Path) -> None:

@@ -56,8 +56,6 @@ def record(
     out.print(
         f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
         f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -150,13 +148,13 @@ def train(
 
         summary = run_training(options, report, tell=print_note)
     if not summary.fresh:
-        out.print(f"{output}: already trained with these options, nothing to do", highlight=False)
+        out.print(f"{output}: already trained with these options, nothing to do")
     for line in summary.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(summary.quality):
         out.print(table)
     for name, stage in summary.stages.items():
-        out.print(training_line(name, stage), highlight=False)
+        out.print(training_line(name, stage))
 
 
 @commands.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
@@ -226,4 +224,4 @@ def evaluate(
         write_picture(strip, picture)
     for target in (json, plot, strip):
         if target:
-            out.print(f"written: {target}", highlight=False)
+            out.print(f"written: {target}")

@@ -98,7 +98,7 @@ def sweep(
     out.print(sweep_table(found, limits))
     if json:
         write_document(found, json)
-        out.print(f"written: {json}", highlight=False)
+        out.print(f"written: {json}")
     if not limits:
         return
     if best := recommended(found.cells, limits):
@@ -106,7 +106,7 @@ def sweep(
         return
     closest, why = nearest(found.cells, limits)
     out.print(f"nothing keeps the budget; nearest is {cell_line(closest)}, which misses:")
-    out.print("  " + "; ".join(why or [closest.reason or closest.verdict]), highlight=False)
+    out.print("  " + "; ".join(why or [closest.reason or closest.verdict]))
     raise typer.Exit(1)
 
 
