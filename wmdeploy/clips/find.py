@@ -76,7 +76,8 @@ def left_out_line(place: Path, found: Found) -> str:
     if not found.left_out:
         return ""
     names = listed(str(path.relative_to(place)) for path in found.left_out)
-    return f"{place}: {len(found.left_out)} entries are not read: {names}"
+    count = len(found.left_out)
+    return f"{place}: {count} {'entry is' if count == 1 else 'entries are'} not read: {names}"
 
 
 def actions_beside(clip: Path) -> Path | None:
