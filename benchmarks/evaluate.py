@@ -4,7 +4,6 @@ A bundle is judged twice: by its own source model in PyTorch float32, and by the
 on the same frames. What lies between them is what the deployment costs in prediction quality.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.devices import exact_floats, pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import sum_up
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
-from wmdeploy.clips.read import open_source
+from wmdeploy.clips.read import look, open_source
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model, read_notes
@@ -42,6 +43,7 @@ class EvaluateOptions:
         clips: at most so many of each folder; None for all.
         settings: of the backend; its device is the PyTorch model's too.
         pictures: whether to draw the strip.
+        read: how the clips are read.
     """
 
     source: str
@@ -51,6 +53,7 @@ class EvaluateOptions:
     clips: int | None = None
     settings: Settings = Settings()
     pictures: bool = False
+    read: ReadOptions = ReadOptions()
 
 
 class SessionRunner:
@@ -91,29 +94,35 @@ def evaluate(
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
 
-    `tell` is called, before anything long begins, with what is not read and how the rest is.
+    `tell` is called, before anything long begins, with the remarks of `load_model`, with what is
+    not read and how the rest is.
 
     Raises:
         CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
-    model, notes, runner = _load(options)
+    remarks: list[str] = []
+    model, notes, runner = _load(options, remarks)
+    for remark in remarks:
+        tell(remark)
     trained_on = set((notes.get("training") or {}).get("clips") or ())
+    size = model.config.vqvae.image_size
     conditioned = model.config.temporal.num_actions > 0
     skipped: list[str] = []
     paths: list[Path] = []
     roots = [folder.resolve() for folder in options.data]
     for root in roots:
-        paths += _usable(root, trained_on, options, conditioned, skipped, tell)
+        paths += _usable(root, trained_on, options, size, conditioned, skipped, tell)
     if not paths:
         raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
     footage = read_footage(
         paths,
-        model.config.vqvae.image_size,
+        size,
         conditioned,
         skipped,
         lambda done, total: progress("read", done, total),
         roots,
+        options.read,
     )
     if options.pictures and not _drawable(footage, options.context):
         raise ClipError(
@@ -132,7 +141,9 @@ def evaluate(
     return report, _strip(model, footage, options.context) if options.pictures else None
 
 
-def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | None]:
+def _load(
+    options: EvaluateOptions, remarks: list[str]
+) -> tuple[WorldModel, dict, SessionRunner | None]:
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
@@ -143,7 +154,8 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        return load_model(options.source).to(device), read_notes(path), None
+        model = load_model(options.source, remarks=remarks)
+        return model.to(device), read_notes(path), None
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
@@ -154,6 +166,7 @@ def _usable(
     folder: Path,
     trained_on: set[str],
     options: EvaluateOptions,
+    size: int,
     conditioned: bool,
     skipped: list[str],
     tell: Callable[[str], None],
@@ -164,7 +177,7 @@ def _usable(
         tell(line)
     found: list[Path] = []
     known = 0
-    notes: Counter[str] = Counter()
+    notes: list[list[str]] = []
     for path in here.clips:
         if options.clips is not None and len(found) == options.clips:
             break
@@ -172,19 +185,20 @@ def _usable(
             if trained_on and clip_digest(path) in trained_on:
                 known += 1
                 continue
-            source = open_source(path)
+            source = open_source(path, options.read)
             if (count := source.count()) < 2:
                 skipped.append(f"{path}: has {count} frame, and nothing follows it")
                 continue
             if conditioned:
                 source.actions()
+            look(source, size, options.read.fit)
         except ClipError as error:
             skipped.append(str(error))
             continue
         found.append(path)
-        notes.update(source.notes)
-    for note, count in notes.items():
-        tell(f"{count} of {len(here.clips)} clips: {note}")
+        notes.append(source.notes)
+    for line in sum_up(notes):
+        tell(line)
     if known:
         skipped.append(f"{folder}: {known} clips that the model was trained on")
     return found

@@ -26,6 +26,7 @@ from engines.base import Settings
 from engines.devices import exact_floats
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import WmdeployError
 from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.models.world_model import WorldModel, count_parameters
@@ -46,6 +47,7 @@ class MilestoneOptions:
     clip: Path = SAMPLE_CLIP
     seed: int = 0
     runs: int = 5
+    read: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,14 @@ class Milestone:
 
 @torch.inference_mode()
 def run_milestone(
-    options: MilestoneOptions, progress: Callable[[str], None] = lambda what: None
+    options: MilestoneOptions,
+    progress: Callable[[str], None] = lambda what: None,
+    remarks: list[str] | None = None,
 ) -> Milestone:
     """Run the four tests.
+
+    Args:
+        remarks: gets those of `load_model`, and the notes of the clip.
 
     Raises:
         CheckpointError, ClipError: the model or the clip cannot be read.
@@ -92,8 +99,11 @@ def run_milestone(
     exact_floats(Settings(options.device))
     progress("load")
     notes = read_notes(options.source).get("training")
-    model = load_model(options.source, options.seed).to(options.device)
-    clip = read_clip(options.clip, size=model.config.vqvae.image_size, count=max(SEQUENCES))
+    model = load_model(options.source, options.seed, remarks).to(options.device)
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=max(SEQUENCES), options=options.read)
+    if remarks is not None:
+        remarks += clip.remarks
     actions = _actions(model, clip)
     architecture = {
         "total_parameters": count_parameters(model),

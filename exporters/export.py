@@ -21,6 +21,7 @@ from wmdeploy.bundle import (
 )
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.manifest import (
@@ -49,7 +50,8 @@ class ExportOptions:
     """What to export, where to, and how.
 
     `source` is a model directory, a `.pt` of the reference project, or a preset's name, whose
-    weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on.
+    weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on,
+    read as `read` says.
     """
 
     source: str
@@ -61,15 +63,19 @@ class ExportOptions:
     opset: int = 23
     seed: int = 0
     slim: bool = False
+    read: ReadOptions = ReadOptions()
 
 
 def export_bundle(
-    options: ExportOptions, progress: Callable[[str], None] = lambda stage: None
+    options: ExportOptions,
+    progress: Callable[[str], None] = lambda stage: None,
+    remarks: list[str] | None = None,
 ) -> tuple[Bundle, bool]:
     """Export a model, or find that the bundle there already is what would be made.
 
     Args:
         progress: told what is being done, for people.
+        remarks: gets those of `load_model`, and the notes of the clip.
 
     Returns:
         The bundle, and whether it was made now.
@@ -86,10 +92,14 @@ def export_bundle(
     progress("load the model")
     from wmdeploy.models.checkpoint import load_model, read_notes
 
-    model = load_model(options.source, options.seed)
+    model = load_model(options.source, options.seed, remarks)
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=8, options=options.read)
+    if remarks is not None:
+        remarks += clip.remarks
     notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
-        _write_bundle(model, notes, recipe, options.clip, directory, progress)
+        _write_bundle(model, notes, recipe, clip, directory, progress)
     return Bundle.open(options.output), True
 
 
@@ -97,7 +107,7 @@ def _write_bundle(
     model: "WorldModel",
     notes: dict[str, Any],
     recipe: Recipe,
-    clip_path: Path,
+    clip: Clip,
     directory: Path,
     progress: Callable[[str], None],
 ) -> None:
@@ -109,7 +119,6 @@ def _write_bundle(
     from wmdeploy.models.checkpoint import write_model_files
     from wmdeploy.models.graphs import deployment
 
-    clip = read_clip(clip_path, size=model.config.vqvae.image_size, count=8)
     actions = None
     if model.config.temporal.num_actions:
         actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
@@ -171,7 +180,7 @@ def _recipe(options: ExportOptions) -> Recipe:
         max_batch=options.max_batch,
         opset=options.opset,
         slim=options.slim,
-        clip=_digest(options.clip),
+        clip=f"{_digest(options.clip)} {options.read}".rstrip(),
         tools={package: metadata.version(package) for package in packages},
     )
 

@@ -460,12 +460,15 @@ def test_missing_path_and_missing_permission_are_refused(tmp_path: Path) -> None
 
 
 def test_audio_is_refused(tmp_path: Path) -> None:
-    import wave
+    import av
 
-    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
-        file.writeframes(bytes(8000))
-    assert_refused(tmp_path / "a.wav", "has no video stream")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert_refused(tmp_path / "a.mp4", "has no video stream")
 
 
 def test_too_few_frames_tells_how_many_there_are(tmp_path: Path) -> None:
@@ -484,7 +487,7 @@ def test_too_few_frames_tells_how_many_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("span", [{"size": 0}, {"start": -1}, {"count": 0}])
-def test_impossible_span_is_refused(tmp_path: Path, span: dict[str, int]) -> None:
+def test_impossible_span_is_refused(tmp_path: Path, span: dict[str, Any]) -> None:
     write_npz(tmp_path / "a.npz", noise(2))
     with pytest.raises(ClipError, match=rf"{next(iter(span))}: got"):
         iter_frames(tmp_path / "a.npz", **span)

@@ -126,7 +126,8 @@ class FileRecord:
 class Recipe:
     """All that decides what an export makes; the same recipe gives the same bundle.
 
-    `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths.
+    `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths; behind
+    that of `clip` stand the options that it was read with, if there were any.
     """
 
     source: str

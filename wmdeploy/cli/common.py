@@ -4,6 +4,7 @@ import enum
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wmdeploy import __version__
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import WmdeployError
 
 app = typer.Typer(
@@ -25,7 +27,24 @@ _quiet = os.environ.get("RANK", "0") != "0"
 out = Console(markup=False, emoji=False, quiet=_quiet)  # paths may hold square brackets and colons
 err = Console(stderr=True, markup=False, emoji=False)
 
+
+class FitName(enum.StrEnum):
+    squeeze = "squeeze"
+    crop = "crop"
+    pad = "pad"
+
+
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames per second to take from videos, by the times in them."),
+]
+Fit = Annotated[
+    FitName, typer.Option(help="How frames become squares: scaled, cut, or with black beside them.")
+]
+Series = Annotated[
+    str | None, typer.Option(help="Which pictures of a folder that holds several series: rgb ...")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 
 # torch's words; on a CPU it has no type of its own for it
@@ -102,6 +121,17 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def read_options(fps: float | None, fit: FitName, series: str | None) -> ReadOptions:
+    """How clips are to be read, from the options of a verb that reads some."""
+    return ReadOptions(fps, fit.value, series)
+
+
+def tell(remarks: Sequence[str]) -> None:
+    """What a user should know of an input, one line each, on standard error."""
+    for remark in remarks:
+        print_note(remark)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

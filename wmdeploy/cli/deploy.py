@@ -7,14 +7,20 @@ import typer
 
 from wmdeploy.cli.common import (
     DeviceName,
+    Fit,
+    FitName,
     FlavourName,
+    Fps,
     LayoutName,
     PrecisionName,
     Seed,
+    Series,
     err,
     example,
     out,
     progress_bar,
+    read_options,
+    tell,
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output
@@ -42,6 +48,9 @@ def export(
     clip: Annotated[
         Path, typer.Option(help="Real frames that the graphs are verified on.")
     ] = SAMPLE_CLIP,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Export a model as a bundle of ONNX graphs, each verified against PyTorch."""
     from exporters.export import ExportOptions, export_bundle
@@ -57,9 +66,12 @@ def export(
         opset=opset,
         seed=seed,
         slim=slim,
+        read=read_options(fps, fit, series),
     )
+    remarks: list[str] = []
     with err.status("export") as status:
-        bundle, made = export_bundle(options, lambda stage: status.update(stage))
+        bundle, made = export_bundle(options, lambda stage: status.update(stage), remarks)
+    tell(remarks)
     if not made:
         out.print(f"{output}: up to date, nothing to do", highlight=False)
         return
@@ -134,6 +146,9 @@ def rollout(
     ] = DeviceName.auto,
     refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
     import numpy as np
@@ -146,10 +161,14 @@ def rollout(
 
     check_suffix(output)
     check_output(output, clip, Path(source))
-    have = count_frames(clip)
+    read = read_options(fps, fit, series)
+    have = count_frames(clip, read)
+    remarks: list[str] = []
     with err.status("load"):
-        engines = open_source(source, backend, seed, Settings(device.value))
-    real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
+        engines = open_source(source, backend, seed, Settings(device.value), remarks)
+    count = min(have, context + horizon)
+    real = read_clip(clip, size=image_size(engines), count=count, options=read)
+    tell([*remarks, *real.remarks])
     with progress_bar() as bar:
         task = bar.add_task("imagine", total=horizon)
         frames = imagine(

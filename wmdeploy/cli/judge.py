@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
+from wmdeploy.cli.common import (
+    Clip,
+    DeviceName,
+    Fit,
+    FitName,
+    Fps,
+    Seed,
+    Series,
+    err,
+    example,
+    numbers,
+    out,
+    read_options,
+    tell,
+)
 from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
@@ -54,6 +68,12 @@ def bench(
         float | None, typer.Option(help="Also ask for frames at this rate, as a game does.")
     ] = None,
     pace_seconds: Annotated[float, typer.Option(help="How long, with --fps.")] = 5.0,
+    clip_fps: Annotated[
+        float | None,
+        typer.Option(help="Frames per second to take from the clips, by the times in them."),
+    ] = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
     swap: Annotated[bool, typer.Option(help="Find out which graph brings the error in.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     html: Html = None,
@@ -85,6 +105,7 @@ def bench(
         fps=fps,
         pace_seconds=pace_seconds,
         swap=swap,
+        read=read_options(clip_fps, fit, series),
     )
     with err.status("bench") as status:
         report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
@@ -114,6 +135,9 @@ def milestone(
         DeviceName, typer.Option(help="auto: a GPU if there is one.")
     ] = DeviceName.auto,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Run the reference report's four tests, and say which of its milestones a model reaches."""
     from rich.markdown import Markdown as Rendered
@@ -126,8 +150,12 @@ def milestone(
         _check_report_folder(output)
     on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    remarks: list[str] = []
     with err.status("milestone") as status:
-        found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
+        read = read_options(fps, fit, series)
+        options = MilestoneOptions(model, where, clip, seed, read=read)
+        found = run_milestone(options, status.update, remarks)
+    tell(remarks)
     page = to_markdown(found)
     out.print(Rendered(page))
     if output:
@@ -161,7 +189,9 @@ def inspect(
         for table in bundle_tables(opened, details=True):
             out.print(table)
     else:
-        out.print(model_table(path))
+        remarks: list[str] = []
+        out.print(model_table(path, remarks))
+        tell(remarks)
 
 
 @commands.command(epilog=example("wmdeploy doctor"))

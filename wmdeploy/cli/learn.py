@@ -8,13 +8,18 @@ from rich.text import Text
 
 from wmdeploy.cli.common import (
     DeviceName,
+    Fit,
+    FitName,
+    Fps,
     Seed,
+    Series,
     TrainPrecision,
     err,
     example,
     out,
     print_note,
     progress_bar,
+    read_options,
 )
 from wmdeploy.errors import require
 from wmdeploy.files import check_output, check_output_directory, write_document
@@ -94,6 +99,9 @@ def train(
     ] = DeviceName.auto,
     log: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Train a VQ-VAE, then a transformer on its latents. Run again after a kill to go on."""
     from wmdeploy.training import TrainOptions
@@ -122,6 +130,7 @@ def train(
         device=device.value,
         log=log,
         seed=seed,
+        read=read_options(fps, fit, series),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     for module in ("accelerate", "torchmetrics"):
@@ -169,6 +178,9 @@ def evaluate(
     strip: Annotated[
         Path | None, typer.Option(help="Write real and imagined frames here, .png.")
     ] = None,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Judge a model on clips it was not trained on, beside copying the last frame."""
     require("torchmetrics", extra="train", purpose="evaluating")
@@ -184,7 +196,14 @@ def evaluate(
         if target:
             check_output(target, Path(source), *data)
     options = EvaluateOptions(
-        source, tuple(data), backend, context, clips, Settings(device.value), strip is not None
+        source,
+        tuple(data),
+        backend,
+        context,
+        clips,
+        Settings(device.value),
+        strip is not None,
+        read_options(fps, fit, series),
     )
     with progress_bar() as bar:
         tasks: dict[str, Any] = {}

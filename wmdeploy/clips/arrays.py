@@ -32,6 +32,7 @@ from wmdeploy.clips.layout import (
     listed,
 )
 from wmdeploy.clips.npy import Stored, npy_array, npz_arrays
+from wmdeploy.clips.source import Source
 from wmdeploy.clips.suffixes import ARRAY_SUFFIXES
 from wmdeploy.errors import ClipError
 
@@ -57,19 +58,12 @@ class _Series:
     unread: tuple[str, ...]
 
 
-class ArraySource:
-    """One clip in a file of arrays. See `read.Source`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.notes: list[str] = []
+class ArraySource(Source):
+    """One clip in a file of arrays."""
 
     def count(self) -> int:
         first, last = self._span
         return last - first
-
-    def fps(self) -> float:
-        return 30.0
 
     def frames(self, start: int) -> Generator[np.ndarray, None, None]:
         (first, last), series = self._span, self._series

@@ -15,7 +15,7 @@ from wmdeploy.clips.clip import reason
 from wmdeploy.clips.folder import INDEX_NAME, actions_path, read_data_folder
 from wmdeploy.clips.foreign import foreign
 from wmdeploy.clips.layout import ACTION_NAMES, listed
-from wmdeploy.clips.pictures import list_pictures, natural_order
+from wmdeploy.clips.pictures import is_animation, list_pictures, natural_order
 from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
 
@@ -101,6 +101,8 @@ def _search(folder: Path, found: Found, depth: int) -> None:
         return
     taken = [path for path in entries if _is_clip_file(path)]
     pictures = list_pictures(folder)
+    if pictures and is_animation(pictures[0]):  # each is a clip, not a frame
+        taken += filter(is_animation, pictures)
     if pictures and not taken:
         own = {folder / "actions.npy", *pictures}
         found.clips.append(folder)

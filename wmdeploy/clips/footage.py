@@ -16,6 +16,7 @@ import numpy as np
 from wmdeploy.clips.arrays import inside_file
 from wmdeploy.clips.find import actions_beside
 from wmdeploy.clips.read import iter_frames, open_source
+from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError
 from wmdeploy.files import sha256
 
@@ -133,6 +134,7 @@ def read_footage(
     skipped: list[str],
     progress: Progress = lambda done, total: None,
     roots: Sequence[Path] = (),
+    options: ReadOptions = AS_IS,
 ) -> Footage:
     """Read clips frame by frame, resized and compressed.
 
@@ -140,6 +142,7 @@ def read_footage(
         skipped: clips that cannot be decoded to their end are left out and named here.
         roots: the folders that the clips were found in, which group them; by default the folder of
             each clip.
+        options: how the clips are read.
 
     Raises:
         ClipError: no clip can be read, or all need too much memory.
@@ -150,8 +153,8 @@ def read_footage(
     for done, path in enumerate(paths, start=1):
         before = len(packed)
         try:
-            _pack(path, size, packed, len(paths) - done)
-            known = open_source(path).actions() if actions else None
+            _pack(path, size, options, packed, len(paths) - done)
+            known = open_source(path, options).actions() if actions else None
         except _TooLarge:
             raise
         except ClipError as error:
@@ -193,7 +196,7 @@ def _labels(folders: Iterable[Path]) -> dict[Path, str]:
     return {f: f.name if names.count(f.name) == 1 else str(f) for f in different}
 
 
-def _pack(path: Path, size: int, packed: list[bytes], more: int) -> None:
+def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more: int) -> None:
     """Compress the frames of a clip behind those of others.
 
     Raises:
@@ -201,7 +204,7 @@ def _pack(path: Path, size: int, packed: list[bytes], more: int) -> None:
         ClipError: the clip cannot be read.
     """
     used = sum(map(len, packed))
-    for frame in iter_frames(path, size=size):
+    for frame in iter_frames(path, size=size, options=options):
         packed.append(zlib.compress(frame.tobytes(), level=1))
         used += len(packed[-1])
         if used > MOST_BYTES:

@@ -6,10 +6,10 @@ whole: its palette depends on all of its frames). Every file exists whole or not
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from wmdeploy.clips.clip import Clip, described, reason
 from wmdeploy.errors import ClipError
 from wmdeploy.files import staged_file
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 _CODECS = {
+    ".gif": ("gif", "pal8", {}),
     ".mp4": ("libx264", "yuv420p", {"crf": "18"}),
     # FFV1 version 3; g=1 makes every frame a key frame, so that any one can be decoded alone.
     ".mkv": ("ffv1", "bgr0", {"level": "3", "g": "1", "slices": "1", "slicecrc": "1"}),
@@ -47,8 +45,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
     `.mp4` is H.264 and loses a little; a side of odd length grows by one pixel, as 4:2:0 needs even
     ones. `.mkv` is FFV1 (RFC 9043) and exact; equal frames give equal bytes. `.gif` loops, has one
-    palette of 256 colours, exact for frames with no more, merges equal neighbours into one longer
-    frame, and plays at 50 frames per second at most: viewers slow anything faster down.
+    palette of 256 colours, exact for frames with no more, and plays at 50 frames per second at
+    most: viewers slow anything faster down.
 
     Args:
         path: the file to write; an older one is replaced.
@@ -66,7 +64,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     first = next(checked, None)
     if first is None:
         raise ClipError(f"{path}: got no frames, expected at least one")
-    with staged_file(path) as staged:
+    with staged_file(path) as staged, _told(path, first.shape):
         if path.suffix.lower() == ".gif":
             _write_gif(staged, [first, *checked], fps)
         else:
@@ -128,6 +126,20 @@ def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield frame
 
 
+@contextmanager
+def _told(path: Path, shape: tuple[int, ...]) -> Iterator[None]:
+    """An error of an encoder, in one line."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # a full disk: staged_file knows what to say
+            raise
+        codec = _CODECS[path.suffix.lower()][0]
+        raise ClipError(f"{path.name}: {codec} cannot encode {shape} ({reason(error)})") from error
+
+
 def _encode(path: Path, shape: tuple[int, ...], frames: Iterable[np.ndarray], fps: float) -> None:
     import av
 
@@ -139,36 +151,46 @@ def _encode(path: Path, shape: tuple[int, ...], frames: Iterable[np.ndarray], fp
         )
     even = 2 if pixel_format == "yuv420p" else 1
     pad = ((0, -shape[0] % even), (0, -shape[1] % even), (0, 0))
-    try:
-        # Without bitexact the file would hold a random id, and differ from run to run.
-        with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream(codec, rate, options=options)
-            assert isinstance(stream, av.VideoStream)
-            stream.height, stream.width = shape[0] + pad[0][1], shape[1] + pad[1][1]
-            stream.pix_fmt = pixel_format
-            for frame in frames:
-                if even > 1:
-                    frame = np.pad(frame, pad, mode="edge")
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-    except av.FFmpegError as error:
-        if isinstance(error, OSError):  # a full disk: staged_file knows what to say
-            raise
-        raise ClipError(f"{path.name}: {codec} cannot encode {shape} ({reason(error)})") from error
+    # Without bitexact the file would hold a random id, and differ from run to run.
+    with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream(codec, rate, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = shape[0] + pad[0][1], shape[1] + pad[1][1]
+        stream.pix_fmt = pixel_format
+        for frame in frames:
+            if even > 1:
+                frame = np.pad(frame, pad, mode="edge")
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
 
 
 def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
+    """Pillow would merge equal neighbours into one frame; FFmpeg writes each."""
+    import av
+
     # A GIF counts in hundredths of a second: round the times, not the durations, to keep the pace.
-    times = [round(100 * index / min(fps, 50)) * 10 for index in range(len(frames) + 1)]
-    durations = [end - begin for begin, end in pairwise(times)]
-    first, *others = _with_one_palette(frames)
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
+    times = [round(100 * index / min(fps, 50)) for index in range(len(frames) + 1)]
+    colours, indices = _with_one_palette(frames)
+    palette = np.zeros((256, 4), np.uint8)
+    palette[: len(colours)] = np.insert(colours, 0, 255, axis=1)  # alpha, red, green, blue
+    options = {"fflags": "+bitexact", "final_delay": str(times[-1] - times[-2])}
+    with av.open(str(path), "w", container_options=options) as container:
+        stream = container.add_stream("gif", rate=100)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "pal8"
+        for picture, time in zip(indices, times, strict=False):
+            # PyAV's annotations know no palettes
+            frame = av.VideoFrame.from_ndarray((picture, palette), format="pal8")  # type: ignore[arg-type]
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
-def _with_one_palette(frames: list[np.ndarray]) -> "list[Image.Image]":
-    """Frames as palette pictures, all with the same colours, so that nothing flickers."""
+def _with_one_palette(frames: list[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The same colours for all frames, so that nothing flickers: (C, 3), and (H, W) for each."""
     from PIL import Image
 
     colours: set[int] = set()
@@ -177,23 +199,15 @@ def _with_one_palette(frames: list[np.ndarray]) -> "list[Image.Image]":
         if len(colours) > 256:
             sampled = frames[:: max(1, len(frames) // 16)]
             palette = Image.fromarray(np.concatenate(sampled)).quantize(256)
-            pictures = [Image.fromarray(frame) for frame in frames]
-            return [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
-    return _with_own_colours(frames, np.array(sorted(colours)))
-
-
-def _with_own_colours(frames: list[np.ndarray], colours: np.ndarray) -> "list[Image.Image]":
-    """As above, exactly, for at most 256 colours; Pillow's own mapping joins near ones."""
-    from PIL import Image
-
-    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
-    pictures = []
-    for frame in frames:
-        indices = np.searchsorted(colours, _packed(frame)).astype(np.uint8)
-        picture = Image.fromarray(indices)
-        picture.putpalette(palette.astype(np.uint8).tobytes())
-        pictures.append(picture)
-    return pictures
+            none = Image.Dither.NONE
+            return np.array(palette.getpalette(), np.uint8).reshape(-1, 3), (
+                np.array(Image.fromarray(frame).quantize(palette=palette, dither=none))
+                for frame in frames
+            )
+    # exactly these; Pillow's own mapping joins near ones
+    known = np.array(sorted(colours))
+    rows = np.stack([known >> 16, known >> 8 & 255, known & 255], axis=1).astype(np.uint8)
+    return rows, (np.searchsorted(known, _packed(frame)).astype(np.uint8) for frame in frames)
 
 
 def _packed(frame: np.ndarray) -> np.ndarray:

@@ -1,32 +1,24 @@
-"""Models on disk: our directories of safetensors + JSON, and the reference project's `.pt` files.
+"""Models on disk: our directories of safetensors + JSON, and what other programs saved.
 
 A model file is untrusted: no pickle is executed (safetensors; `weights_only=True` for `.pt`), sizes
 are checked before tensors are used, and weights that are not finite are refused.
 """
 
 import json
-import math
-import pickle
-import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
 from wmdeploy.files import DirectoryKind, staged_directory
-from wmdeploy.models.config import (
-    PRESETS,
-    TemporalConfig,
-    VQVAEConfig,
-    WorldModelConfig,
-    preset,
-)
+from wmdeploy.models.config import PRESETS, WorldModelConfig, preset
+from wmdeploy.models.reference import load_reference
 from wmdeploy.models.temporal import sinusoidal_positions
+from wmdeploy.models.weights import has_weights, read_safetensors
 from wmdeploy.models.world_model import WorldModel
 
 CONFIG_FILE = "config.json"
@@ -34,33 +26,36 @@ WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 
-REFERENCE_HEADS = 8  # fixed in the reference project, and not to be seen in its tensors
-# the convolution of each stage that halves the resolution
-REFERENCE_HALVING = re.compile(r"vqvae\.encoder\.encoder\.(\d+)\.1\.conv1\.weight")
-REFERENCE_POSITIONS = "temporal_model.pos_encoding.pe"
 
-
-def load_model(source: str | Path, seed: int = 0) -> WorldModel:
+def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = None) -> WorldModel:
     """Load a model in float32 on the CPU, in evaluation mode.
 
     Args:
-        source: a model directory, a `.pt` of the reference project, or a preset's name, which gives
-            untrained weights drawn from `seed`.
+        source: a model directory, a checkpoint of the reference project as any trainer wraps it
+            (`.pt`, `.ckpt`, `.bin`, `.safetensors`, a folder of shards), or a preset's name, which
+            gives untrained weights drawn from `seed`.
+        remarks: gets a line for each thing that a user should know: which weights of a file that
+            holds several were taken, and what was left out.
 
     Raises:
         CheckpointError: it is none of these, is damaged, or holds weights that are not finite.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and (_is_ours(path) or not has_weights(path)):
         model = _load_directory(path)
-    elif path.is_file():
-        model = _load_reference(path)
+    elif path.is_file() and path.name == WEIGHTS_FILE and _is_ours(path.parent):
+        raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
+    elif path.is_file() or path.is_dir():
+        config, found = load_reference(path)
+        model = _assemble(config, found.state, path)
+        if remarks is not None:
+            remarks += found.remarks
     elif str(source) in PRESETS:
         model = WorldModel(preset(str(source))).initialize(seed)
     else:
         raise CheckpointError(
             f"model {str(source)!r}: no such directory, file or preset; expected a model directory "
-            f"({CONFIG_FILE} and {WEIGHTS_FILE}), a .pt of the reference project, "
+            f"({CONFIG_FILE} and {WEIGHTS_FILE}), a checkpoint of the reference project, "
             f"or one of the presets {', '.join(PRESETS)}"
         )
     return model.eval().requires_grad_(False)
@@ -134,99 +129,18 @@ def _load_directory(directory: Path) -> WorldModel:
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise CheckpointError(f"{directory}: no {WEIGHTS_FILE}; the model directory is incomplete")
+    return _assemble(config, read_safetensors(path), path)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether its config.json is for `read_config` to judge; other programs have one, too."""
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or no safetensors file ({error}); copy or train the model again"
-        ) from error
-    return _assemble(config, state, path)
-
-
-def _load_reference(path: Path) -> WorldModel:
-    """A checkpoint of the reference project: sizes come from the tensors."""
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with the file is said below
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, or is no checkpoint at all; it was "
-            "not executed. Save it again as {'model_state_dict': model.state_dict()}"
-        ) from error
-    except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or no PyTorch file ({first_line})") from error
-    state = document.get("model_state_dict", document) if isinstance(document, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) and v.layout == torch.strided
-        for k, v in state.items()
-    ):
-        raise CheckpointError(
-            f"{path}: expected a dict with 'model_state_dict' (name -> dense tensor), "
-            f"got {type(document).__name__}"
-            + (f" with {', '.join(map(repr, list(document)[:6]))}" if _has_keys(document) else "")
-        )
-    try:
-        config = infer_reference_config(state)
-    except KeyError as error:
-        raise CheckpointError(f"{path}: tensor {error} is missing; not a world model") from None
-    state = dict(state)
-    table = state.pop(REFERENCE_POSITIONS)
-    table = (table[0] if len(table) else table).float()
-    expected = sinusoidal_positions(config.temporal.context, config.temporal.d_model)
-    # half of float16's spacing just below 1, so that a checkpoint saved in half precision loads too
-    if table.shape != expected.shape or not torch.allclose(table, expected, rtol=0, atol=5e-4):
-        raise CheckpointError(f"{path}: {REFERENCE_POSITIONS} is not the sinusoidal table")
-    return _assemble(config, state, path)
-
-
-def _has_keys(document: object) -> bool:
-    return isinstance(document, dict) and bool(document)
-
-
-def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
-    """Sizes of a reference checkpoint, read from its tensors' shapes.
-
-    Raises:
-        KeyError: a tensor that tells a size is missing.
-        CheckpointError: a tensor has a shape that no world model has.
-    """
-
-    def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = tuple(state[name].shape)
-        if len(found) != rank:
-            raise CheckpointError(f'tensor "{name}": got shape {found}, expected {rank} dimensions')
-        return found
-
-    widths = [shape("vqvae.encoder.input_conv.weight", 4)[0]]
-    halvings = sorted(
-        (int(found[1]), name) for name in state if (found := REFERENCE_HALVING.fullmatch(name))
-    )
-    widths += [shape(name, 4)[0] for _, name in halvings]
-    codebook_size, latent_channels = shape("vqvae.vq.embedding.weight", 2)
-    d_model, latent_values = shape("temporal_model.latent_proj.weight", 2)
-    if not latent_channels:
-        raise CheckpointError('tensor "vqvae.vq.embedding.weight": got 0 channels, expected some')
-    latent_size = math.isqrt(latent_values // latent_channels)
-    layers = len([n for n in state if n.endswith(".self_attention.q_proj.weight")])
-    actions = state.get("temporal_model.action_embedding.weight")
-    return WorldModelConfig(
-        VQVAEConfig(
-            latent_size * 2 ** (len(widths) - 1), tuple(widths), latent_channels, codebook_size
-        ),
-        TemporalConfig(
-            d_model,
-            layers,
-            REFERENCE_HEADS,
-            context=shape(REFERENCE_POSITIONS, 3)[1],
-            num_actions=0
-            if actions is None
-            else shape("temporal_model.action_embedding.weight", 2)[0],
-        ),
-    )
+        document = json.loads((directory / CONFIG_FILE).read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(document, dict) or "schema" in document
 
 
 def _assemble(config: WorldModelConfig, state: dict[str, Tensor], path: Path) -> WorldModel:

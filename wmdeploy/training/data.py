@@ -5,17 +5,18 @@ Knows no model.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from wmdeploy.clips.clip import sum_up
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.folder import INDEX_NAME, DataFolder, read_data_folder, split_clips
 from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
-from wmdeploy.clips.read import open_source
+from wmdeploy.clips.read import look, open_source
+from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError, TrainingError
 
 
@@ -29,6 +30,7 @@ class TrainingClips:
         num_actions: 0 where actions are not used.
         skipped: what could not be read or used, one line for each file, with its reason.
         roots: the folders that the clips were found in.
+        read: how the clips are read.
     """
 
     paths: tuple[list[Path], list[Path]]
@@ -36,6 +38,7 @@ class TrainingClips:
     num_actions: int
     skipped: list[str]
     roots: tuple[Path, ...] = ()
+    read: ReadOptions = ReadOptions()
     progress: Progress = lambda done, total: None
     _read: dict[int, Footage] = field(default_factory=dict)
     _hashed: dict[int, list[str]] = field(default_factory=dict)
@@ -56,7 +59,7 @@ class TrainingClips:
 
     def sha256(self) -> str:
         """Hex digest over both sides, to tell one set of clips, cut one way, from another."""
-        told = [self.size, self.num_actions, self.digests(0), self.digests(1)]
+        told = [self.size, self.num_actions, str(self.read), self.digests(0), self.digests(1)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def hold_out(self, seen: Iterable[str]) -> None:
@@ -90,6 +93,7 @@ class TrainingClips:
                 self.skipped,
                 self.progress,
                 self.roots,
+                self.read,
             )
         return self._read[side]
 
@@ -101,10 +105,11 @@ def find_data(
     validation: float,
     seed: int,
     actions: bool,
+    read: ReadOptions = AS_IS,
     progress: Progress = lambda done, total: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> TrainingClips:
-    """Find, check and split the clips of some folders, without decoding them.
+    """Find, check and split the clips of some folders, decoding one frame of each.
 
     Args:
         folders: each as `clips.find.search` takes it.
@@ -112,6 +117,7 @@ def find_data(
         validation: share of the episodes that is held out; see `split_clips`.
         seed: of the split.
         actions: whether to use the actions where clips have them.
+        read: how the clips are read.
         progress: called, while frames are read, with the clips done and their number.
         tell: called, before anything long begins, with what is not read and how the rest is.
 
@@ -128,22 +134,23 @@ def find_data(
             tell(line)
     taken: dict[Path, np.ndarray | None] = {}
     skipped = []
-    notes: Counter[str] = Counter()
+    notes: list[list[str]] = []
     for path in found:
         try:
-            source = open_source(path)
+            source = open_source(path, read)
             count = source.count()
             reason = "" if count > 1 else f"has {count} frame, and nothing follows it"
             known = source.actions() if actions else None
+            look(source, size, read.fit)
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")
         if reason:
             skipped.append(f"{path}: {reason}")
         else:
             taken[path] = known
-            notes.update(source.notes)
-    for note, count in notes.items():
-        tell(f"{count} of {len(found)} clips: {note}")
+            notes.append(source.notes)
+    for line in sum_up(notes):
+        tell(line)
     usable = list(taken)
     if skipped and len(usable) < 2:
         raise ClipError(
@@ -153,7 +160,7 @@ def find_data(
         )
     num_actions = _num_actions(taken) if actions else 0
     split = split_clips(usable, validation=validation, seed=seed)
-    return TrainingClips(split, size, num_actions, skipped, roots, progress)
+    return TrainingClips(split, size, num_actions, skipped, roots, read, progress)
 
 
 def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) -> np.ndarray:

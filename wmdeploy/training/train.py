@@ -85,6 +85,7 @@ def train(
         validation=options.validation,
         seed=options.seed,
         actions=options.actions,
+        read=options.read,
         progress=lambda done, total: report("read", done, total, None),
         tell=tell,
     )
