@@ -13,6 +13,7 @@ import pytest
 from wmdeploy.clips import count_frames, find_clips, read_clip
 from wmdeploy.clips.footage import clip_digest
 from wmdeploy.clips.read import open_source
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError
 
 T = 6
@@ -99,15 +100,17 @@ def test_frames_of_other_names_are_taken_and_told(tmp_path: Path, name: str) -> 
     assert clip.notes == (f"frames are read from {name}", "not read: reward, mask")
 
 
-def test_several_series_of_frames_are_refused_and_one_can_be_named(tmp_path: Path) -> None:
+def test_several_series_of_frames_are_refused_and_one_can_be_chosen(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz", front=FRAMES, wrist=FRAMES[::-1], actions=ACTIONS)
     with pytest.raises(ClipError, match=r"holds 2 series of frames \(front, wrist\), expected one"):
         read_clip(path)
-    clip = read_clip(path / "wrist")
+    clip = read_clip(path, options=ReadOptions(series="Wrist"))
     np.testing.assert_array_equal(clip.frames, FRAMES[::-1])
     np.testing.assert_array_equal(clip.actions, ACTIONS)
-    with pytest.raises(ClipError, match="holds front, wrist, actions, and no left"):
-        read_clip(path / "left")
+    with pytest.raises(ClipError, match="got 'left', which is none of its series .front, wrist."):
+        read_clip(path, options=ReadOptions(series="left"))
+    with pytest.raises(ClipError, match="a.npz: holds no wrist with an episode"):
+        read_clip(path / "wrist")
 
 
 def test_states_are_told_from_pictures(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_episodes_of_one_file_are_clips_of_their_own(
         np.testing.assert_array_equal(found.actions, ACTIONS[first:last])
         assert count_frames(clip) == last - first and found.notes == ()
     assert clip_digest(clips[0]) != clip_digest(clips[1])
-    with pytest.raises(ClipError, match="has 2 episodes, asked for 7"):
+    with pytest.raises(ClipError, match="episode-00007: there are 2 episodes, counted"):
         read_clip(path / "episode-00007")
 
 

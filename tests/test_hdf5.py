@@ -13,6 +13,7 @@ from PIL import Image
 from wmdeploy.clips import count_frames, find_clips, iter_frames, read_clip, split_clips
 from wmdeploy.clips.footage import clip_digest, read_footage
 from wmdeploy.clips.read import open_source
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 
 RANDOM = np.random.default_rng(0)
@@ -95,12 +96,14 @@ def test_robomimic_demonstrations_are_clips(tmp_path: Path) -> None:
         open_source(clips[0]).actions()
 
 
-def test_one_camera_of_several_is_named(tmp_path: Path) -> None:
+def test_one_camera_of_several_is_chosen(tmp_path: Path) -> None:
     path = robomimic(tmp_path / "image.hdf5", ("agentview_image", "wrist_image"))
     text = "holds 2 series of frames .obs/agentview_image, obs/wrist_image."
     with pytest.raises(ClipError, match=text):
         read_clip(path / "data" / "demo_1")
-    clip = read_clip(path / "data" / "demo_1" / "obs" / "wrist_image")
+    clips = find_clips(tmp_path, "wrist")
+    assert clips == [path / "data" / f"demo_{number}" for number in range(11)]
+    clip = read_clip(clips[1], options=ReadOptions(series="wrist"))
     np.testing.assert_array_equal(clip.frames, np.roll(FRAMES, 1, axis=0))
 
 
@@ -185,7 +188,7 @@ def test_file_of_states_and_of_nothing_and_no_file_are_refused(tmp_path: Path) -
     with pytest.raises(ClipError, match="text.h5: cannot be read as HDF5") as caught:
         read_clip(tmp_path / "text.h5")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ClipError, match=r"states.h5: holds actions, observations, and no nothing"):
+    with pytest.raises(ClipError, match=r"states.h5: holds no nothing with an episode"):
         read_clip(tmp_path / "states.h5" / "nothing")
 
 

@@ -128,7 +128,7 @@ def find_data(
     roots = tuple(folder.resolve() for folder in folders)
     found: dict[Path, None] = {}
     for root in roots:
-        here = search(root)
+        here = search(root, read.series)
         found.update(dict.fromkeys(here.clips))
         if line := left_out_line(root, here):
             tell(line)
