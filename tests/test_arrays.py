@@ -20,6 +20,7 @@ T = 6
 FRAMES = np.random.default_rng(0).integers(0, 256, (T, 16, 24, 3), dtype=np.uint8)
 GREY = FRAMES[..., :1]
 ACTIONS = np.array([2, 0, 1, 1, 0, 2])
+PLACES = "actions are read as the place of the 1 in each row"
 ONE_HOT = np.eye(3, dtype=np.float32)[ACTIONS]
 
 
@@ -129,10 +130,18 @@ def test_states_are_told_from_pictures(tmp_path: Path) -> None:
         (ACTIONS[:, None].astype(np.uint8), ACTIONS, ""),
         (ACTIONS[None], ACTIONS, ""),
         (ACTIONS > 1, ACTIONS > 1, ""),
-        (ACTIONS[:-1], [2, 0, 1, 1, 0, 0], "there is one less than frames"),
-        (ONE_HOT, ACTIONS, "a row with a single 1 is an index"),
-        (ONE_HOT.astype(bool), ACTIONS, "a row with a single 1 is an index"),
-        (ONE_HOT[:-1], [2, 0, 1, 1, 0, 0], "a row with a single 1 is an index, there is one less"),
+        (
+            ACTIONS[:-1],
+            [2, 0, 1, 1, 0, 0],
+            "there is one action less than frames, so the last is held",
+        ),
+        (ONE_HOT, ACTIONS, "actions are read as the place of the 1 in each row"),
+        (ONE_HOT.astype(bool), ACTIONS, "actions are read as the place of the 1 in each row"),
+        (
+            ONE_HOT[:-1],
+            [2, 0, 1, 1, 0, 0],
+            "actions are read as the place of the 1 in each row, there is one action less",
+        ),
         # Dreamer: no action led to the first frame
         (ONE_HOT * (np.arange(T) > 0)[:, None], [0, 1, 1, 0, 2, 2], "so they are moved by one"),
     ],
@@ -165,7 +174,7 @@ def test_crafter_actions_led_to_their_frames(tmp_path: Path) -> None:
     stored = {"image": FRAMES, "action": ACTIONS, "achievement_eat": np.zeros(T)}
     clip = read_clip(saved(tmp_path / "a.npz", **stored))
     np.testing.assert_array_equal(clip.actions, [0, 1, 1, 0, 2, 2])
-    assert "each led to its frame, so they are moved by one" in clip.notes[-1]
+    assert "each action led to its frame, so they are moved by one" in clip.notes[-1]
 
 
 def test_actions_that_are_none_are_none(tmp_path: Path) -> None:
@@ -271,7 +280,7 @@ def test_bomb_of_one_frame_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("frames.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array_header_1_0(
-                file,  # type: ignore[arg-type]
+                file,
                 {"descr": "|u1", "fortran_order": False, "shape": (1, 14000, 14000, 3)},
             )
             for _ in range(14000 * 3 // 100):
@@ -289,6 +298,13 @@ def test_claimed_actions_are_refused_before_memory_is_taken(tmp_path: Path) -> N
     claimed(path, (T, 2**50), "actions", "<f4")
     with pytest.raises(ClipError, match="actions: got float32"):
         read_clip(path)
+
+
+def test_pickled_dict_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    stored: Any = {"observations": FRAMES, "actions": ACTIONS}
+    np.save(tmp_path / "a.npy", stored)  # as data sets of Procgen are
+    with pytest.raises(ClipError, match="Python objects.* numpy.savez.* of a source you trust"):
+        read_clip(tmp_path / "a.npy")
 
 
 def test_many_arrays_are_refused(tmp_path: Path) -> None:

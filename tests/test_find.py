@@ -23,8 +23,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint
 def pictures(folder: Path, suffix: str = ".png", frames: np.ndarray = FRAMES) -> Path:
     folder.mkdir(parents=True)
     for index, frame in enumerate(frames):
-        options = {"lossless": True} if suffix == ".webp" else {}
-        Image.fromarray(frame).save(folder / f"{index}{suffix}", **options)
+        Image.fromarray(frame).save(folder / f"{index}{suffix}", lossless=True)
     return folder
 
 
@@ -124,7 +123,8 @@ def test_training_tells_what_is_not_read_before_it_begins(tmp_path: Path) -> Non
 def test_continuous_actions_are_no_silent_loss(tmp_path: Path) -> None:
     for index in range(3):
         np.savez(tmp_path / f"{index}.npz", frames=FRAMES, actions=np.zeros((5, 6), np.float32))
-    with pytest.raises(ClipError, match="0 of 3 clips can be used.*train with --no-actions"):
+    text = r"0 of 3 clips can be used.*train with --no-actions.* \(2 more alike\)$"
+    with pytest.raises(ClipError, match=text):
         found_data(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_minari_episodes_are_clips_in_their_order(tmp_path: Path) -> None:
     assert clip.notes == (
         "frames are read from observations",
         "not read: rewards, terminations, truncations",
-        "there is one less than frames",
+        "there is one action less than frames, so the last is held",
     )
     part = read_clip(clips[2], size=16, start=3, count=2)
     assert part.frames.shape == (2, 16, 16, 3) and count_frames(clips[2]) == 9
@@ -182,7 +182,7 @@ def test_file_of_states_and_of_nothing_and_no_file_are_refused(tmp_path: Path) -
         read_clip(tmp_path / "states.h5")
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["layer/kernel"] = np.zeros((3, 3))
-    with pytest.raises(ClipError, match="holds no data sets with the names of frames or actions"):
+    with pytest.raises(ClipError, match="weights.h5: holds layer; expected data sets of frames"):
         read_clip(tmp_path / "weights.h5")
     (tmp_path / "text.h5").write_text("no data")
     with pytest.raises(ClipError, match="text.h5: cannot be read as HDF5") as caught:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.clips.actions import read_actions
-from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays
+from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays, root_names
 from wmdeploy.clips.layout import (
     END_NAMES,
     START_NAMES,
@@ -141,8 +141,8 @@ def array_clips(path: Path, series: str | None = None) -> list[Path]:
         groups = [group for group in episode_groups(file) if group.startswith(place)]
         if not groups:
             raise ClipError(
-                f"{path}: holds no data sets with the names of frames or actions; expected groups "
-                "as of Minari or robomimic, or frames (T, H, W, 3)"
+                f"{path}: holds {listed(root_names(file)) or 'nothing'}; expected data sets of "
+                "frames (T, H, W, 3) and actions, or groups of them as in Minari and robomimic"
             )
         if len(groups) > 1:
             return [clip for group in groups for clip in _episodes_or_group(file, group, series)]

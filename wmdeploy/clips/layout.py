@@ -149,6 +149,12 @@ def frames_layout(name: str, array: Stored, place: str) -> FramesLayout:
             f"{place}: {name}: got {dtype} {shape}, expected uint8 (T, H, W, 3); {advice}"
         )
 
+    if dtype.hasobject:
+        raise refused(
+            "Python objects are not read, as they could run code: save numbers, a clip in each "
+            'file; d = numpy.load(path, allow_pickle=True).item(); numpy.savez("0.npz", '
+            'frames=d["..."]) converts a dict of a source you trust'
+        )
     if dtype.kind not in "iuf" or 0 in shape:
         raise refused("save RGB pixels in 0..255, at least one frame")
     batch = len(shape) == 5 or (len(shape) == 4 and shape[0] == 1 and _is_grey_batch(shape))
