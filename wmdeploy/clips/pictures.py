@@ -6,6 +6,7 @@ names: frame-2 before frame-10, 0.5 before 0.75. Knows nothing of videos.
 
 import re
 import struct
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -97,31 +98,31 @@ class PictureSource(Source):
     def count(self) -> int:
         if self._folder is not None:
             return len(self._folder)
-        with _opened(self.path) as picture:
+        with _opened(self.path, self.notes) as picture:
             return len(_pages(picture))
 
     def frames(self, start: int) -> Generator[np.ndarray, None, None]:
         if self._folder is None:
-            with _opened(self.path) as picture:
+            with _opened(self.path, self.notes) as picture:
                 for page in _pages(picture)[start:]:
                     picture.seek(page)
-                    yield _pixels(picture, self.path)
+                    yield _pixels(picture, self.path, self.notes)
             return
         for path in self._folder[start:]:
-            with _opened(path) as picture:
+            with _opened(path, self.notes) as picture:
                 if len(pages := _pages(picture)) > 1:
                     raise ClipError(
                         f"{path}: holds {len(pages)} frames beside other pictures, expected one in "
                         "each; give it by itself"
                     )
-                yield _pixels(picture, path)
+                yield _pixels(picture, path, self.notes)
 
     @cached_property
     def timeline(self) -> Timeline | None:
         """Of an animation; None for pictures and pages, which have no times."""
         if self._folder is not None:
             return None
-        with _opened(self.path) as picture:
+        with _opened(self.path, self.notes) as picture:
             delays = []
             for page in _pages(picture):
                 picture.seek(page)
@@ -137,7 +138,7 @@ class PictureSource(Source):
 def is_animation(path: Path) -> bool:
     """Whether a picture holds several frames; False for what cannot be read."""
     try:
-        with _opened(path) as picture:
+        with _opened(path, []) as picture:
             return len(_pages(picture)) > 1
     except ClipError:
         return False
@@ -160,7 +161,21 @@ def _series(pictures: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 @contextmanager
-def _opened(path: Path) -> "Iterator[Image]":
+def _noted(notes: list[str]) -> Iterator[None]:
+    """Pillow's warnings become notes, such as one on EXIF data that are damaged."""
+    from PIL.Image import DecompressionBombWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # phones make pictures of as many pixels; Pillow refuses twice as many
+        warnings.simplefilter("ignore", DecompressionBombWarning)
+        yield
+    told = [f"Pillow warns: {' '.join(str(warning.message).split())}" for warning in caught]
+    notes += [note for note in dict.fromkeys(told) if note not in notes]
+
+
+@contextmanager
+def _opened(path: Path, notes: list[str]) -> "Iterator[Image]":
     """A picture, read as the format that its suffix promises and as no other."""
     from PIL import Image, UnidentifiedImageError
 
@@ -168,7 +183,9 @@ def _opened(path: Path) -> "Iterator[Image]":
         raise ClipError(f"{path}: is no regular file; give a picture")
     promised = PICTURE_FORMATS[path.suffix.lower()]
     try:
-        with Image.open(path, formats=(promised,)) as picture:
+        with _noted(notes):
+            opened = Image.open(path, formats=(promised,))
+        with opened as picture:
             yield picture
     except UnidentifiedImageError as error:
         raise ClipError(
@@ -206,7 +223,7 @@ def _is_smaller_copy(picture: "Image", page: int) -> bool:
     return bool(picture.tag_v2.get(_TIFF_SUBFILE, 0) & 1)  # type: ignore[attr-defined]
 
 
-def _pixels(picture: "Image", path: Path) -> np.ndarray:
+def _pixels(picture: "Image", path: Path, notes: list[str]) -> np.ndarray:
     """(H, W, 3) uint8 of the page that is open, turned upright."""
     from PIL import ImageOps
 
@@ -215,4 +232,5 @@ def _pixels(picture: "Image", path: Path) -> np.ndarray:
             f"{path}: got a picture of mode {picture.mode}, expected 8 bits per channel; "
             "convert it to an 8-bit PNG"
         )
-    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    with _noted(notes):
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))

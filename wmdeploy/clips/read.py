@@ -53,10 +53,6 @@ class RecordedSource(VideoSource):
     def timeline(self) -> Timeline:
         return Timeline(np.arange(self._length + 1), 1 / Fraction(self._data.fps))
 
-    @cached_property
-    def spacing(self) -> Timeline:
-        return self.timeline
-
     def fps(self) -> float:
         return self._data.fps
 
@@ -249,7 +245,7 @@ def _only(path: Path, clips: list[Path]) -> Path:
 def _frames(
     source: Source, size: int | None, start: int, count: int | None, fit: Fit
 ) -> Iterator[np.ndarray]:
-    if source.spacing and (note := uneven(source.spacing)):
+    if source.timeline and (note := uneven(source.timeline)):
         source.notes.append(note)
     taken = 0
     shape = None

@@ -105,11 +105,6 @@ class Source:
         """When its frames are shown; None where nothing tells."""
         return None
 
-    @cached_property
-    def spacing(self) -> Timeline | None:
-        """As `timeline`, but only its gaps need be right: an index tells them at once."""
-        return self.timeline
-
 
 class Wrapped(Source):
     """Another clip, of which a subclass changes something."""
@@ -139,7 +134,3 @@ class Wrapped(Source):
     @cached_property
     def timeline(self) -> Timeline | None:
         return self._source.timeline
-
-    @cached_property
-    def spacing(self) -> Timeline | None:
-        return self._source.spacing

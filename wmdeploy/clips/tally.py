@@ -64,6 +64,23 @@ class Tally:
             end = starts[-1] + max(1, int(np.median(np.diff(starts))) if len(starts) > 1 else 1)
         return Timeline(np.append(starts, end), self._stream.time_base)
 
+    def hole(self) -> str | None:
+        """Where a stream of one rate lacks frames, by its stamps; None also for variable rates."""
+        timeline = self.timeline()
+        if timeline is None or self.shown < 3:
+            return None
+        gaps = np.diff(timeline.ticks[:-1])
+        usual = float(np.median(gaps))
+        held = gaps > 1.5 * usual
+        if not held.any() or np.mean(np.abs(gaps - usual) <= 0.1 * usual) < 0.9:
+            return None
+        first = int(np.argmax(held))
+        milliseconds = 1000 * float(timeline.tick)
+        return (
+            f"frame {first + 1} comes {gaps[first] * milliseconds:.4g} ms after the one before it, "
+            f"the others {usual * milliseconds:.4g} ms"
+        )
+
     def _add(self, packet: "Packet[VideoStream]") -> None:
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is not None:

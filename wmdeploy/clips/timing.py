@@ -89,10 +89,6 @@ class Retimed(Wrapped):
     def timeline(self) -> None:
         return None  # its frames are evenly spaced
 
-    @cached_property
-    def spacing(self) -> None:
-        return None
-
     def count(self) -> int:
         return len(self._indices)
 

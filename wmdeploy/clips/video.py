@@ -2,7 +2,7 @@
 
 Where a container tells how long it should be, a shorter one is an error: the index of mp4 and mov
 against the size of the file, the declared duration of mkv, webm and avi against the last packet,
-the end mark of gif, the index of avi, the counters of MPEG-TS, and for clips of a data folder the
+the blocks of gif, the index of avi, the counters of MPEG-TS, and for clips of a data folder the
 recorded number of frames. Frames are turned upright as players do. Does not know data folders.
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wmdeploy.clips.clip import reason
+from wmdeploy.clips.gif import damage_of_gif
 from wmdeploy.clips.source import Source, Timeline
 from wmdeploy.clips.streams import choose_stream, display_matrix, look_notes, turns_sides, upright
 from wmdeploy.clips.suffixes import VIDEO_FORMATS
@@ -58,14 +59,6 @@ class VideoSource(Source):
             return _rate(stream)
 
     @cached_property
-    def spacing(self) -> Timeline | None:
-        with self._opened() as (container, stream):
-            if _is_mov(container) and (entries := stream.index_entries) and stream.time_base:
-                stamps = sorted(entry.timestamp for entry in entries)
-                return Timeline(np.array([*stamps, stamps[-1] + 1]), stream.time_base)
-        return self.timeline
-
-    @cached_property
     def timeline(self) -> Timeline | None:
         with self._opened() as (container, stream):
             tally = Tally(container, stream)
@@ -105,6 +98,8 @@ class VideoSource(Source):
                     raise ClipError(f"{self.path}: has no video stream; give a video with pictures")
                 if stream.codec_context is None:
                     raise ClipError(f"{self.path}: PyAV has no decoder for it; convert it to .mp4")
+                if stream.codec_context.name == "mjpeg":  # it would show what is left of a frame
+                    stream.codec_context.options = {"err_detect": "explode"}
                 self._note(note)
                 self._check_index(container, stream)
                 yield container, stream
@@ -118,17 +113,14 @@ class VideoSource(Source):
             raise ClipError(f"{self.path}: cannot be read as a video ({reason(error)})") from error
 
     def _check_index(self, container: "InputContainer", stream: "VideoStream") -> None:
-        """Refuse an mp4 whose index points behind the end of the file, and a gif without an end."""
+        """Refuse an mp4 whose index points behind the end of the file, and a broken gif."""
         size = self.path.stat().st_size
         if _is_mov(container) and (entries := stream.index_entries):
             needed = entries[-1].pos + entries[-1].size
             if needed > size:
                 raise self._cut_short(f"it has {size} bytes of at least {needed}")
-        if container.format.name == "gif":
-            with self.path.open("rb") as file:
-                file.seek(max(0, size - 16))
-                if not file.read().rstrip(b"\0\r\n").endswith(b";"):
-                    raise self._cut_short("its end mark is missing")
+        if container.format.name == "gif" and (damage := damage_of_gif(self.path)):
+            raise self._cut_short(damage)
 
     def _check_whole(
         self, container: "InputContainer", stream: "VideoStream", tally: Tally, decoded: int
@@ -150,8 +142,14 @@ class VideoSource(Source):
             indexed = sum(entry.size > 0 for entry in stream.index_entries)
             if tally.packets < indexed:
                 raise self._cut_short(f"it has {tally.packets} frames of {indexed} in its index")
-        if container.format.name == "mpegts" and decoded < tally.shown:
-            raise self._cut_short(f"{decoded} of its {tally.shown} frames can be decoded")
+        if container.format.name == "mpegts":
+            if decoded < tally.shown:
+                raise self._cut_short(f"{decoded} of its {tally.shown} frames can be decoded")
+            if hole := tally.hole():
+                raise ClipError(
+                    f"{self.path}: is damaged, or was recorded with pauses: {hole}; copy or record "
+                    "it again, or keep the pauses with ffmpeg -i IN -c copy OUT.mkv"
+                )
 
     def _upright(self, frame: "VideoFrame", stream: "VideoStream") -> np.ndarray:
         """(H, W, 3) uint8, RGB, as a player shows it."""
