@@ -173,7 +173,7 @@ def _usable(
     tell: Callable[[str], None],
 ) -> list[Path]:
     """The clips of a folder that can be judged on."""
-    here = search(folder)
+    here = search(folder, options.read.series)
     if line := left_out_line(folder, here):
         tell(line)
     found: list[Path] = []

@@ -124,14 +124,14 @@ def check_output(target: Path, *inputs: Path) -> None:
 
     Raises:
         WmdeployError: it is a directory or a device, its place cannot be written to, its name is
-            too long, or it is one of `inputs` or inside one.
+            too long, or it is one of `inputs`, inside one, or the file of arrays that one lies in.
     """
     check_name(target)
     resolved = target.resolve()
     if resolved.exists() and not resolved.is_file():
         raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
     for path in (path.resolve() for path in inputs):
-        if resolved == path or path in resolved.parents:
+        if resolved == path or path in resolved.parents or resolved in path.parents:
             raise WmdeployError(
                 f"{target}: is the input {path} or inside it; choose another output"
             )

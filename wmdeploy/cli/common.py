@@ -40,7 +40,8 @@ Fit = Annotated[
     FitName, typer.Option(help="How frames become squares: scaled, cut, or with black beside them.")
 ]
 Series = Annotated[
-    str | None, typer.Option(help="Which pictures of a folder that holds several series: rgb ...")
+    str | None,
+    typer.Option(help="Which frames of several in a folder or file: rgb, wrist ..."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 

@@ -57,17 +57,17 @@ def read_actions(
     found = np.array([row.reshape(width) for row in stored]).reshape(-1, width)
     if width > 1:
         moved, found = _indices(found, place, name, array, expected)
-        told.append("a row with a single 1 is an index")
+        told.append("actions are read as the place of the 1 in each row")
     else:
         found = found[:, 0]
         moved = any(is_named(other.partition("_")[0], ("achievement",)) for other in arrays)
     _check_range(found, place, name)
     indices = found.astype(np.int64)
     if moved:
-        told.append("each led to its frame, so they are moved by one")
+        told.append("each action led to its frame, so they are moved by one")
         indices = indices[1:]
     elif len(indices) < last - first:
-        told.append("there is one less than frames")
+        told.append("there is one action less than frames, so the last is held")
     if not len(indices):
         return None, "its one frame has no action"
     held = np.minimum(np.arange(last - first), len(indices) - 1)

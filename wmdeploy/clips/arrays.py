@@ -5,7 +5,6 @@ A path may lead into such a file, as if it were a folder:
     pong.npz                             the only clip of a file
     pong.npz/episode-00003               one of several, told apart by `is_first`, `dones` and such
     demos.hdf5/data/demo_0               a group that holds an episode
-    demos.hdf5/data/demo_0/obs/wrist     one of its series of frames, where it has several
 
 Streams: no more than the rows that are asked for is read. Knows what layout.py and actions.py make
 of arrays, not how they are stored.
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.clips.actions import read_actions
-from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays
+from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays, root_names
 from wmdeploy.clips.layout import (
     END_NAMES,
     START_NAMES,
@@ -43,14 +42,13 @@ HDF5_SUFFIXES = (".hdf5", ".h5")
 
 @dataclass(frozen=True)
 class _Series:
-    """Where a clip lies in its file: a group, its array of frames, and how to read it.
+    """What of a group is read: its array of frames, how to read it, and its actions.
 
     Attributes:
         cuts: frames at which an episode begins, and behind the last of them the end.
         unread: arrays that are not read.
     """
 
-    group: str
     frames: str
     actions: str | None
     layout: FramesLayout
@@ -59,7 +57,15 @@ class _Series:
 
 
 class ArraySource(Source):
-    """One clip in a file of arrays."""
+    """One clip in a file of arrays. `series` names its frames where it has several, as cameras."""
+
+    def __init__(self, path: Path, series: str | None = None) -> None:
+        super().__init__(path)
+        found = inside_file(path)
+        assert found is not None, path
+        self._file = found[0]
+        self._group, self._number = _located(*found)
+        self._chosen = series
 
     def count(self) -> int:
         first, last = self._span
@@ -88,32 +94,26 @@ class ArraySource(Source):
 
     @cached_property
     def _series(self) -> _Series:
-        file, inside = self._file
-        series, _ = _find_series(file, inside)
+        series = _series(self._file, self._group, self._chosen)
         if series.layout.note:
             self.notes.append(series.layout.note)
         if series.unread:
             self.notes.append(f"not read: {listed(series.unread)}")
         return series
 
-    @cached_property
-    def _file(self) -> tuple[Path, tuple[str, ...]]:
-        found = inside_file(self.path)
-        assert found is not None, self.path
-        return found
-
     @property
     def _span(self) -> tuple[int, int]:
         """The rows of this clip: its first, and the one behind its last."""
-        series = self._series
-        _, number = _find_series(*self._file)
+        cuts, number = self._series.cuts, self._number
         if number is None:
-            return 0, int(series.cuts[-1])
-        return int(series.cuts[number]), int(series.cuts[number + 1])
+            return 0, int(cuts[-1])
+        if number >= len(cuts) - 1:
+            raise ClipError(f"{self.path}: there are {len(cuts) - 1} episodes, counted from 0")
+        return int(cuts[number]), int(cuts[number + 1])
 
     @contextmanager
     def _arrays(self) -> Iterator[Mapping[str, Stored]]:
-        with _open_arrays(self._file[0], self._series.group) as arrays:
+        with _open_arrays(self._file, self._group) as arrays:
             yield arrays
 
 
@@ -125,8 +125,10 @@ def inside_file(path: Path) -> tuple[Path, tuple[str, ...]] | None:
     return None
 
 
-def array_clips(path: Path) -> list[Path]:
+def array_clips(path: Path, series: str | None = None) -> list[Path]:
     """The clips of a file of arrays, or of what lies beneath a name in it, each a path.
+
+    Of a file with several groups those that cannot be read are among them, and tell why when read.
 
     Raises:
         ClipError: it cannot be read, or holds no frames.
@@ -134,19 +136,46 @@ def array_clips(path: Path) -> list[Path]:
     found = inside_file(path)
     assert found is not None, path
     file, inside = found
-    if file.suffix.lower() not in HDF5_SUFFIXES:
-        return _episodes(file, inside)
-    groups = episode_groups(file)
-    if not groups:
-        raise ClipError(
-            f"{file}: holds no data sets with the names of frames or actions; expected groups as "
-            "of Minari or robomimic, or frames (T, H, W, 3)"
-        )
-    if _owner(groups, inside) is not None:
-        return _episodes(file, inside)
-    place = "".join(f"{part}/" for part in inside)
-    below = [tuple(group.split("/")) for group in groups if group.startswith(place)]
-    return [clip for group in below or [inside] for clip in _episodes(file, group)]
+    if file.suffix.lower() in HDF5_SUFFIXES and _owner(episode_groups(file), inside) is None:
+        place = "".join(f"{part}/" for part in inside)
+        groups = [group for group in episode_groups(file) if group.startswith(place)]
+        if not groups:
+            raise ClipError(
+                f"{path}: holds {listed(root_names(file)) or 'nothing'}; expected data sets of "
+                "frames (T, H, W, 3) and actions, or groups of them as in Minari and robomimic"
+            )
+        if len(groups) > 1:
+            return [clip for group in groups for clip in _episodes_or_group(file, group, series)]
+        path = file / groups[0]
+        inside = path.relative_to(file).parts
+    group, number = _located(file, inside)
+    return [path] if number is not None else _episodes(file, group, series)
+
+
+def _episodes_or_group(file: Path, group: str, series: str | None) -> list[Path]:
+    try:
+        return _episodes(file, group, series)
+    except ClipError:
+        return [file / group]
+
+
+def _episodes(file: Path, group: str, series: str | None) -> list[Path]:
+    cuts = _series(file, group, series).cuts
+    if len(cuts) == 2:
+        return [file / group]
+    return [file / group / f"{_EPISODE}{index:05}" for index in range(len(cuts) - 1)]
+
+
+def _located(file: Path, inside: tuple[str, ...]) -> tuple[str, int | None]:
+    """The group that a path inside a file leads to, and the number of an episode in it."""
+    group = ""
+    if file.suffix.lower() in HDF5_SUFFIXES:
+        group = _owner(episode_groups(file), inside) or ""
+    rest = "/".join(inside).removeprefix(group).lstrip("/")
+    number = rest.removeprefix(_EPISODE)
+    if rest and not (rest.startswith(_EPISODE) and number.isdecimal() and len(number) < 9):
+        raise ClipError(f"{file}: holds no {rest} with an episode; give the file to see its clips")
+    return group, int(number) if rest else None
 
 
 def _owner(groups: Container[str], inside: tuple[str, ...]) -> str | None:
@@ -155,53 +184,22 @@ def _owner(groups: Container[str], inside: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in groups), None)
 
 
-def _episodes(file: Path, inside: tuple[str, ...]) -> list[Path]:
-    place = file.joinpath(*inside)
-    series, number = _find_series(file, inside)
-    if number is not None or len(series.cuts) == 2:
-        return [place]
-    return [place / f"{_EPISODE}{index:05}" for index in range(len(series.cuts) - 1)]
-
-
-def _find_series(file: Path, inside: tuple[str, ...]) -> tuple[_Series, int | None]:
-    """What a path inside a file stands for, and the number of its episode if it names one."""
-    number = None
-    if inside and inside[-1].startswith(_EPISODE) and inside[-1][len(_EPISODE) :].isdecimal():
-        number, inside = int(inside[-1][len(_EPISODE) :]), inside[:-1]
+def _series(file: Path, group: str, chosen: str | None) -> _Series:
     status = file.stat()
-    try:
-        series = _series(file, inside, status.st_mtime_ns, status.st_size)
-    except ClipError:
-        if number is None or file.suffix.lower() not in HDF5_SUFFIXES:
-            raise
-        # a group that somebody named as we name episodes
-        whole = (*inside, f"{_EPISODE}{number}")
-        return _series(file, whole, status.st_mtime_ns, status.st_size), None
-    if number is not None and number >= len(series.cuts) - 1:
-        raise ClipError(
-            f"{file.joinpath(*inside)}: has {len(series.cuts) - 1} episodes, asked for {number}"
-        )
-    return series, number
+    return _read_series(file, group, chosen, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _series(file: Path, inside: tuple[str, ...], changed: int, size: int) -> _Series:
-    group, chosen = "", "/".join(inside)
-    if file.suffix.lower() in HDF5_SUFFIXES:
-        owner = _owner(episode_groups(file), inside)
-        group = chosen if owner is None else owner
-        chosen = chosen.removeprefix(group).lstrip("/")
-    place = str(file.joinpath(group))
+def _read_series(file: Path, group: str, chosen: str | None, changed: int, size: int) -> _Series:
+    place = str(file / group)
     with _open_arrays(file, group) as arrays:
-        if chosen and chosen not in arrays:
-            raise ClipError(f"{place}: holds {listed(arrays) or 'nothing'}, and no {chosen}")
-        frames = chosen or find_frames(arrays, place)
+        frames = find_frames(arrays, place, chosen)
         layout = frames_layout(frames, arrays[frames], place)
         arrays[frames].check()
         actions = find_actions(arrays, place)
         used, cuts = _cuts(arrays, layout.shape[0], place)
         unread = tuple(name for name in arrays if name not in {frames, actions, *used})
-    return _Series(group, frames, actions, layout, cuts, unread)
+    return _Series(frames, actions, layout, cuts, unread)
 
 
 def _cuts(arrays: Mapping[str, Stored], length: int, place: str) -> tuple[list[str], np.ndarray]:

@@ -35,17 +35,20 @@ class Found:
     left_out: list[Path] = field(default_factory=list)
 
 
-def find_clips(place: Path) -> list[Path]:
+def find_clips(place: Path, series: str | None = None) -> list[Path]:
     """The clips of a folder or of a file of arrays; see `search`."""
-    return search(place).clips
+    return search(place, series).clips
 
 
-def search(place: Path) -> Found:
+def search(place: Path, series: str | None = None) -> Found:
     """The clips of a folder, in natural order, or of a file of arrays.
 
     For a data folder the clips that it lists, in its order. In any other folder every video and
     every clip in a file of arrays, its folders included; a folder that holds pictures, but neither
     of these, is one clip itself.
+
+    Args:
+        series: which frames of a file of arrays that holds several series; see `ReadOptions`.
 
     Raises:
         ClipError: no such folder, nothing in it, data of another tool, or an invalid data folder.
@@ -53,13 +56,13 @@ def search(place: Path) -> Found:
     found = Found()
     try:
         if inside_file(place):
-            return Found(array_clips(place))
+            return Found(array_clips(place, series))
         if not place.is_dir():
             what = "is a file" if place.exists() else "does not exist"
             raise ClipError(f"{place}: {what}, expected a folder of clips")
         if told := foreign(place):
             raise ClipError(f"{place}: {told}")
-        _search(place, found, 0)
+        _search(place, found, series, 0)
     except OSError as error:
         raise ClipError(f"{place}: cannot be read ({reason(error)})") from error
     if not found.clips:
@@ -76,7 +79,8 @@ def left_out_line(place: Path, found: Found) -> str:
     if not found.left_out:
         return ""
     names = listed(str(path.relative_to(place)) for path in found.left_out)
-    return f"{place}: {len(found.left_out)} entries are not read: {names}"
+    count = len(found.left_out)
+    return f"{place}: {count} {'entry is' if count == 1 else 'entries are'} not read: {names}"
 
 
 def actions_beside(clip: Path) -> Path | None:
@@ -90,7 +94,7 @@ def actions_beside(clip: Path) -> Path | None:
     return next((path for path in named if path.exists()), None)
 
 
-def _search(folder: Path, found: Found, depth: int) -> None:
+def _search(folder: Path, found: Found, series: str | None, depth: int) -> None:
     entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_order)
     if (folder / INDEX_NAME).exists():
         clips = [folder / clip.file for clip in read_data_folder(folder).clips]
@@ -110,9 +114,9 @@ def _search(folder: Path, found: Found, depth: int) -> None:
     companions = {actions_beside(path) for path in taken}
     for path in entries:
         if path in taken:
-            found.clips.extend(_clips_of(path))
+            found.clips.extend(_clips_of(path, series))
         elif path.is_dir() and not path.is_symlink() and depth < _MOST_DEPTH and not foreign(path):
-            _search(path, found, depth + 1)
+            _search(path, found, series, depth + 1)
         elif path not in companions:
             found.left_out.append(path)
 
@@ -125,12 +129,12 @@ def _is_clip_file(path: Path) -> bool:
     return path.stem not in ACTION_NAMES and not path.stem.endswith(".actions")
 
 
-def _clips_of(file: Path) -> Iterator[Path]:
+def _clips_of(file: Path, series: str | None) -> Iterator[Path]:
     """The clips of a file; the file itself if it cannot be read, which its reader will tell."""
     if file.suffix.lower() not in ARRAY_SUFFIXES:
         yield file
         return
     try:
-        yield from array_clips(file)
+        yield from array_clips(file, series)
     except ClipError:
         yield file

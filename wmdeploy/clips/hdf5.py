@@ -127,6 +127,12 @@ def episode_groups(path: Path) -> dict[str, None]:
     return _episode_groups(path, status.st_mtime_ns, status.st_size)
 
 
+def root_names(path: Path) -> list[str]:
+    """What a file holds, for messages."""
+    with _opened(path) as file:
+        return list(file)
+
+
 @lru_cache(maxsize=16)
 def _episode_groups(path: Path, changed: int, size: int) -> dict[str, None]:
     with _opened(path) as file:
@@ -201,7 +207,7 @@ def _storage(dataset: "Dataset") -> str:
 def _opened(path: Path) -> "Iterator[Group]":
     h5py = require("h5py", extra="data", purpose="reading HDF5")
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             yield file
     # KeyError, RuntimeError: what h5py raises where the structure is damaged
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -71,18 +71,20 @@ def is_named(name: str, names: Iterable[str]) -> bool:
     return name.rpartition("/")[2].strip().lower() in names
 
 
-def find_frames(arrays: Mapping[str, Stored], place: str) -> str:
+def find_frames(arrays: Mapping[str, Stored], place: str, series: str | None = None) -> str:
     """The name of the array that holds the frames.
 
     That is `frames`; else what has the shape of frames and one of `FRAME_NAMES`; else what alone
-    has it.
+    has it. With `series` it is what has this name, or alone has it in its name.
 
     Raises:
         ClipError: there is no such array, or there are several.
     """
+    pictures = [n for n, a in arrays.items() if not _is_next(n) and _may_be_frames(n, a)]
+    if series is not None:
+        return _chosen(pictures, place, series)
     if "frames" in arrays:
         return "frames"
-    pictures = [n for n, a in arrays.items() if not _is_next(n) and _may_be_frames(n, a)]
     named = [name for name in pictures if is_named(name, FRAME_NAMES)]
     found = named or pictures
     if len(found) == 1:
@@ -90,7 +92,7 @@ def find_frames(arrays: Mapping[str, Stored], place: str) -> str:
     if found:
         raise ClipError(
             f"{place}: holds {len(found)} series of frames ({listed(found)}), expected one; "
-            f"name the one you mean: {place}/{found[0]}"
+            f"choose it with --series {found[0]}"
         )
     told = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in list(arrays.items())[:8])
     numbers = next((n for n, a in arrays.items() if is_named(n, FRAME_NAMES)), None)
@@ -101,6 +103,19 @@ def find_frames(arrays: Mapping[str, Stored], place: str) -> str:
         what = "expected an array named frames"
         advice = "save it with numpy.savez_compressed(path, frames=...), uint8 (T, H, W, 3)"
     raise ClipError(f"{place}: holds {told or 'nothing'}; {what}; {advice}")
+
+
+def _chosen(pictures: list[str], place: str, series: str) -> str:
+    wanted = series.casefold()
+    fitting = [name for name in pictures if name.casefold() == wanted] or [
+        name for name in pictures if wanted in name.casefold()
+    ]
+    if len(fitting) != 1:
+        raise ClipError(
+            f"{place}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
+            f"({listed(pictures) or 'none'}); name one of them"
+        )
+    return fitting[0]
 
 
 def find_actions(arrays: Mapping[str, Stored], place: str) -> str | None:
@@ -134,6 +149,12 @@ def frames_layout(name: str, array: Stored, place: str) -> FramesLayout:
             f"{place}: {name}: got {dtype} {shape}, expected uint8 (T, H, W, 3); {advice}"
         )
 
+    if dtype.hasobject:
+        raise refused(
+            "Python objects are not read, as they could run code: save numbers, a clip in each "
+            'file; d = numpy.load(path, allow_pickle=True).item(); numpy.savez("0.npz", '
+            'frames=d["..."]) converts a dict of a source you trust'
+        )
     if dtype.kind not in "iuf" or 0 in shape:
         raise refused("save RGB pixels in 0..255, at least one frame")
     batch = len(shape) == 5 or (len(shape) == 4 and shape[0] == 1 and _is_grey_batch(shape))

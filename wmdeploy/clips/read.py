@@ -191,13 +191,13 @@ def _found(path: Path, options: ReadOptions) -> Source:
 def _open_source(path: Path, options: ReadOptions) -> Source:
     refuse_pointer(path, ClipError)
     if inside_file(path):
-        return ArraySource(_only(path, array_clips(path)))
+        return ArraySource(_only(path, array_clips(path, options.series)), options.series)
     if not path.exists() and path.is_symlink():
         raise ClipError(f"{path}: is a link that leads to no file; give the file itself")
     if not path.exists():
         raise ClipError(f"{path}: does not exist; give a video, a folder of pictures or an .npz")
     if path.is_dir():
-        clip = _only(path, find_clips(path))
+        clip = _only(path, find_clips(path, options.series))
         if clip == path:
             return PictureSource(path, options.series)
         return _open_source(clip, options)

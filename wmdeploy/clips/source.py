@@ -27,7 +27,8 @@ class ReadOptions:
             frames are repeated, frames in between left out. None: every frame once.
         fit: how a frame becomes a square. "squeeze" scales both sides, "crop" cuts the longer side
             off around the middle, "pad" puts black beside the shorter one.
-        series: which pictures of a folder that holds several series, such as "rgb".
+        series: which pictures of a folder, or array of a file, that holds several series of
+            frames, such as "rgb".
 
     Raises:
         ClipError: a value is outside its range.

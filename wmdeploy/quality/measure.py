@@ -41,7 +41,7 @@ from wmdeploy.quality.report import (
 CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
 NEAR = 0.1  # what the reference project takes for accurate
 ROLLOUTS = 8  # for each clip, at most
-PIECE_BYTES = 2**24  # of frames that are measured at once
+PIECE_BYTES = 2**22  # of frames that are measured at once
 _CHUNK = 32  # frames
 CONTEXT = 8
 

@@ -5,6 +5,7 @@ Knows no model.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,12 +129,12 @@ def find_data(
     roots = tuple(folder.resolve() for folder in folders)
     found: dict[Path, None] = {}
     for root in roots:
-        here = search(root)
+        here = search(root, read.series)
         found.update(dict.fromkeys(here.clips))
         if line := left_out_line(root, here):
             tell(line)
     taken: dict[Path, np.ndarray | None] = {}
-    skipped = []
+    skipped: list[tuple[Path, str]] = []
     notes: list[list[str]] = []
     for path in found:
         try:
@@ -145,7 +146,7 @@ def find_data(
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")
         if reason:
-            skipped.append(f"{path}: {reason}")
+            skipped.append((path, reason))
         else:
             taken[path] = known
             notes.append(source.notes)
@@ -155,12 +156,26 @@ def find_data(
     if skipped and len(usable) < 2:
         raise ClipError(
             f"{len(usable)} of {len(found)} clips can be used, expected at least 2; the others: "
-            + "; ".join(skipped[:3])
-            + (f" and {len(skipped) - 3} more" if skipped[3:] else "")
+            + _alike(skipped)
         )
     num_actions = _num_actions(taken) if actions else 0
     split = split_clips(usable, validation=validation, seed=seed)
-    return TrainingClips(split, size, num_actions, skipped, roots, read, progress)
+    lines = [f"{path}: {reason}" for path, reason in skipped]
+    return TrainingClips(split, size, num_actions, lines, roots, read, progress)
+
+
+def _alike(skipped: Sequence[tuple[Path, str]]) -> str:
+    """The first reasons for which clips were left out, each with how many clips it holds for."""
+    first: dict[str, Path] = {}
+    for path, reason in skipped:
+        first.setdefault(reason, path)
+    counts = Counter(reason for _, reason in skipped)
+    told = [
+        f"{path}: {reason}" + (f" ({counts[reason] - 1} more alike)" if counts[reason] > 1 else "")
+        for reason, path in list(first.items())[:3]
+    ]
+    rest = len(first) - len(told)
+    return "; ".join(told) + (f"; and {rest} other reasons" if rest else "")
 
 
 def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) -> np.ndarray:
