@@ -19,6 +19,7 @@ from wmdeploy.clips import find_clips
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import count_frames
 from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.models.world_model import WorldModel, to_pixels
@@ -95,7 +96,7 @@ def evaluate(
     skipped: list[str] = []
     paths: list[Path] = []
     for folder in options.data:
-        paths += _usable(folder.resolve(), trained_on, options, skipped)
+        paths += _usable(real_path(folder), trained_on, options, skipped)
     if not paths:
         raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
     footage = read_footage(

@@ -14,6 +14,7 @@ from engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.errors import BackendError, ClipError
+from wmdeploy.files import real_path
 
 LONGEST_HORIZON = 4096
 LARGEST_BATCH = 1024
@@ -111,7 +112,7 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
     baseline = scratch / "0"
     return [
         Job(
-            bundle=options.bundle.resolve(),
+            bundle=real_path(options.bundle),
             backend=name,
             label=label,
             settings=dataclasses.replace(options.settings, threads=threads),

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import staged_file
+from wmdeploy.files import check_inside, read_document, staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -204,7 +204,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: no {MANIFEST_FILE} there; expected a bundle, as `wmdeploy export` writes it"
         )
     try:
-        document = msgspec.json.decode(file.read_bytes())
+        document = msgspec.json.decode(read_document(file))
         found = document.get("schema") if isinstance(document, dict) else None
         if found != SCHEMA:
             raise BundleError(
@@ -212,7 +212,7 @@ def read_manifest(path: Path) -> Manifest:
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
     except OSError as error:
         raise BundleError(f"{file}: cannot be read ({error.strerror})") from error
@@ -226,7 +226,12 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write or replace the manifest in a bundle's directory."""
+    """Write or replace the manifest in a bundle's directory.
+
+    Raises:
+        WmdeployError: it is a link or no regular file, or cannot be written.
+    """
+    check_inside(directory / MANIFEST_FILE, directory)
     document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
     with staged_file(directory / MANIFEST_FILE) as partial:
         partial.write_bytes(document + b"\n")

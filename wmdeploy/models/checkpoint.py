@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import DirectoryKind, staged_directory
+from wmdeploy.files import DirectoryKind, read_document, staged_directory
 from wmdeploy.models.config import (
     PRESETS,
     TemporalConfig,
@@ -99,7 +99,7 @@ def read_config(directory: Path) -> WorldModelConfig:
     """
     path = directory / CONFIG_FILE
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_document(path))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
@@ -125,7 +125,7 @@ def read_notes(source: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     read_config(path.parent)
-    about = json.loads(path.read_text(encoding="utf-8")).get("about")
+    about = json.loads(read_document(path)).get("about")
     return about if isinstance(about, dict) else {}
 
 

@@ -21,6 +21,7 @@ from wmdeploy.clips.folder import (
 from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
 from wmdeploy.clips.read import count_frames, open_source
 from wmdeploy.errors import ClipError, TrainingError
+from wmdeploy.files import real_path
 
 
 @dataclass
@@ -114,7 +115,7 @@ def find_data(
         ClipError: a folder holds no clip, or fewer than two episodes are left.
         TrainingError: only some clips have actions, or they mean different things.
     """
-    found = [path for folder in folders for path in find_clips(folder.resolve())]
+    found = [path for folder in folders for path in find_clips(real_path(folder))]
     taken: dict[Path, np.ndarray | None] = {}
     skipped = []
     for path in dict.fromkeys(found):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from wmdeploy.errors import TrainingError
+from wmdeploy.files import real_path
 
 VQVAE_SHARE = 0.7  # of the minutes that a training may take
 # where the model goes, and how its training is told and stored; not what it becomes
@@ -143,6 +144,6 @@ class TrainOptions:
         }
         return {
             **chosen,
-            "data": [str(folder.resolve()) for folder in self.data],
-            "vqvae": str(self.vqvae.resolve()) if self.vqvae else None,
+            "data": [str(real_path(folder)) for folder in self.data],
+            "vqvae": str(real_path(self.vqvae)) if self.vqvae else None,
         }

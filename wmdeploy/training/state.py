@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wmdeploy.errors import TrainingError
-from wmdeploy.files import staged_file
+from wmdeploy.files import check_inside, open_regular, read_document, real_path, staged_file
 
 OPTIONS_FILE = "options.json"
 STATE_FILE = "state.pt"
@@ -76,7 +76,7 @@ class TrainFolder:
     """`<output>.train`: opened for one set of options, see `open`."""
 
     def __init__(self, output: Path) -> None:
-        output = output.resolve()
+        output = real_path(output)
         self.path = output.with_name(f"{output.name}.train")
 
     def open(self, settings: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class TrainFolder:
                 staged.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
             return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_document(path))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read ({error}); remove {self.path}") from error
         if told := differences(found, settings):

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
-from wmdeploy.files import cache_file, sha256
+from wmdeploy.files import cache_file, real_path, sha256
 from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
@@ -245,8 +245,8 @@ def _check_log(options: TrainOptions) -> None:
     """Refuse a log that would lie where the model is written."""
     if options.log is None:
         return
-    log = options.log.resolve()
-    for place in (options.output.resolve(), TrainFolder(options.output).path):
+    log = real_path(options.log)
+    for place in (real_path(options.output), TrainFolder(options.output).path):
         if log == place or place in log.parents:
             raise TrainingError(
                 f"log: got {options.log}, which is inside {place}, where the model is made; "
