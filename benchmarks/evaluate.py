@@ -21,11 +21,12 @@ from wmdeploy.clips.read import count_frames
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
-from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
 from wmdeploy.quality.report import QualityReport
+from wmdeploy.training.notes import TrainingNotes, read_training_notes
 
 _STRIP_FRAMES = 16
 
@@ -92,7 +93,7 @@ def evaluate(
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
     model, notes, runner = _load(options)
-    trained_on = set((notes.get("training") or {}).get("clips") or ())
+    trained_on = set(notes.clips)
     skipped: list[str] = []
     paths: list[Path] = []
     for folder in options.data:
@@ -123,7 +124,7 @@ def evaluate(
     return report, _strip(model, footage, options.context) if options.pictures else None
 
 
-def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | None]:
+def _load(options: EvaluateOptions) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
@@ -134,11 +135,11 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        return load_model(options.source).to(device), read_notes(path), None
+        return load_model(options.source).to(device), read_training_notes(path), None
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source).to(device), read_notes(source), SessionRunner(backend)
+    return load_model(source).to(device), read_training_notes(source), SessionRunner(backend)
 
 
 def _usable(

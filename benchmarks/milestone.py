@@ -27,8 +27,9 @@ from engines.devices import exact_floats
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.errors import WmdeployError
-from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.models.checkpoint import load_model
 from wmdeploy.models.world_model import WorldModel, count_parameters
+from wmdeploy.training.notes import read_training_notes
 
 SEQUENCES = (4, 8, 16)
 PREDICTED = 8  # frames of the prediction and speed tests, as in the report; at most S + 1
@@ -91,7 +92,7 @@ def run_milestone(
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
     exact_floats(Settings(options.device))
     progress("load")
-    notes = read_notes(options.source).get("training")
+    notes = read_training_notes(options.source)
     model = load_model(options.source, options.seed).to(options.device)
     clip = read_clip(options.clip, size=model.config.vqvae.image_size, count=max(SEQUENCES))
     actions = _actions(model, clip)
@@ -107,7 +108,6 @@ def run_milestone(
     prediction = _prediction(model, clip.frames, actions)
     progress("speed")
     speed = _speed(model, clip.frames, actions, options)
-    summary = notes.get("summary") if isinstance(notes, dict) else None
     return Milestone(
         model=options.source,
         device=options.device,
@@ -116,7 +116,7 @@ def run_milestone(
         memory=memory,
         prediction=prediction,
         speed=speed,
-        quality=summary.get("quality") if isinstance(summary, dict) else None,
+        quality=notes.summary.get("quality"),
     )
 
 

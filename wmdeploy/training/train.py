@@ -9,7 +9,7 @@ and the first of them writes it.
 
 import json
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.files import cache_file, real_path, sha256
-from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, read_notes, save_model
+from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
@@ -38,6 +38,7 @@ from wmdeploy.training.codes import (
 from wmdeploy.training.data import TrainingClips, find_data
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.loop import Stage, run_stage
+from wmdeploy.training.notes import read_training_notes
 from wmdeploy.training.options import VQVAE_SHARE, Reporter, TrainOptions
 from wmdeploy.training.processes import started
 from wmdeploy.training.state import Progress, StageRecord, TrainFolder, differences
@@ -74,6 +75,9 @@ def train(
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
     _check_output(options.output, settings)
     _check_log(options)
+    folder = TrainFolder(options.output)
+    if first := os.environ.get("RANK", "0") == "0":
+        folder.check()
     clips = find_data(
         options.data,
         size=sizes.vqvae.image_size,
@@ -82,22 +86,22 @@ def train(
         actions=options.actions,
         progress=lambda done, total: report("read", done, total, None),
     )
-    clips.hold_out(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())
+    clips.hold_out(read_training_notes(options.vqvae).clips if options.vqvae else ())
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
-    folder = TrainFolder(options.output)
     if finished := _finished(options.output, settings):
-        if os.environ.get("RANK", "0") == "0":
+        if first:
             folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    with started(options) as accelerator, torch.random.fork_rng(devices=[]):
+    steps = {VQVAEStage.name: options.vqvae_steps, TemporalStage.name: options.temporal_steps}
+    with started(options) as accelerator, torch.random.fork_rng(devices=[]), ExitStack() as held:
         settings["processes"] = accelerator.num_processes
         if accelerator.is_main_process:
-            folder.open(settings)
+            held.enter_context(folder.opened(settings))
         accelerator.wait_for_everyone()
         model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
-        progress = folder.load(model)
+        progress = folder.load(model, steps)
         _train_stages(model, clips, accelerator, progress, folder, options, report)
         model.eval()
         return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
@@ -221,7 +225,7 @@ def _conclude(
         quality=quality,
     )
     told = {name: value for name, value in asdict(summary).items() if name != "output"}
-    seen = {*clips.digests(0), *(_stored(options.vqvae).get("clips", ()) if options.vqvae else ())}
+    seen = {*clips.digests(0), *(read_training_notes(options.vqvae).clips if options.vqvae else ())}
     notes = {"options": settings, "summary": told, "clips": sorted(seen)}
     save_model(model, options.output, about={"training": notes})
     folder.remove()
@@ -262,8 +266,8 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
         raise TrainingError(
             f"{output}: exists and is no model directory; choose another output or remove it"
         )
-    stored = _stored(output).get("options")
-    found = {key: value for key, value in stored.items() if key in settings} if stored else {}
+    stored = read_training_notes(output).options
+    found = {key: value for key, value in stored.items() if key in settings}
     _refuse(output, found, json.loads(json.dumps(settings)))
 
 
@@ -271,10 +275,10 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
     """The summary of the model at the output, or None if there is none."""
     if not (output / CONFIG_FILE).is_file():
         return None
-    stored = _stored(output)
-    found = {key: value for key, value in (stored.get("options") or {}).items() if key in settings}
+    stored = read_training_notes(output)
+    found = {key: value for key, value in stored.options.items() if key in settings}
     _refuse(output, found, settings)
-    document = {**(stored.get("summary") or {}), "fresh": False, "output": str(output)}
+    document = {**stored.summary, "fresh": False, "output": str(output)}
     try:
         return msgspec.convert(
             document, TrainSummary, dec_hook=lambda kind, value: kind(value), str_keys=True
@@ -284,12 +288,6 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
             f"{output / CONFIG_FILE}: its notes on the training are damaged ({error}); "
             "remove the directory or choose another output"
         ) from error
-
-
-def _stored(output: Path) -> dict[str, Any]:
-    """What an earlier training noted in its model directory; {} for a model of other origin."""
-    stored = read_notes(output).get("training")
-    return stored if isinstance(stored, dict) else {}
 
 
 def _refuse(output: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
