@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engines.base import BASELINE, Backend, Settings, load_backend
-from engines.devices import exact_floats, pytorch_device
+from engines.devices import pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips import find_clips
@@ -22,6 +22,7 @@ from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
@@ -128,7 +129,7 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, TrainingNotes, SessionR
     """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
-    exact_floats(options.settings)
+    allow_tf32(options.settings.tf32)
     if not (path / MANIFEST_FILE).is_file():
         if options.backend not in (None, BASELINE):
             raise WmdeployError(

@@ -59,8 +59,9 @@ def measure_ceilings(device: str, tf32: bool = False) -> Ceilings:
     import torch
     from torch.nn.functional import conv2d
 
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    from wmdeploy.models.precision import allow_tf32
+
+    allow_tf32(tf32)
     gpu = device == "cuda"
     source = torch.ones((256 if gpu else 64) * 2**20, device=device)  # far above any cache
     target = torch.empty_like(source)

@@ -22,12 +22,11 @@ import torch
 
 from benchmarks.machine import environment
 from benchmarks.memory import peak_resident_mb
-from engines.base import Settings
-from engines.devices import exact_floats
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.errors import WmdeployError
 from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, count_parameters
 from wmdeploy.training.notes import read_training_notes
 
@@ -90,7 +89,7 @@ def run_milestone(
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
-    exact_floats(Settings(options.device))
+    allow_tf32(False)
     progress("load")
     notes = read_training_notes(options.source)
     model = load_model(options.source, options.seed).to(options.device)

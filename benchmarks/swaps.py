@@ -18,8 +18,17 @@ from engines.eager import ModuleEngine, bundled_model
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.models.graphs import GRAPHS, deployment
+from wmdeploy.models.precision import exact_float32
 
 Clip = tuple[np.ndarray, np.ndarray | None]
+
+
+class ExactEngine(ModuleEngine):
+    """A module in float32 without TF32, whatever the backend beside it may use."""
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with exact_float32():
+            return super().run(feeds)
 
 
 class CastEngine:
@@ -87,5 +96,5 @@ def pytorch_backend(bundle: Bundle, backend: Backend) -> Backend:
     # all are built before any is moved: they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
         graph.module.to(backend.device)
-        engines[name] = ModuleEngine(name, graph, backend.device)
+        engines[name] = ExactEngine(name, graph, backend.device)
     return Backend("pytorch", "fp32", backend.device, engines, deployed.wiring, encode_batch=1)

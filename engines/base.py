@@ -26,6 +26,7 @@ BACKENDS = {
     "cudagraph": "engines.cudagraph:load",
     "ort-cpu": "engines.ort:load_cpu",
     "ort-cuda": "engines.ort_gpu:load_cuda",
+    "ort-cuda-nhwc": "engines.ort_gpu:load_cuda_nhwc",
     "ort-tensorrt": "engines.ort_gpu:load_tensorrt",
     "tensorrt": "engines.trt.run:load_tensorrt",
     "tensorrt-rtx": "engines.trt.run:load_tensorrt_rtx",
@@ -122,14 +123,19 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
     """Load a bundle's graphs.
 
     Raises:
-        BackendError: the backend is unknown, not installed, or cannot run here.
+        MissingError: this machine lacks something that the backend needs.
+        BackendError: the backend is unknown, or refuses the bundle.
         BundleError: a file of the bundle is missing or altered.
     """
+    from wmdeploy.models.precision import allow_tf32
+
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
+    settings = settings or Settings()
     module, _, function = BACKENDS[name].partition(":")
     load: Callable[[Bundle, Settings], Backend] = getattr(importlib.import_module(module), function)
-    return load(bundle, settings or Settings())
+    allow_tf32(settings.tf32)
+    return load(bundle, settings)
 
 
 def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:

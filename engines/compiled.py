@@ -4,7 +4,8 @@
 code, kernels are chosen by max-autotune, and on a GPU convolutions are channels-last and runs are
 CUDA graphs. `compile-fp16` is what a user writes first: `torch.compile(model.half())`, the whole
 window for every frame. Compilation happens when an engine first runs a batch size, and takes from
-seconds to minutes.
+seconds to minutes. torch keeps its CUDA graphs by thread: on a GPU, run an engine only in the
+thread that ran it first.
 """
 
 import shutil
@@ -14,10 +15,10 @@ from typing import Any
 import torch
 
 from engines.base import Backend, Settings
-from engines.devices import cpu_threads, exact_floats, float16_device, pytorch_device
+from engines.devices import cpu_threads, float16_device, pytorch_device
 from engines.eager import ModuleEngine, bundled_model
 from wmdeploy.bundle import Bundle
-from wmdeploy.errors import BackendError
+from wmdeploy.errors import MissingError
 from wmdeploy.models.graphs import baseline_deployment, deployment
 
 InductorOptions = dict[str, str | int | bool | Callable[..., Any]]
@@ -28,11 +29,10 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
 
     Raises:
         BundleError: the bundle carries no model, or it was altered.
-        BackendError: there is no C++ compiler for torch.compile to use, or no such device.
+        MissingError: there is no C++ compiler for torch.compile to use, or no such device.
     """
     device = pytorch_device("compile", settings)
     _check_compiler("compile")
-    exact_floats(settings)
     cpu_threads(settings)
     gpu = device.type == "cuda"
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
@@ -55,7 +55,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     """The baseline in float16, compiled with torch.compile's defaults; on a GPU only.
 
     Raises:
-        BundleError, BackendError: as `load`.
+        BundleError, MissingError: as `load`.
     """
     device = float16_device("compile-fp16", settings)
     _check_compiler("compile-fp16")
@@ -70,7 +70,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
 
 def _check_compiler(backend: str) -> None:
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
-        raise BackendError(
+        raise MissingError(
             f"backend {backend}: torch.compile needs a C++ compiler and none is on the PATH; "
             "install g++ (Debian, Ubuntu: apt install g++)"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engines.base import Backend, Settings
-from engines.devices import cuda_device, exact_floats
+from engines.devices import cuda_device
 from engines.eager import bundled_model
 from engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
 from wmdeploy.bundle import Bundle
@@ -22,10 +22,9 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
 
     Raises:
         BundleError: the bundle carries no model, or it was altered.
-        BackendError: there is no GPU.
+        MissingError: there is no GPU.
     """
     device = cuda_device("cudagraph")
-    exact_floats(settings)
     recipe = bundle.manifest.recipe
     deployed = deployment(bundled_model(bundle), recipe.layout, recipe.precision)
     # all are built before any is moved: in float32 they share the model's weights

@@ -1,9 +1,9 @@
-"""Where a backend runs, and how exactly: refused where there is no such device, never changed."""
+"""Where a backend runs: refused where there is no such device, never changed."""
 
 import torch
 
 from engines.base import Settings
-from wmdeploy.errors import BackendError
+from wmdeploy.errors import MissingError
 
 CPU = torch.device("cpu")
 
@@ -12,12 +12,12 @@ def cuda_device(backend: str) -> torch.device:
     """The first GPU.
 
     Raises:
-        BackendError: torch has no CUDA, or finds no GPU.
+        MissingError: torch has no CUDA, or finds no GPU.
     """
     if torch.version.cuda is None:
-        raise BackendError(f"backend {backend}: this torch is a CPU build; it needs one with CUDA")
+        raise MissingError(f"backend {backend}: this torch is a CPU build; it needs one with CUDA")
     if not torch.cuda.is_available():
-        raise BackendError(f"backend {backend}: torch finds no NVIDIA GPU or driver here")
+        raise MissingError(f"backend {backend}: torch finds no NVIDIA GPU or driver here")
     return torch.device("cuda")
 
 
@@ -31,7 +31,7 @@ def pytorch_device(backend: str, settings: Settings) -> torch.device:
     """Where a PyTorch backend runs: as asked, or a GPU if torch finds one.
 
     Raises:
-        BackendError: a GPU was asked for and there is none.
+        MissingError: a GPU was asked for and there is none.
     """
     if settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available()):
         return cuda_device(backend)
@@ -42,16 +42,10 @@ def float16_device(backend: str, settings: Settings) -> torch.device:
     """A GPU.
 
     Raises:
-        BackendError: on a CPU, where PyTorch computes a frame of the reference model in float16 in
+        MissingError: on a CPU, where PyTorch computes a frame of the reference model in float16 in
             three minutes, against half a second in float32 (two cores): no figure worth having.
     """
     device = pytorch_device(backend, settings)
     if device.type == "cpu":
-        raise BackendError(f"backend {backend}: needs a GPU; on a CPU, float16 is only emulated")
+        raise MissingError(f"backend {backend}: needs a GPU; on a CPU, float16 is only emulated")
     return device
-
-
-def exact_floats(settings: Settings) -> None:
-    """float32 means float32, in this process: no TF32 on a GPU, unless it was asked for."""
-    torch.backends.cuda.matmul.allow_tf32 = settings.tf32
-    torch.backends.cudnn.allow_tf32 = settings.tf32

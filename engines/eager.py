@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engines.base import Backend, Settings
-from engines.devices import CPU, cpu_threads, exact_floats, float16_device, pytorch_device
+from engines.devices import CPU, cpu_threads, float16_device, pytorch_device
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BundleError
 from wmdeploy.manifest import Precision, TensorSpec
@@ -69,7 +69,6 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         BackendError: there is no such device.
     """
     device = pytorch_device("eager", settings)
-    exact_floats(settings)
     cpu_threads(settings)
     return baseline(bundled_model(bundle), device)
 

@@ -32,12 +32,13 @@ def open_source(
             f"backend {backend} runs bundles, and {source} is a model; "
             f"export it first: wmdeploy export {source} -o BUNDLE"
         )
-    from engines.devices import exact_floats, pytorch_device
+    from engines.devices import pytorch_device
     from engines.eager import baseline
     from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.models.precision import allow_tf32
 
     settings = settings or Settings()
-    exact_floats(settings)
+    allow_tf32(settings.tf32)
     return baseline(load_model(source, seed), pytorch_device(BASELINE, settings))
 
 

@@ -11,6 +11,7 @@ A feed that is not in its buffer already is copied there.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class StaticEngine:
         spec = self.inputs[0]
         batch = feeds[spec.name].shape[spec.shape.index(BATCH)]
         if batch not in self._sides:
-            self._sides[batch] = self._prepare(batch)
+            self._sides[batch] = self._prepare(batch, feeds)
         side = self._side_that_holds(self._sides[batch], feeds)
         for name, buffer in side.inputs.items():
             if feeds[name].data_ptr() != buffer.data_ptr():
@@ -77,9 +78,11 @@ class StaticEngine:
 
         return max(sides, key=in_place)
 
-    def _prepare(self, batch: int) -> "list[_Side]":
+    def _prepare(self, batch: int, feeds: Mapping[str, Tensor]) -> "list[_Side]":
         assert self._bind is not None, "the engine was closed"
         given = {spec.name: self._buffer(spec, batch) for spec in self.inputs}
+        for name, buffer in given.items():
+            buffer.copy_(feeds[name])  # to warm up on: zeros may be no valid input
         made = {spec.name: self._buffer(spec, batch) for spec in self.outputs}
         pairs = [(given, made)]
         if self._feedback:
@@ -109,24 +112,41 @@ def feedback_of(graph: str, wiring: Wiring) -> dict[str, str]:
     return {**dict((*wiring.cache, *drift)), wiring.token: wiring.feedback}
 
 
+@cache
+def capture_stream() -> torch.cuda.Stream:
+    """The one stream of all captures: a pool's memory and cuBLAS's workspace belong to a stream.
+
+    torch.cuda.graph's documentation asks for it where captures share a pool.
+    """
+    return torch.cuda.Stream()
+
+
 def captured(enqueue: Callable[[torch.cuda.Stream], None], pool: Any = None) -> Launch:
     """A CUDA graph of what `enqueue` puts on the stream it is given.
 
     Warmed up first, because libraries allocate and choose kernels at their first runs, which must
-    not be captured. The graph may be launched on any stream.
+    not be captured. The graph may be launched on any stream. What `enqueue` raises is raised.
 
     Args:
         pool: memory shared with graphs that never run at the same time.
     """
-    stream = torch.cuda.Stream()
+    stream = capture_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             enqueue(stream)
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream):
-        enqueue(stream)
+    reason: Exception | None = None
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            try:
+                enqueue(stream)
+            except Exception as error:
+                reason = error
+                raise
+    except Exception as error:  # of a broken capture, torch raises what ending it says
+        raise (reason or error) from None
     return graph.replay
 
 

@@ -16,9 +16,9 @@ import onnx
 import onnxruntime
 import pytest
 
+from engines.decompose import decompose_attention
 from engines.trt import plans
 from engines.trt.flavour import Flavour, check_architectures, flavour_findings, load_flavour
-from engines.trt.graph import spell_out_attention
 from engines.trt.plans import BuildOptions, build_plans, find_plan
 from exporters.export import ExportOptions, export_bundle
 from tests.conftest import Bundles
@@ -294,10 +294,10 @@ def test_export_again_with_nothing_changed_keeps_the_plans(
 
 
 @pytest.mark.parametrize("graph", ["encoder", "prefill", "step", "decoder"])
-def test_spelled_out_attention_computes_the_same(bundles: Bundles, graph: str) -> None:
+def test_decomposed_attention_computes_the_same(bundles: Bundles, graph: str) -> None:
     """Causal, masked and plain."""
     types = onnx.load(bundles(precision="fp16").path / f"{graph}.onnx")
-    assert spell_out_attention(types) == 2
+    assert decompose_attention(types) == 2
     onnx.checker.check_model(types, full_check=True)
     model = onnx.load(bundles().path / f"{graph}.onnx")  # float32, so that a slip shows
     rng, feeds = np.random.default_rng(0), {}
@@ -309,7 +309,7 @@ def test_spelled_out_attention_computes_the_same(bundles: Bundles, graph: str) -
             integers.astype(kind) if np.issubdtype(kind, np.integer) else rng.random(shape, "f")
         ).astype(kind)
     expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
-    assert spell_out_attention(model) == 2
+    assert decompose_attention(model) == 2
     assert not {"Attention"} & {node.op_type for node in model.graph.node}
     onnx.checker.check_model(model, full_check=True)
     got = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
@@ -325,8 +325,8 @@ def test_attention_of_another_exporter_is_refused(bundles: Bundles) -> None:
     model = onnx.load(bundles(precision="fp16").path / "step.onnx", load_external_data=False)
     node = next(node for node in model.graph.node if node.op_type == "Attention")
     node.attribute.append(onnx.helper.make_attribute("softcap", 2.0))
-    with pytest.raises(BackendError, match="an Attention that wmdeploy did not export"):
-        spell_out_attention(model)
+    with pytest.raises(BackendError, match="Attention of a kind that wmdeploy does not export"):
+        decompose_attention(model)
 
 
 def test_tensorrt_builds_only_for_the_gpu_that_is_there() -> None:

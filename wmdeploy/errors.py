@@ -32,6 +32,10 @@ class BackendError(WmdeployError):
     """A backend is unknown, not installed, or not what would really run."""
 
 
+class MissingError(BackendError):
+    """This machine lacks what is needed: a package, its libraries, a GPU, a compiler, a plan."""
+
+
 class TrainingError(WmdeployError):
     """Training cannot start, cannot resume, or diverged."""
 
@@ -40,12 +44,12 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it.
 
     Raises:
-        WmdeployError: `module` is not installed.
+        MissingError: `module` is not installed.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise WmdeployError(
+        raise MissingError(
             f"{purpose} needs {module}, which cannot be imported ({error}); "
             f"install it with: pip install 'wmdeploy[{extra}]'"
         ) from error

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from wmdeploy.doctor import Finding
-from wmdeploy.errors import BackendError
+from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.files import cache_file, staged_file
 from wmdeploy.gpu import gpu
 
@@ -22,6 +22,9 @@ INSTALL = {
     "tensorrt": "pip install tensorrt-cu13 (docs/tensorrt.md says from where)",
     "tensorrt-rtx": "pip install 'wmdeploy[rtx]'",
 }
+# The first whose GroupNormalization has a scale for each channel; older ones have one for each
+# group, and give other numbers (TensorRT's documentation of add_normalization_v2).
+OLDEST = {"tensorrt": "10.15", "tensorrt-rtx": "1.4"}
 CURRENT = "current"  # the architecture of the GPU that is there
 
 
@@ -115,7 +118,8 @@ def load_flavour(name: str) -> Flavour:
     """A flavour by name; `auto` takes `tensorrt` where it is installed, else `tensorrt-rtx`.
 
     Raises:
-        BackendError: it is unknown or not installed.
+        MissingError: it is not installed, or too old.
+        BackendError: it is unknown.
     """
     if name != "auto" and name not in MODULES:
         raise BackendError(f"flavour: got {name!r}, expected auto, {', '.join(MODULES)}")
@@ -125,7 +129,7 @@ def load_flavour(name: str) -> Flavour:
         if module is not None:
             return Flavour(candidate, module)
     reasons = "; ".join(f"{n}: {_import(n)[1]}, {INSTALL[n]}" for n in wanted)
-    raise BackendError(f"no TensorRT here. {reasons}")
+    raise MissingError(f"no TensorRT here. {reasons}")
 
 
 def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str | None) -> None:
@@ -136,7 +140,8 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
         present: the architecture of the GPU that is there, or None.
 
     Raises:
-        BackendError: an architecture is unknown to the flavour, or there is no GPU for "current".
+        MissingError: there is no GPU for "current".
+        BackendError: an architecture is unknown to the flavour.
     """
     targets = flavour.architectures
     known = f"{flavour.name} {flavour.version} knows {', '.join(targets)}"
@@ -145,7 +150,7 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
     for name in asked:
         if name == CURRENT and present is None:
             hint = f"name one with --arch; {known}" if targets else "tensorrt builds on a GPU only"
-            raise BackendError(f"--arch current: there is no NVIDIA GPU or driver here; {hint}")
+            raise MissingError(f"--arch current: there is no NVIDIA GPU or driver here; {hint}")
         if name == CURRENT and targets and present not in targets:
             raise BackendError(f"--arch current: this GPU is {present}, and {known}")
         if name != CURRENT and not targets:
@@ -194,4 +199,6 @@ def _import(name: str) -> tuple[ModuleType | None, str]:
         return None, f"cannot be loaded ({str(error).splitlines()[0]})"
     if not hasattr(module, "Builder"):
         return None, "installed without its libraries"
+    if not hasattr(module.INetworkDefinition, "add_normalization_v2"):
+        return None, f"{module.__version__} is too old: {OLDEST[name]} or newer is needed"
     return module, ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.trt.build import Built, Order, build
 from engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flavour
 from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
-from wmdeploy.errors import BackendError, BundleError
+from wmdeploy.errors import BackendError, BundleError, MissingError
 from wmdeploy.files import staged_file
 from wmdeploy.gpu import Gpu, gpu
 from wmdeploy.manifest import PlanRecord, write_manifest
@@ -77,7 +77,7 @@ def find_plan(bundle: Bundle, flavour: Flavour, graph: str, architecture: str) -
     """The newest plan of a graph that fits the bundle, the TensorRT here and the GPU here.
 
     Raises:
-        BackendError: there is none; with what the newest one differs in, and the command to run.
+        MissingError: there is none; with what the newest one differs in, and the command to run.
     """
     problems = []
     for plan in reversed(bundle.manifest.plans):
@@ -87,9 +87,15 @@ def find_plan(bundle: Bundle, flavour: Flavour, graph: str, architecture: str) -
                 return plan
             problems.append(problem)
     reason = problems[0] if problems else f"the bundle has no {flavour.name} plan of it"
+    if flavour.architectures and architecture not in flavour.architectures:
+        targets = ", ".join(flavour.architectures)
+        raise MissingError(
+            f"{graph}: {flavour.name} {flavour.version} runs on {targets}, this GPU is "
+            f"{architecture}; use the backend tensorrt on it"
+        )
     target = f" --arch {architecture}" if flavour.architectures else ""
     command = f"wmdeploy build-engine {bundle.path} --flavour {flavour.name}{target}"
-    raise BackendError(f"{graph}: {reason}; build it again: {command}")
+    raise MissingError(f"{graph}: {reason}; build it again: {command}")
 
 
 def _mismatch(bundle: Bundle, plan: PlanRecord, flavour: Flavour, architecture: str) -> str | None:

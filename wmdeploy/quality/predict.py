@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmdeploy.models.precision import exact_float32
 from wmdeploy.models.vqvae import VQVAE
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
 
@@ -13,6 +14,7 @@ _CHUNK_VALUES = 2**22  # latent or pixel values held at once
 
 
 @torch.inference_mode()
+@exact_float32()
 def encode_frames(
     vqvae: VQVAE, frames: np.ndarray, progress: Callable[[int], None] = lambda done: None
 ) -> Tensor:
@@ -28,6 +30,7 @@ def encode_frames(
     return torch.cat(parts)
 
 
+@exact_float32()
 def decode_latents(model: WorldModel, latents: Tensor) -> np.ndarray:
     """(T, L) -> (T, H, W, 3) uint8."""
     vqvae = model.config.vqvae
@@ -40,6 +43,7 @@ def decode_latents(model: WorldModel, latents: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
+@exact_float32()
 def following_latents(model: WorldModel, latents: Tensor, actions: Tensor | None) -> Tensor:
     """(T, L) -> (T - 1, L): each latent after the first, from up to S true ones before it.
 
@@ -61,6 +65,7 @@ def following_latents(model: WorldModel, latents: Tensor, actions: Tensor | None
     return torch.cat(parts)
 
 
+@exact_float32()
 def rollout_latents(
     model: WorldModel,
     latents: Tensor,

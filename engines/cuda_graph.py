@@ -1,0 +1,123 @@
+"""An exported ONNX graph as ONNX Runtime's CUDA provider runs it; the weights stay in their file.
+
+- `GroupNormalization` has no CUDA kernel (onnxruntime issue 20211): ONNX Runtime would expand it
+  into nodes whose shape arithmetic runs on the CPU. It becomes its sums, or the provider's own
+  GroupNorm.
+- Where TF32 is off, the provider lets no convolution use tensor cores, of float16 either
+  (onnxruntime, conv_transpose.cc: `deselect_numeric_notes`). So the float32 products of a graph
+  with float16 convolutions become float64 ones, which TF32 does not touch, and TF32 is allowed.
+"""
+
+from collections import defaultdict
+
+import onnx
+
+from engines.decompose import FLOAT, Replacement, Values, decompose_group_norm, replace_nodes
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+PRODUCTS = ("MatMul", "Gemm", "Attention", *CONVOLUTIONS)
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+
+
+def cuda_graph(model: onnx.ModelProto, nhwc: bool = False) -> onnx.ModelProto:
+    """Rewrite a graph, in place, for the CUDA provider.
+
+    Args:
+        nhwc: use ONNX Runtime's GroupNorm on channels-last tensors where it has a kernel.
+
+    Raises:
+        BackendError: it has a GroupNormalization of a kind that we do not export.
+    """
+    if nhwc:
+        fuse_group_norm(model)
+    decompose_group_norm(model)
+    values = Values(model)
+    if any(_kind(node, values) != FLOAT for node in _nodes(model, CONVOLUTIONS)):
+        replace_nodes(model, ("MatMul",), _in_float64)
+    return model
+
+
+def may_use_tf32(model: onnx.ModelProto) -> bool:
+    """Whether TF32 speeds convolutions up and touches no float32 product."""
+    values = Values(model)
+    kinds = [_kind(node, values) for node in _nodes(model, PRODUCTS)]
+    return FLOAT not in kinds and bool(_nodes(model, CONVOLUTIONS))
+
+
+def fuse_group_norm(model: onnx.ModelProto) -> int:
+    """Each GroupNormalization, with the SiLU behind it, as ONNX Runtime's GroupNorm, in place.
+
+    It stands between two transposes and has its sums in float32. It has no kernel for groups of
+    one channel; those are left alone.
+
+    Returns:
+        How many were fused.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    fused: set[str] = set()  # results of the SiLUs that a GroupNorm has taken over
+
+    def fill(new: Replacement) -> bool:
+        source, scale, bias = new.node.input
+        groups = new.attributes["num_groups"]
+        sizes = new.values.sizes(source)
+        if not sizes or sizes[1] <= groups:
+            return False
+        silu = _silu(new.node.output[0], readers)
+        fused.update(name for node in silu for name in node.output)
+        x = new.add("Transpose", [source], "channels_last", perm=[0, 2, 3, 1])
+        x = new.add(
+            "GroupNorm",
+            [x, *(new.add("Cast", [n], f"float_{n}", to=FLOAT) for n in (scale, bias))],
+            "normal",
+            domain=MICROSOFT,
+            groups=groups,
+            epsilon=new.attributes.get("epsilon", 1e-5),
+            activation=int(bool(silu)),
+            channels_last=1,
+        )
+        result = silu[-1].output[0] if silu else new.node.output[0]
+        new.nodes.append(onnx.helper.make_node("Transpose", [x], [result], perm=[0, 3, 1, 2]))
+        return True
+
+    count = replace_nodes(model, ("GroupNormalization",), fill)
+    parts = ("Sigmoid", "Mul")
+    kept = [n for n in model.graph.node if n.op_type not in parts or n.output[0] not in fused]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    if count:
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    return count
+
+
+def _silu(name: str, readers: dict[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
+    """The Sigmoid and the Mul that make x·sigmoid(x) of a value; none if others read it too."""
+    behind = {node.op_type: node for node in readers[name]}
+    if len(readers[name]) != 2 or set(behind) != {"Sigmoid", "Mul"}:
+        return []
+    sigmoid, product = behind["Sigmoid"], behind["Mul"]
+    alone = len(readers[sigmoid.output[0]]) == 1 and sigmoid.output[0] in product.input
+    return [sigmoid, product] if alone else []
+
+
+def _in_float64(new: Replacement) -> bool:
+    if new.values.kind(new.node.input[0]) != FLOAT:
+        return False
+    double = onnx.TensorProto.DOUBLE
+    factors = [
+        new.add("Cast", [name], f"double_{side}", to=double)
+        for name, side in zip(new.node.input, ("left", "right"), strict=True)
+    ]
+    new.add("Cast", [new.add("MatMul", factors, "double")], to=FLOAT)
+    return True
+
+
+def _nodes(model: onnx.ModelProto, operators: tuple[str, ...]) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type in operators]
+
+
+def _kind(node: onnx.NodeProto, values: Values) -> int:
+    """The element type of a product: of its weights, or of its first factor."""
+    return values.kind(node.input[1]) or values.kind(node.input[0])

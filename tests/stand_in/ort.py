@@ -1,0 +1,138 @@
+"""onnxruntime-gpu on the stand-in: sessions that capture, with the real one's kernels."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from engines.decompose import replace_nodes
+from tests.kernels import nodes_without_cuda_kernel, nodes_without_tensorrt
+from tests.stand_in.cuda import Gpu
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+Buffers = dict[str, tuple[int, np.dtype, tuple[int, ...]]]  # address, type, shape
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def install(gpu: Gpu, patch: pytest.MonkeyPatch) -> list["Session"]:
+    """Let onnxruntime have GPU providers; the sessions that are made."""
+    import sys
+
+    made: list[Session] = []
+
+    def session(
+        graph: bytes, options: Any, providers: Sequence[tuple[str, dict[str, str]]], **more: Any
+    ) -> Session:
+        (name, settings), *_ = providers
+        model = onnx.load_from_string(graph)
+        if name == TENSORRT and "tensorrt" not in sys.modules:
+            raise RuntimeError("FAIL: libnvinfer.so.10: cannot open shared object file")
+        missing = nodes_without_tensorrt if name == TENSORRT else nodes_without_cuda_kernel
+        strict = options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+        if (left := list(missing(model))) and strict:
+            raise RuntimeError(f"FAIL: nodes that are assigned to the default CPU EP: {left}")
+        made.append(Session(gpu, name, settings, _on_cpu(model), options))
+        return made[-1]
+
+    patch.setattr(onnxruntime, "InferenceSession", session)
+    patch.setattr(
+        onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, "CPUExecutionProvider"]
+    )
+    return made
+
+
+_real = onnxruntime.InferenceSession
+
+
+class Binding:
+    """An IOBinding: addresses of a run."""
+
+    def __init__(self) -> None:
+        self.inputs: Buffers = {}
+        self.outputs: Buffers = {}
+
+    def bind_input(self, name: str, kind: str, number: int, *what: Any) -> None:
+        self.inputs[name] = self._address(*what)
+
+    def bind_output(self, name: str, kind: str, number: int, *what: Any) -> None:
+        self.outputs[name] = self._address(*what)
+
+    def _address(self, dtype: Any, shape: Any, pointer: int) -> tuple[int, np.dtype, Any]:
+        return pointer, np.dtype(dtype), tuple(shape)
+
+
+class Session:
+    """An InferenceSession of one provider, whose options it keeps."""
+
+    def __init__(
+        self, gpu: Gpu, provider: str, options: dict[str, str], model: onnx.ModelProto, more: Any
+    ) -> None:
+        self.gpu, self.provider, self.options, self.model = gpu, provider, options, model
+        self.threads = more.intra_op_num_threads
+        inner = onnxruntime.SessionOptions()
+        inner.log_severity_level = 3
+        inner.add_session_config_entry(
+            WEIGHTS_FOLDER, more.get_session_config_entry(WEIGHTS_FOLDER)
+        )
+        self._inner = _real(model.SerializeToString(), inner, providers=["CPUExecutionProvider"])
+        self._captured: dict[str, Binding] = {}
+        self._runs: dict[str, int] = {}
+        self.get_inputs, self.get_outputs = self._inner.get_inputs, self._inner.get_outputs
+
+    def get_providers(self) -> list[str]:
+        return [self.provider, "CPUExecutionProvider"]
+
+    def io_binding(self) -> Binding:
+        return Binding()
+
+    def run_with_iobinding(self, binding: Binding, options: Any) -> None:
+        """With CUDA graphs the second run of a number is captured; later ones use its addresses."""
+        self.gpu.check_not_capturing("a session captures by itself")
+        stream = int(self.options["user_compute_stream"])
+        self.gpu.check(stream == self.gpu.current.cuda_stream, "a session runs on another stream")
+        if self.options.get("enable_cuda_graph") == "1":
+            number = options.get_run_config_entry("gpu_graph_id")
+            self._runs[number] = self._runs.get(number, 0) + 1
+            if self._runs[number] > 1:
+                binding = self._captured.setdefault(number, binding)
+        self.gpu.launch(stream, lambda: self._run(binding))
+
+    def _run(self, binding: Binding) -> None:
+        run_at(self._inner, binding.inputs, binding.outputs)
+
+
+def run_at(session: Any, inputs: Buffers, outputs: Buffers) -> None:
+    """Run a session of the CPU provider on memory at addresses."""
+    results = session.run(list(outputs), {name: array(*at) for name, at in inputs.items()})
+    for at, result in zip(outputs.values(), results, strict=True):
+        array(*at)[...] = result
+
+
+def array(address: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = (ctypes.c_byte * size).from_address(address)
+    return np.frombuffer(memory, dtype=dtype).reshape(shape)
+
+
+def _on_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
+    """ONNX Runtime's own GroupNorm has no CPU kernel: by ONNX's operators, as its document says."""
+
+    def fill(new: Any) -> None:
+        source, scale, bias = new.node.input
+        x = new.add("Transpose", [source], "channels_first", perm=[0, 3, 1, 2])
+        x = new.add("Cast", [x], "float", to=onnx.TensorProto.FLOAT)
+        groups, epsilon = new.attributes["groups"], new.attributes["epsilon"]
+        x = new.add(
+            "GroupNormalization", [x, scale, bias], "norm", num_groups=groups, epsilon=epsilon
+        )
+        if new.attributes["activation"]:
+            x = new.add("Mul", [x, new.add("Sigmoid", [x], "sigmoid")], "silu")
+        x = new.add("Transpose", [x], "channels_last", perm=[0, 2, 3, 1])
+        new.add("CastLike", [x, source])
+
+    replace_nodes(model, ("GroupNorm",), fill)
+    return model
