@@ -21,13 +21,12 @@ from wmdeploy.clips.read import count_frames
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
-from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
 from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
 from wmdeploy.quality.report import QualityReport
-from wmdeploy.training.notes import TrainingNotes, read_training_notes
 
 _STRIP_FRAMES = 16
 
@@ -85,16 +84,21 @@ class SessionRunner:
 
 
 def evaluate(
-    options: EvaluateOptions, progress: Callable[[str, int, int], None]
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None],
+    remarks: list[str] | None = None,
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
+
+    Args:
+        remarks: gets those of `load_model`.
 
     Raises:
         CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
-    model, notes, runner = _load(options)
-    trained_on = set(notes.clips)
+    model, training, runner = _load(options, remarks)
+    trained_on = set(training.clips)
     skipped: list[str] = []
     paths: list[Path] = []
     for folder in options.data:
@@ -125,8 +129,10 @@ def evaluate(
     return report, _strip(model, footage, options.context) if options.pictures else None
 
 
-def _load(options: EvaluateOptions) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
-    """The PyTorch model, what its directory notes, and the backend that runs it, if one does."""
+def _load(
+    options: EvaluateOptions, remarks: list[str] | None
+) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
+    """The PyTorch model, what its training noted, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
     allow_tf32(options.settings.tf32)
@@ -136,11 +142,12 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, TrainingNotes, SessionR
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        return load_model(options.source).to(device), read_training_notes(path), None
+        model = load_model(options.source, remarks=remarks)
+        return model.to(device), read_training(path), None
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source).to(device), read_training_notes(source), SessionRunner(backend)
+    return load_model(source).to(device), read_training(source), SessionRunner(backend)
 
 
 def _usable(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 
@@ -24,11 +25,11 @@ from benchmarks.machine import environment
 from benchmarks.memory import peak_resident_mb
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
-from wmdeploy.errors import WmdeployError
-from wmdeploy.models.checkpoint import load_model
+from wmdeploy.errors import CheckpointError, WmdeployError
+from wmdeploy.models.checkpoint import load_model, read_training
 from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, count_parameters
-from wmdeploy.training.notes import read_training_notes
+from wmdeploy.quality.report import QualityReport
 
 SEQUENCES = (4, 8, 16)
 PREDICTED = 8  # frames of the prediction and speed tests, as in the report; at most S + 1
@@ -74,14 +75,19 @@ class Milestone:
     memory: dict[str, Any]
     prediction: dict[str, Any]
     speed: dict[str, Any]
-    quality: dict[str, Any] | None
+    quality: QualityReport | None
 
 
 @torch.inference_mode()
 def run_milestone(
-    options: MilestoneOptions, progress: Callable[[str], None] = lambda what: None
+    options: MilestoneOptions,
+    progress: Callable[[str], None] = lambda what: None,
+    remarks: list[str] | None = None,
 ) -> Milestone:
     """Run the four tests.
+
+    Args:
+        remarks: gets those of `load_model`.
 
     Raises:
         CheckpointError, ClipError: the model or the clip cannot be read.
@@ -91,8 +97,8 @@ def run_milestone(
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
     allow_tf32(False)
     progress("load")
-    notes = read_training_notes(options.source)
-    model = load_model(options.source, options.seed).to(options.device)
+    quality = _noted_quality(options.source)
+    model = load_model(options.source, options.seed, remarks).to(options.device)
     clip = read_clip(options.clip, size=model.config.vqvae.image_size, count=max(SEQUENCES))
     actions = _actions(model, clip)
     architecture = {
@@ -115,7 +121,7 @@ def run_milestone(
         memory=memory,
         prediction=prediction,
         speed=speed,
-        quality=notes.summary.get("quality"),
+        quality=quality,
     )
 
 
@@ -249,7 +255,27 @@ def to_markdown(found: Milestone) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _quality_lines(quality: dict[str, Any] | None) -> list[str]:
+def _noted_quality(source: str) -> QualityReport | None:
+    """The scores that a model's training noted.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
+    noted = read_training(source).summary.get("quality")
+    if noted is None:
+        return None
+    try:
+        quality = msgspec.convert(noted, QualityReport, str_keys=True)
+        _quality_lines(quality)
+        return quality
+    except (msgspec.ValidationError, LookupError) as error:
+        raise CheckpointError(
+            f"{source}: the scores that its training noted are damaged ({error}); judge it anew "
+            "with `wmdeploy evaluate`"
+        ) from error
+
+
+def _quality_lines(quality: QualityReport | None) -> list[str]:
     """Requirements on a trained model, and the milestones."""
     if not quality:
         return [
@@ -259,25 +285,24 @@ def _quality_lines(quality: dict[str, Any] | None) -> list[str]:
             "The model notes no training, so the milestones (reconstruction, next frame, sequence) "
             "are open: `wmdeploy train`, or `wmdeploy evaluate` for a model of other origin.",
         ]
-    found = quality["groups"][-1]
-    following, latents = found["following"], found["latents"]["model"]
-    next_frame, copy = following["model"]["psnr"], following["copy"]["psnr"]
-    reconstruction = found["reconstruction"]["psnr"]
-    rollouts = found["rollouts"]
+    found = quality.all
+    latents = found.latents["model"]
+    next_frame, copy = found.following["model"].psnr, found.following["copy"].psnr
+    reconstruction = found.reconstruction.psnr
     sequence = "no clip was long enough"
     stays = False
-    if rollouts:
-        model, copied = rollouts["model"]["psnr"], rollouts["copy"]["psnr"]
-        later = [n for n in model if 2 <= int(n) <= 16]
+    if found.rollouts:
+        model, copied = found.rollouts["model"].psnr, found.rollouts["copy"].psnr
+        later = [n for n in model if 2 <= n <= 16]
         stays = all(_db(model[n]) > _db(copied[n]) for n in later)
         sequence = ", ".join(f"{n}: {_db(model[n]):.1f} ({_db(copied[n]):.1f})" for n in model)
     return [
-        f"| prediction accuracy above 80% (latents within 0.1) | {latents['within']:.1%} | "
-        f"{_met(latents['within'] > 0.8)} |",
+        f"| prediction accuracy above 80% (latents within 0.1) | {latents.within:.1%} | "
+        f"{_met(latents.within > 0.8)} |",
         f"| PSNR of the next frame above 25 dB | {_db(next_frame):.2f} dB | "
         f"{_met(_db(next_frame) > 25)} |",
         "",
-        f"## Milestones, on {found['frames']} frames never trained on",
+        f"## Milestones, on {found.frames} frames never trained on",
         "",
         "| milestone | found | reached |",
         "|---|---|---|",

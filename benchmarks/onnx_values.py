@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.pytorch_values import Operation
 from engines.base import BACKENDS, Settings
-from engines.ort import CPU, WEIGHTS_FOLDER, inference_session
+from engines.ort import CPU, WEIGHTS_FOLDER, follow_link, inference_session, weights_file
 from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, BundleError, require
@@ -167,7 +167,8 @@ def open_session(backend: str, path: Path, model: onnx.ModelProto) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is a finding, and told as one
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
+    follow_link(model, path)
     providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
     if backend != "ort-cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -9,7 +9,7 @@ import msgspec
 from benchmarks.memory import Memory
 from benchmarks.parity import Curve, Parity
 from wmdeploy.errors import WmdeployError
-from wmdeploy.files import read_document
+from wmdeploy.files import read_document, refuse_pointer
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 MOST_ROUNDS = 400  # of a stage
@@ -125,6 +125,7 @@ def read_json(path: Path) -> Report:
         WmdeployError: it cannot be read, is no report, has more than one of ours has, or is of a
             schema newer than this version's.
     """
+    refuse_pointer(path, WmdeployError)
     try:
         report = msgspec.json.decode(read_document(path, LARGEST_REPORT), type=Report)
     except OSError as error:

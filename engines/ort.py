@@ -4,6 +4,7 @@ A provider that is asked for is the one that runs, or there is an error: ONNX Ru
 go on with another one (onnxruntime issues 25145 and 27006).
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,24 @@ def cpu_graph(path: Path) -> bytes:
     """The graph as the CPU provider runs it fastest; weights stay in their file."""
     model = onnx.load(path, load_external_data=False)
     split_attention(model)
+    follow_link(model, path)
     return model.SerializeToString()
+
+
+def weights_file(graph: Path) -> Path:
+    """The file with a graph's weights; where that is a link, what it leads to."""
+    return Path(os.path.realpath(f"{graph}.data"))
+
+
+def follow_link(model: onnx.ModelProto, graph: Path) -> None:
+    """Let a graph that is given as bytes read `weights_file`: ONNX Runtime follows no link there.
+
+    The cache of a download has such links, from names to files that are named by their hashes.
+    """
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if (entry.key, entry.value) == ("location", f"{graph.name}.data"):
+                entry.value = weights_file(graph).name
 
 
 def open_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
@@ -98,7 +116,7 @@ def open_session(path: Path, threads: int | None = None, pattern: bool = True) -
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = pattern
-    options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
     return inference_session(path, cpu_graph(path), options, [(CPU, {})])
 
 
@@ -123,7 +141,9 @@ def inference_session(
         # or it would try again with providers that nobody asked for
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its exception types are private to its C extension
-        raise BackendError(f"{path}: ONNX Runtime refuses the graph: {error}") from error
+        from wmdeploy.runtime import refusal
+
+        raise BackendError(refusal(path, error)) from error
     if session.get_providers()[0] != wanted:
         raise BackendError(
             f"{path}: asked ONNX Runtime for {wanted}, got {session.get_providers()}; "

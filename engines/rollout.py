@@ -14,13 +14,18 @@ from wmdeploy.manifest import MANIFEST_FILE
 
 
 def open_source(
-    source: str, backend: str | None, seed: int = 0, settings: Settings | None = None
+    source: str,
+    backend: str | None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    remarks: list[str] | None = None,
 ) -> Backend:
     """Engines of a bundle, or the baseline of a model.
 
     Args:
         source: a bundle, or whatever `load_model` takes.
         backend: for a bundle, default `ort-cpu`; a model itself runs on the baseline only.
+        remarks: gets those of `load_model`.
 
     Raises:
         BundleError, CheckpointError, BackendError: it cannot be loaded, or not by that backend.
@@ -39,7 +44,7 @@ def open_source(
 
     settings = settings or Settings()
     allow_tf32(settings.tf32)
-    return baseline(load_model(source, seed), pytorch_device(BASELINE, settings))
+    return baseline(load_model(source, seed, remarks), pytorch_device(BASELINE, settings))
 
 
 def image_size(backend: Backend) -> int:

@@ -14,6 +14,8 @@ import numpy as np
 
 from wmdeploy.bundle import (
     BUNDLE_KIND,
+    GIT_ATTRIBUTES,
+    GIT_ATTRIBUTES_FILE,
     MODEL_DIRECTORY,
     Bundle,
     describe_files,
@@ -64,12 +66,15 @@ class ExportOptions:
 
 
 def export_bundle(
-    options: ExportOptions, progress: Callable[[str], None] = lambda stage: None
+    options: ExportOptions,
+    progress: Callable[[str], None] = lambda stage: None,
+    remarks: list[str] | None = None,
 ) -> tuple[Bundle, bool]:
     """Export a model, or find that the bundle there already is what would be made.
 
     Args:
         progress: told what is being done, for people.
+        remarks: gets those of `load_model`.
 
     Returns:
         The bundle, and whether it was made now.
@@ -86,7 +91,7 @@ def export_bundle(
     progress("load the model")
     from wmdeploy.models.checkpoint import load_model, read_notes
 
-    model = load_model(options.source, options.seed)
+    model = load_model(options.source, options.seed, remarks)
     notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(model, notes, recipe, options.clip, directory, progress)
@@ -118,11 +123,17 @@ def _write_bundle(
     frames = torch.from_numpy(clip.frames)
     cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
     deployed = deployment(model, recipe.layout, recipe.precision)
+    about = {
+        "family": deployed.family,
+        "layout": recipe.layout,
+        "precision": recipe.precision,
+        "weights": recipe.source,
+    }
     records = {}
     for name, build in deployed.graphs.items():
         progress(f"export the {name}")
         graph, path = build(), directory / f"{name}.onnx"
-        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch)
+        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
         progress(f"verify the {name}")
         records[name] = GraphRecord(
             path.name,
@@ -138,6 +149,7 @@ def _write_bundle(
         write_model_files(model, directory / MODEL_DIRECTORY, notes)
     progress("hash the files")
     files = describe_files(directory)
+    (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
     config = model.config.to_dict()
     write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
 

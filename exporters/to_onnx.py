@@ -2,16 +2,21 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from wmdeploy import __version__
 from wmdeploy.errors import ExportError
 from wmdeploy.manifest import BATCH, TensorSpec
 from wmdeploy.models.graphs import Graph
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1
 
@@ -46,8 +51,14 @@ def translate(graph: Graph, *, opset: int, max_batch: int) -> torch.onnx.ONNXPro
     return program
 
 
-def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
+def write_onnx(
+    graph: Graph, path: Path, *, opset: int, max_batch: int, about: Mapping[str, str] | None = None
+) -> None:
     """Export a module as `path` and its weights as `<path>.data`; the batch alone is dynamic.
+
+    Args:
+        about: what the file tells of itself to people and programs that have no manifest; ONNX
+            Runtime gives it as `get_modelmeta().custom_metadata_map`.
 
     Raises:
         ExportError: torch.onnx cannot express the module, or the file is not what was described.
@@ -65,6 +76,7 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
         if node.op_type == "Attention":  # otherwise a float16 graph's softmax is float16 too
             float32 = onnx.TensorProto.FLOAT
             node.attributes["softmax_precision"] = ir.AttrInt64("softmax_precision", float32)
+    _introduce(program.model, path.stem, graph, about or {})
     program.save(path, external_data=True)
     try:
         onnx.checker.check_model(path, full_check=True)  # by path: reads weights above 2 GB too
@@ -73,6 +85,16 @@ def write_onnx(graph: Graph, path: Path, *, opset: int, max_batch: int) -> None:
     model = onnx.load(path, load_external_data=False)
     _check_signature(path.stem, model.graph.input, graph.inputs)
     _check_signature(path.stem, model.graph.output, graph.outputs)
+
+
+def _introduce(model: "ir.Model", name: str, graph: Graph, about: Mapping[str, str]) -> None:
+    """Let the file explain itself, in Netron and in plain ONNX Runtime."""
+    inputs = ", ".join(f"{spec.name}: {spec}" for spec in graph.inputs)
+    outputs = ", ".join(f"{spec.name}: {spec}" for spec in graph.outputs)
+    model.graph.name = name
+    model.doc_string = f"{name} of a world model, a graph of wmdeploy: {inputs} -> {outputs}"
+    model.producer_name, model.producer_version = "wmdeploy", __version__
+    model.metadata_props.update({"graph": name, "wmdeploy": __version__, **about})
 
 
 def _sample(spec: TensorSpec) -> Tensor:

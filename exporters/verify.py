@@ -102,7 +102,9 @@ def _open(path: Path) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension
-        raise ExportError(f"{path.stem}: ONNX Runtime refuses the graph: {error}") from error
+        from wmdeploy.runtime import refusal
+
+        raise ExportError(refusal(path, error)) from error
 
 
 def _run(session: Any, path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:

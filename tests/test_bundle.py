@@ -92,11 +92,10 @@ def test_path_that_leaves_the_bundle_is_refused(copy: Path, name: str) -> None:
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("linked", ["step.onnx", "model", "manifest.json"])
-def test_link_is_refused(copy: Path, linked: str) -> None:
-    (copy / linked).rename(copy.parent / "outside")
-    (copy / linked).symlink_to(copy.parent / "outside")
-    with pytest.raises(BundleError, match="is a link"):
+def test_link_to_a_directory_is_refused(copy: Path) -> None:
+    (copy / "model").rename(copy.parent / "outside")
+    (copy / "model").symlink_to(copy.parent / "outside")
+    with pytest.raises(BundleError, match="model: is a link to a directory"):
         Bundle.open(copy)
 
 

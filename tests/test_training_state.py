@@ -1,6 +1,5 @@
 """What lies beside an unfinished training may be damaged, or a stranger's, or another process's."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import torch
 from tests.test_training import Killed, assert_equal_weights, options, run
 from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.locks import sole_writer
-from wmdeploy.models.checkpoint import CONFIG_FILE
 
 NAN = float("nan")
 
@@ -167,25 +165,3 @@ def test_training_that_runs_holds_its_folder(squares: Path, tmp_path: Path) -> N
     train(options(squares, tmp_path / "model"), second, MICRO)
     assert len(told) == 1 and "another process is writing into it" in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-@pytest.mark.parametrize(
-    "notes",
-    [{"training": [1]}, {"training": {"clips": 5}}, {"training": {"clips": [[1]]}},
-     {"training": {"options": 5}}, {"training": "x"}, {"training": {"summary": {"quality": {"groups": 5}}}}],
-)  # fmt: skip
-def test_damaged_notes_of_a_model_are_one_clear_error(
-    squares: Path, micro_model: Path, tmp_path: Path, notes: dict[str, Any]
-) -> None:
-    from benchmarks.evaluate import EvaluateOptions, evaluate
-
-    config = micro_model / CONFIG_FILE
-    document = json.loads(config.read_text())
-    config.write_text(json.dumps({**document, "about": notes}))
-    message = r"config\.json: its notes on the training are damaged"
-    with pytest.raises(WmdeployError, match=message):
-        evaluate(EvaluateOptions(str(micro_model), (squares,)), lambda what, done, total: None)
-    with pytest.raises(WmdeployError, match=message):
-        run(options(squares, tmp_path / "new", vqvae=micro_model))
-    with pytest.raises(WmdeployError, match=message):
-        run(options(squares, micro_model))

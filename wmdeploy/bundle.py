@@ -1,7 +1,9 @@
 """A bundle: a directory with `manifest.json`, the ONNX graphs with their weights, and the model.
 
 A bundle is untrusted input: every path stays inside it, every file is a regular file of its
-recorded size, and its hash is checked before anything reads it.
+recorded size, and its hash is checked before anything reads it. A file may be a link to a regular
+one, as in the cache of a download, because what is read through it has been hashed; a directory
+that is a link is refused, and so is writing through a link.
 
     bundle = Bundle.open(Path("pong.bundle"))
     bundle.manifest.graphs["step"].inputs
@@ -17,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import DirectoryKind, sha256
+from wmdeploy.files import DirectoryKind, refuse_pointer, sha256
 from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, PlanRecord, read_manifest
 
 MODEL_DIRECTORY = "model"
 PLANS_DIRECTORY = "plans"
+GIT_ATTRIBUTES_FILE = ".gitattributes"  # in no manifest: sites that keep models have their own
+GIT_ATTRIBUTES = "# Hashes are over bytes: git shall change no line ends.\n* -text\n"
 BUNDLE_KIND = DirectoryKind(
-    MANIFEST_FILE, "recipe", ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, PLANS_DIRECTORY)
+    MANIFEST_FILE,
+    "recipe",
+    ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, PLANS_DIRECTORY, GIT_ATTRIBUTES_FILE),
 )
 
 
@@ -43,10 +49,7 @@ class Bundle:
         for name, record in bundle.manifest.files.items():
             size = bundle._regular_file(name).stat().st_size
             if size != record.bytes:
-                raise BundleError(
-                    f"{path / name}: got {size} bytes, expected {record.bytes}; "
-                    "the file is cut short or altered: export the model again"
-                )
+                raise bundle._other_size(name, size)
         for graph in bundle.manifest.graphs.values():
             if graph.file not in bundle.manifest.files:
                 raise BundleError(f"{path}: {graph.file} is not among the manifest's files")
@@ -122,7 +125,8 @@ class Bundle:
         fix = f"build it again: wmdeploy build-engine {self.path} --graph {record.graph}"
         path = self.path / record.file
         try:
-            self._regular_file(record.file)
+            if self._regular_file(record.file).is_symlink():  # plans are written here, too
+                raise BundleError(f"{path}: is a link")
         except BundleError:
             raise BundleError(f"{path}: the plan is missing, or no regular file; {fix}") from None
         plan = path.read_bytes()
@@ -138,13 +142,31 @@ class Bundle:
             )
         return plan
 
+    def _other_size(self, name: str, size: int) -> BundleError:
+        """Why a file has not the size of its record."""
+        path, record = self.path / name, self.manifest.files[name]
+        refuse_pointer(path, BundleError)
+        if record.bytes < size < 2 * record.bytes:  # each line is one byte longer
+            plain = path.read_bytes().replace(b"\r\n", b"\n")
+            if hashlib.sha256(plain).hexdigest() == record.sha256:
+                return BundleError(
+                    f"{path}: git changed its line ends (core.autocrlf); clone it again with "
+                    "git clone -c core.autocrlf=false"
+                )
+        return BundleError(
+            f"{path}: got {size} bytes, expected {record.bytes}; "
+            "the file is cut short or altered: export the model again"
+        )
+
     def _regular_file(self, name: str) -> Path:
         path = self.path / name
-        for part in (path, *path.parents):
+        for part in path.parents:
             if part == self.path:
                 break
             if part.is_symlink():
-                raise BundleError(f"{part}: is a link; a bundle holds regular files only")
+                raise BundleError(
+                    f"{part}: is a link to a directory; a bundle holds files, or links to files"
+                )
         if not path.is_file():
             raise BundleError(f"{path}: is missing; copy or export the bundle again")
         return path
@@ -193,7 +215,7 @@ def describe_files(directory: Path) -> dict[str, FileRecord]:
     """Hash every file below a directory, except a manifest; keys are relative POSIX paths."""
     paths = [Path(root) / name for root, _, names in os.walk(directory) for name in names]
     names = sorted(path.relative_to(directory).as_posix() for path in paths)
-    names = [name for name in names if name != MANIFEST_FILE]
+    names = [name for name in names if name not in (MANIFEST_FILE, GIT_ATTRIBUTES_FILE)]
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(lambda name: sha256(directory / name), names)
     return {

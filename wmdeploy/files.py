@@ -87,6 +87,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_pointer(path: Path, kind: type[WmdeployError]) -> None:
+    """Refuse the few lines that Git LFS leaves in place of a file which was not downloaded.
+
+    Raises:
+        WmdeployError, as `kind`: the file is such a pointer. Nothing for what cannot be read:
+            whoever reads it in earnest says what is wrong with it.
+    """
+    mark = b"version https://git-lfs.github.com/spec/"
+    with suppress(OSError):
+        with open_regular(path) as file:
+            if file.read(len(mark)) == mark:
+                raise kind(
+                    f"{path}: is a pointer of Git LFS, not the file itself, which was not "
+                    f"downloaded; run git lfs pull in {path.parent}"
+                )
+
+
 def cache_file(name: str) -> Path:
     """A file of this user's own, that can be made again: codes of clips, compiled kernels.
 

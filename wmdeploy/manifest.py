@@ -4,6 +4,9 @@ It says everything that running the graphs takes; nothing here knows a model fam
 """
 
 import dataclasses
+import tarfile
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -11,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import check_inside, read_document, staged_file
+from wmdeploy.files import check_inside, read_document, refuse_pointer, staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -197,11 +200,13 @@ def read_manifest(path: Path) -> Manifest:
             the bundle.
     """
     file = path / MANIFEST_FILE
-    if file.is_symlink():
-        raise BundleError(f"{file}: is a link; a bundle holds regular files only")
+    if advice := not_the_folder(path):
+        raise BundleError(advice)
+    refuse_pointer(file, BundleError)
     if not file.is_file():
         raise BundleError(
             f"{path}: no {MANIFEST_FILE} there; expected a bundle, as `wmdeploy export` writes it"
+            + bundle_inside(path)
         )
     try:
         document = msgspec.json.decode(read_document(file))
@@ -223,6 +228,27 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
     _check_wiring(manifest, path)
     return manifest
+
+
+def not_the_folder(path: Path) -> str | None:
+    """What to give instead of one file of a bundle, or of a packed one; None for anything else."""
+    if not path.is_file():
+        return None
+    if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".onnx.data", ".plan")):
+        folder = path.absolute().parent
+        return f"{path}: is one file of a bundle; give the bundle's folder: {folder}"
+    with suppress(OSError, zipfile.BadZipFile):
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        packed = any(PurePosixPath(name).name == MANIFEST_FILE for name in names)
+        if packed or tarfile.is_tarfile(path):
+            return f"{path}: is a packed folder; unpack it, and give the bundle's folder"
+    return None
+
+
+def bundle_inside(path: Path) -> str:
+    """For a message: the bundle in a folder that is none itself; "" if there is none."""
+    found = sorted(path.glob(f"*/{MANIFEST_FILE}"))
+    return f"; it holds a bundle, give that: {found[0].parent}" if found else ""
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:

@@ -51,8 +51,11 @@ def plans_table(plans: Sequence[PlanRecord]) -> Table:
     return table
 
 
-def model_table(path: Path) -> Table:
+def model_table(path: Path, remarks: list[str]) -> Table:
     """Sizes of a model directory or a reference checkpoint.
+
+    Args:
+        remarks: gets those of `load_model`.
 
     Raises:
         CheckpointError: it is neither.
@@ -60,7 +63,7 @@ def model_table(path: Path) -> Table:
     from wmdeploy.models.checkpoint import load_model
     from wmdeploy.models.world_model import count_parameters
 
-    model = load_model(path)
+    model = load_model(path, remarks=remarks)
     table = Table("what", "value", title=str(path), title_justify="left")
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         table.add_row(file.name, f"{file.stat().st_size / 1e6:.2f} MB, sha256 {sha256(file)}")

@@ -4,6 +4,7 @@ import enum
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +103,12 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def tell(remarks: Sequence[str]) -> None:
+    """What a user should know of an input, one line each, on standard error."""
+    for remark in remarks:
+        err.print(Text("note: ", style="yellow").append(remark, style="default"), soft_wrap=True)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

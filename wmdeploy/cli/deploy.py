@@ -15,6 +15,7 @@ from wmdeploy.cli.common import (
     example,
     out,
     progress_bar,
+    tell,
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output
@@ -58,8 +59,10 @@ def export(
         seed=seed,
         slim=slim,
     )
+    remarks: list[str] = []
     with err.status("export") as status:
-        bundle, made = export_bundle(options, lambda stage: status.update(stage))
+        bundle, made = export_bundle(options, lambda stage: status.update(stage), remarks)
+    tell(remarks)
     if not made:
         out.print(f"{output}: up to date, nothing to do", highlight=False)
         return
@@ -147,8 +150,10 @@ def rollout(
     check_suffix(output)
     check_output(output, clip, Path(source))
     have = count_frames(clip)
+    remarks: list[str] = []
     with err.status("load"):
-        engines = open_source(source, backend, seed, Settings(device.value))
+        engines = open_source(source, backend, seed, Settings(device.value), remarks)
+    tell(remarks)
     real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
     with progress_bar() as bar:
         task = bar.add_task("imagine", total=horizon)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out
+from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out, tell
 from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
@@ -126,8 +126,11 @@ def milestone(
         _check_report_folder(output)
     on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    remarks: list[str] = []
     with err.status("milestone") as status:
-        found = run_milestone(MilestoneOptions(model, where, clip, seed), status.update)
+        options = MilestoneOptions(model, where, clip, seed)
+        found = run_milestone(options, status.update, remarks)
+    tell(remarks)
     page = to_markdown(found)
     out.print(Rendered(page))
     if output:
@@ -161,7 +164,9 @@ def inspect(
         for table in bundle_tables(opened, details=True):
             out.print(table)
     else:
-        out.print(model_table(path))
+        remarks: list[str] = []
+        out.print(model_table(path, remarks))
+        tell(remarks)
 
 
 @commands.command(epilog=example("wmdeploy doctor"))

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import DeviceName, Seed, TrainPrecision, err, example, out, progress_bar
+from wmdeploy.cli.common import (
+    DeviceName,
+    Seed,
+    TrainPrecision,
+    err,
+    example,
+    out,
+    progress_bar,
+    tell,
+)
 from wmdeploy.errors import require
 from wmdeploy.files import check_output, check_output_directory, write_document
 
@@ -185,7 +194,9 @@ def evaluate(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        found, picture = run_evaluation(options, report)
+        remarks: list[str] = []
+        found, picture = run_evaluation(options, report, remarks)
+    tell(remarks)
     for line in found.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(found):

@@ -20,7 +20,7 @@ from wmdeploy.clips.clip import reason
 from wmdeploy.clips.pictures import list_pictures, natural_order
 from wmdeploy.clips.video import VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
-from wmdeploy.files import DirectoryKind, read_document, real_path
+from wmdeploy.files import DirectoryKind, read_document, real_path, refuse_pointer
 
 INDEX_NAME = "clips.json"
 DATA_KIND = DirectoryKind(INDEX_NAME, "clips", ("clip-*",))
@@ -60,6 +60,7 @@ def read_data_folder(folder: Path) -> DataFolder:
             missing or lie outside the folder.
     """
     index = folder / INDEX_NAME
+    refuse_pointer(index, ClipError)
     try:
         document = json.loads(read_document(index))
     except (OSError, ValueError, RecursionError) as error:

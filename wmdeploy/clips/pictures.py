@@ -12,6 +12,7 @@ import numpy as np
 
 from wmdeploy.clips.clip import reason
 from wmdeploy.errors import ClipError
+from wmdeploy.files import refuse_pointer
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Modes whose conversion to RGB loses nothing but transparency; 16-bit and float ones would clip.
@@ -60,6 +61,7 @@ class PictureSource:
 def _read_picture(path: Path) -> np.ndarray:
     from PIL import Image
 
+    refuse_pointer(path, ClipError)
     try:
         with Image.open(path) as picture:
             if picture.mode not in _EIGHT_BIT_MODES:

@@ -26,6 +26,7 @@ from wmdeploy.clips.folder import (
 from wmdeploy.clips.pictures import PICTURE_SUFFIXES, PictureSource, area_resize
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
+from wmdeploy.files import refuse_pointer
 
 # 72 frames of Freeway, 256 x 256, with actions 0 to 2: real frames for when none are given
 SAMPLE_CLIP = Path(__file__).parent.parent / "sample" / "clip-00000.mkv"
@@ -64,6 +65,7 @@ class RecordedSource(VideoSource):
         if self._data.num_actions == 0:
             return None
         path = actions_path(self.path)
+        refuse_pointer(path, ClipError)
         try:
             # Mapped, so that a header which claims a huge array allocates nothing.
             actions = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -165,6 +167,7 @@ def open_source(path: Path) -> Source:
         raise ClipError(
             f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
         )
+    refuse_pointer(path, ClipError)
     if path.suffix.lower() == ".npz":
         return ArraySource(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:

@@ -1,32 +1,27 @@
-"""Models on disk: our directories of safetensors + JSON, and the reference project's `.pt` files.
+"""Models on disk: our directories of safetensors + JSON, and what other programs saved.
 
 A model file is untrusted: no pickle is executed (safetensors; `weights_only=True` for `.pt`), sizes
 are checked before tensors are used, and weights that are not finite are refused.
 """
 
 import json
-import math
-import pickle
-import re
-import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import DirectoryKind, read_document, staged_directory
-from wmdeploy.models.config import (
-    PRESETS,
-    TemporalConfig,
-    VQVAEConfig,
-    WorldModelConfig,
-    preset,
-)
+from wmdeploy.files import DirectoryKind, read_document, refuse_pointer, staged_directory
+from wmdeploy.manifest import bundle_inside, not_the_folder
+from wmdeploy.models.config import PRESETS, WorldModelConfig, preset
+from wmdeploy.models.reference import load_reference
 from wmdeploy.models.temporal import sinusoidal_positions
+from wmdeploy.models.weights import has_weights, read_safetensors
 from wmdeploy.models.world_model import WorldModel
 
 CONFIG_FILE = "config.json"
@@ -34,33 +29,52 @@ WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 
-REFERENCE_HEADS = 8  # fixed in the reference project, and not to be seen in its tensors
-# the convolution of each stage that halves the resolution
-REFERENCE_HALVING = re.compile(r"vqvae\.encoder\.encoder\.(\d+)\.1\.conv1\.weight")
-REFERENCE_POSITIONS = "temporal_model.pos_encoding.pe"
+
+@dataclass(frozen=True)
+class TrainingNotes:
+    """What `wmdeploy train` notes on a model.
+
+    Attributes:
+        options: all that decided the weights; summary: a `TrainSummary`. Both as JSON types.
+        clips: the digests of the clips that it was trained on.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    clips: tuple[str, ...] = ()
 
 
-def load_model(source: str | Path, seed: int = 0) -> WorldModel:
+def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = None) -> WorldModel:
     """Load a model in float32 on the CPU, in evaluation mode.
 
     Args:
-        source: a model directory, a `.pt` of the reference project, or a preset's name, which gives
-            untrained weights drawn from `seed`.
+        source: a model directory, a checkpoint of the reference project as any trainer wraps it
+            (`.pt`, `.ckpt`, `.bin`, `.safetensors`, a folder of shards), or a preset's name, which
+            gives untrained weights drawn from `seed`.
+        remarks: gets a line for each thing that a user should know: which weights of a file that
+            holds several were taken, and what was left out.
 
     Raises:
         CheckpointError: it is none of these, is damaged, or holds weights that are not finite.
     """
     path = Path(source)
-    if path.is_dir():
+    if advice := not_the_folder(path):
+        raise CheckpointError(advice)
+    if path.is_dir() and (_is_ours(path) or not has_weights(path)):
         model = _load_directory(path)
-    elif path.is_file():
-        model = _load_reference(path)
+    elif path.is_file() and path.name == WEIGHTS_FILE and _is_ours(path.parent):
+        raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
+    elif path.is_file() or path.is_dir():
+        config, found = load_reference(path)
+        model = _assemble(config, found.state, path)
+        if remarks is not None:
+            remarks += found.remarks
     elif str(source) in PRESETS:
         model = WorldModel(preset(str(source))).initialize(seed)
     else:
         raise CheckpointError(
             f"model {str(source)!r}: no such directory, file or preset; expected a model directory "
-            f"({CONFIG_FILE} and {WEIGHTS_FILE}), a .pt of the reference project, "
+            f"({CONFIG_FILE} and {WEIGHTS_FILE}), a checkpoint of the reference project, "
             f"or one of the presets {', '.join(PRESETS)}"
         )
     return model.eval().requires_grad_(False)
@@ -98,12 +112,13 @@ def read_config(directory: Path) -> WorldModelConfig:
         CheckpointError: config.json is missing, damaged, or of a newer schema.
     """
     path = directory / CONFIG_FILE
+    refuse_pointer(path, CheckpointError)
     try:
         document = json.loads(read_document(path))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
-            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it"
+            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it" + bundle_inside(directory)
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
@@ -120,13 +135,36 @@ def read_config(directory: Path) -> WorldModelConfig:
 
 
 def read_notes(source: str | Path) -> dict[str, Any]:
-    """What a model directory notes on its origin, see `save_model`; {} where there are no notes."""
+    """What a model directory notes on its origin, see `save_model`; {} where there are no notes.
+
+    Raises:
+        CheckpointError: its config.json is damaged.
+    """
     path = Path(source) / CONFIG_FILE
-    if not path.is_file():
+    if not _is_ours(path.parent):
         return {}
     read_config(path.parent)
-    about = json.loads(read_document(path)).get("about")
-    return about if isinstance(about, dict) else {}
+    about = json.loads(read_document(path)).get("about") or {}
+    return _convert(about, dict[str, Any], path)
+
+
+def read_training(source: str | Path) -> TrainingNotes:
+    """What a training noted in its model directory; nothing in it for a model of other origin.
+
+    Raises:
+        CheckpointError: the notes are damaged.
+    """
+    notes = read_notes(source).get("training") or {}
+    return _convert(notes, TrainingNotes, Path(source) / CONFIG_FILE)
+
+
+def _convert(notes: object, kind: Any, path: Path) -> Any:
+    try:
+        return msgspec.convert(notes, kind)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{path}: its notes are damaged ({error}); copy the model again, or take the notes out"
+        ) from error
 
 
 def _load_directory(directory: Path) -> WorldModel:
@@ -134,99 +172,18 @@ def _load_directory(directory: Path) -> WorldModel:
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise CheckpointError(f"{directory}: no {WEIGHTS_FILE}; the model directory is incomplete")
+    return _assemble(config, read_safetensors(path), path)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether its config.json is for `read_config` to judge; other programs have one, too."""
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or no safetensors file ({error}); copy or train the model again"
-        ) from error
-    return _assemble(config, state, path)
-
-
-def _load_reference(path: Path) -> WorldModel:
-    """A checkpoint of the reference project: sizes come from the tensors."""
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with the file is said below
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, or is no checkpoint at all; it was "
-            "not executed. Save it again as {'model_state_dict': model.state_dict()}"
-        ) from error
-    except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or no PyTorch file ({first_line})") from error
-    state = document.get("model_state_dict", document) if isinstance(document, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) and v.layout == torch.strided
-        for k, v in state.items()
-    ):
-        raise CheckpointError(
-            f"{path}: expected a dict with 'model_state_dict' (name -> dense tensor), "
-            f"got {type(document).__name__}"
-            + (f" with {', '.join(map(repr, list(document)[:6]))}" if _has_keys(document) else "")
-        )
-    try:
-        config = infer_reference_config(state)
-    except KeyError as error:
-        raise CheckpointError(f"{path}: tensor {error} is missing; not a world model") from None
-    state = dict(state)
-    table = state.pop(REFERENCE_POSITIONS)
-    table = (table[0] if len(table) else table).float()
-    expected = sinusoidal_positions(config.temporal.context, config.temporal.d_model)
-    # half of float16's spacing just below 1, so that a checkpoint saved in half precision loads too
-    if table.shape != expected.shape or not torch.allclose(table, expected, rtol=0, atol=5e-4):
-        raise CheckpointError(f"{path}: {REFERENCE_POSITIONS} is not the sinusoidal table")
-    return _assemble(config, state, path)
-
-
-def _has_keys(document: object) -> bool:
-    return isinstance(document, dict) and bool(document)
-
-
-def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
-    """Sizes of a reference checkpoint, read from its tensors' shapes.
-
-    Raises:
-        KeyError: a tensor that tells a size is missing.
-        CheckpointError: a tensor has a shape that no world model has.
-    """
-
-    def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = tuple(state[name].shape)
-        if len(found) != rank:
-            raise CheckpointError(f'tensor "{name}": got shape {found}, expected {rank} dimensions')
-        return found
-
-    widths = [shape("vqvae.encoder.input_conv.weight", 4)[0]]
-    halvings = sorted(
-        (int(found[1]), name) for name in state if (found := REFERENCE_HALVING.fullmatch(name))
-    )
-    widths += [shape(name, 4)[0] for _, name in halvings]
-    codebook_size, latent_channels = shape("vqvae.vq.embedding.weight", 2)
-    d_model, latent_values = shape("temporal_model.latent_proj.weight", 2)
-    if not latent_channels:
-        raise CheckpointError('tensor "vqvae.vq.embedding.weight": got 0 channels, expected some')
-    latent_size = math.isqrt(latent_values // latent_channels)
-    layers = len([n for n in state if n.endswith(".self_attention.q_proj.weight")])
-    actions = state.get("temporal_model.action_embedding.weight")
-    return WorldModelConfig(
-        VQVAEConfig(
-            latent_size * 2 ** (len(widths) - 1), tuple(widths), latent_channels, codebook_size
-        ),
-        TemporalConfig(
-            d_model,
-            layers,
-            REFERENCE_HEADS,
-            context=shape(REFERENCE_POSITIONS, 3)[1],
-            num_actions=0
-            if actions is None
-            else shape("temporal_model.action_embedding.weight", 2)[0],
-        ),
-    )
+        document = json.loads(read_document(directory / CONFIG_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(document, dict) or "schema" in document
 
 
 def _assemble(config: WorldModelConfig, state: dict[str, Tensor], path: Path) -> WorldModel:

@@ -25,6 +25,7 @@ from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
 
+FAMILY = "VQ-VAE and causal transformer"
 GRAPHS = ("encoder", "prefill", "step", "decoder")
 
 
@@ -39,8 +40,12 @@ class Graph:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What exporters and engines need of a model family: graphs, built one by one, and wiring."""
+    """What exporters and engines need of a model family: graphs, built one by one, and wiring.
 
+    `family` is its name, for people who find a graph on its own.
+    """
+
+    family: str
     graphs: dict[str, Callable[[], Graph]]
     wiring: Wiring
 
@@ -334,6 +339,7 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         return build
 
     return Deployment(
+        FAMILY,
         graphs={
             "encoder": graph(
                 lambda: GraphEncoder(model, token),
@@ -391,6 +397,7 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
 
     graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
     return Deployment(
+        FAMILY,
         graphs={**graphs, "prefill": predict},
         wiring=dataclasses.replace(latent.wiring, cache=()),
     )

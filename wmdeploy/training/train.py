@@ -22,7 +22,13 @@ from accelerate import Accelerator
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.files import cache_file, real_path, sha256
-from wmdeploy.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
+from wmdeploy.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    load_model,
+    read_training,
+    save_model,
+)
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
@@ -38,7 +44,6 @@ from wmdeploy.training.codes import (
 from wmdeploy.training.data import TrainingClips, find_data
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.loop import Stage, run_stage
-from wmdeploy.training.notes import read_training_notes
 from wmdeploy.training.options import VQVAE_SHARE, Reporter, TrainOptions
 from wmdeploy.training.processes import started
 from wmdeploy.training.state import Progress, StageRecord, TrainFolder, differences
@@ -86,7 +91,7 @@ def train(
         actions=options.actions,
         progress=lambda done, total: report("read", done, total, None),
     )
-    clips.hold_out(read_training_notes(options.vqvae).clips if options.vqvae else ())
+    clips.hold_out(read_training(options.vqvae).clips if options.vqvae else ())
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
@@ -225,7 +230,7 @@ def _conclude(
         quality=quality,
     )
     told = {name: value for name, value in asdict(summary).items() if name != "output"}
-    seen = {*clips.digests(0), *(read_training_notes(options.vqvae).clips if options.vqvae else ())}
+    seen = {*clips.digests(0), *(read_training(options.vqvae).clips if options.vqvae else ())}
     notes = {"options": settings, "summary": told, "clips": sorted(seen)}
     save_model(model, options.output, about={"training": notes})
     folder.remove()
@@ -266,7 +271,7 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
         raise TrainingError(
             f"{output}: exists and is no model directory; choose another output or remove it"
         )
-    stored = read_training_notes(output).options
+    stored = read_training(output).options
     found = {key: value for key, value in stored.items() if key in settings}
     _refuse(output, found, json.loads(json.dumps(settings)))
 
@@ -275,7 +280,7 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
     """The summary of the model at the output, or None if there is none."""
     if not (output / CONFIG_FILE).is_file():
         return None
-    stored = read_training_notes(output)
+    stored = read_training(output)
     found = {key: value for key, value in stored.options.items() if key in settings}
     _refuse(output, found, settings)
     document = {**stored.summary, "fresh": False, "output": str(output)}

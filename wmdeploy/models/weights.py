@@ -1,0 +1,224 @@
+"""Find a world model's weights in whatever a trainer saved: wrapped, prefixed, in several files.
+
+    {"state_dict": {"model._orig_mod.vqvae.encoder.input_conv.weight": ...}, "epoch": 3}
+
+Wherever a name reaches `vqvae` or `temporal_model`, what stands before it is a wrapper. Knows the
+names of these two parts, and nothing of their sizes.
+"""
+
+import json
+import re
+import reprlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wmdeploy.errors import CheckpointError
+from wmdeploy.files import refuse_pointer
+from wmdeploy.models.pickles import NumpyArray, listed, read_pickle
+
+PARTS = ("vqvae", "temporal_model")
+# what torch's wrappers of a module add to the names inside: DDP, compile, FSDP, checkpointing
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+AVERAGED = re.compile(r"(?i)(^|[._])(ema|swa|shadow|average[ds]?)([._]|$)")
+DEEPEST = 16  # of dictionaries in dictionaries
+
+# what trainers write into a folder: the first of these that is there is the model
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """`state` has the model's own names; `remarks` say where it was and what was left out."""
+
+    state: dict[str, Tensor]
+    remarks: tuple[str, ...]
+
+
+def find_weights(path: Path, complete: frozenset[str]) -> FoundWeights:
+    """The weights in a trainer's file, or in a folder of them.
+
+    Args:
+        complete: names that all weights have; a set that lacks one is taken only if all do.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no weights of a world model.
+    """
+    document, unknown = _read(path)
+    sets, others = _sets_of_weights(document, path)
+    if not sets:
+        raise _no_weights(path, document, unknown, others)
+    whole = [prefix for prefix in sets if complete <= sets[prefix].keys()] or list(sets)
+    chosen = min(whole, key=lambda prefix: bool(AVERAGED.search(prefix)))
+    _check_memory(sets[chosen], path)
+    remarks = []
+    if chosen not in ("", "model_state_dict"):
+        remarks.append(f"{path}: the weights are those of {chosen[:80]!r}")
+    if second := [prefix for prefix in whole if prefix != chosen]:
+        remarks.append(
+            f"{path}: holds other weights, too: {listed(second)}; to load them, save them alone"
+        )
+    if others:
+        remarks.append(f"{path}: left out: {len(others)} other tensors, as {others[0][:80]!r}")
+    if unknown:
+        remarks.append(f"{path}: left out, and not executed: objects of {listed(unknown)}")
+    return FoundWeights(sets[chosen], tuple(remarks))
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a model as trainers write it."""
+    return any((folder / name).is_file() for name in FOLDER_FILES)
+
+
+def _read(path: Path) -> tuple[Any, list[str]]:
+    """A file's document, and the names in it that were not built."""
+    if path.is_dir():
+        return _read(next(path / name for name in FOLDER_FILES if (path / name).is_file()))
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path), []
+    return read_pickle(path)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        CheckpointError: it is damaged, or no safetensors file.
+    """
+    refuse_pointer(path, CheckpointError)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or no safetensors file ({error}); copy or train the model again"
+        ) from error
+
+
+def _read_shards(index: Path) -> tuple[Any, list[str]]:
+    """The tensors of all files that an index names, each of which lies beside it."""
+    refuse_pointer(index, CheckpointError)
+    try:
+        files = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{index}: is no index of shards ({reprlib.repr(error)})") from error
+    tensors: dict[str, Any] = {}
+    unknown: list[str] = []
+    for name in sorted(map(str, files)):
+        shard = index.parent / name
+        if Path(name).name != name or not shard.is_file():
+            raise CheckpointError(
+                f"{index}: names the shard {reprlib.repr(name)}, which is no file beside it; "
+                "copy all shards into one folder"
+            )
+        document, more = _read(shard)
+        if not isinstance(document, dict) or document.keys() & tensors.keys():
+            raise CheckpointError(f"{shard}: is no shard, or repeats the tensors of another one")
+        tensors |= document
+        unknown += more
+    return tensors, sorted(set(unknown))
+
+
+def _sets_of_weights(document: Any, path: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """By what stands before their names: the sets of weights; and the names of other tensors."""
+    sets: dict[str, dict[str, Tensor]] = {}
+    others: list[str] = []
+    for full, tensor in _tensors(document):
+        steps = full.split(".")
+        start = next((i for i, step in enumerate(steps) if step in PARTS), None)
+        if start is None:
+            others.append(full)
+            continue
+        name = ".".join(step for step in steps[start:] if step not in WRAPPERS)
+        weights = sets.setdefault(".".join(steps[:start]), {})
+        if name in weights:
+            raise CheckpointError(f'{path}: holds the tensor "{name}" twice')
+        weights[name] = tensor
+    return sets, others
+
+
+def _tensors(document: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in dictionaries and lists, with the keys that lead to it; each of them once."""
+    waiting, seen = deque([(document, "", 0)]), set()
+    while waiting:
+        value, name, depth = waiting.popleft()
+        if isinstance(value, NumpyArray):
+            value = value.tensor()
+        if isinstance(value, Tensor):
+            yield name, value
+        if not isinstance(value, dict | list | tuple) or id(value) in seen or depth > DEEPEST:
+            continue
+        seen.add(id(value))
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        before = f"{name}." if name else ""
+        waiting += [(inner, f"{before}{key}", depth + 1) for key, inner in entries]
+
+
+def _check_memory(weights: dict[str, Tensor], path: Path) -> None:
+    """Refuse tensors that would be larger in memory than they are in the file.
+
+    A few bytes of a file can claim any size: by strides of 0, or by many tensors of one storage.
+    """
+    stored: dict[int, int] = {}
+    claimed = 0
+    for name, tensor in weights.items():
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+            raise CheckpointError(
+                f'{path}: tensor "{name}": got {tensor.layout} {type(tensor).__name__}, expected a '
+                "dense tensor; gather and save it as one"
+            )
+        storage, needed = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+        if needed > storage.nbytes():
+            raise CheckpointError(
+                f'{path}: tensor "{name}": got shape {tuple(tensor.shape)} and strides '
+                f"{tensor.stride()}, {needed} bytes of {storage.nbytes()} in the file; save it "
+                "with .contiguous()"
+            )
+        stored[storage.data_ptr()] = storage.nbytes()
+        claimed += needed
+    if claimed > sum(stored.values()):
+        raise CheckpointError(
+            f"{path}: its tensors share memory: {claimed} bytes of {sum(stored.values())} in the "
+            "file; save them with .clone()"
+        )
+
+
+def _no_weights(
+    path: Path, document: Any, unknown: list[str], others: list[str]
+) -> CheckpointError:
+    """Why nothing was found."""
+    save = "save it again as {'model_state_dict': model.state_dict()}"
+    if any(name.startswith("torch.nn.modules.") for name in unknown):
+        return CheckpointError(
+            f"{path}: holds a whole module ({listed(unknown)}), which is code; it was not "
+            f"executed: {save}"
+        )
+    if others:
+        return CheckpointError(
+            f"{path}: every tensor of {' and '.join(PARTS)} is missing; not a world model: its "
+            f"tensors have names such as {others[0][:80]!r}"
+        )
+    if unknown:
+        return CheckpointError(
+            f"{path}: holds objects of {listed(unknown)} and no weights; it was not executed: "
+            f"{save}"
+        )
+    keys = list(document)[:6] if isinstance(document, dict) else []
+    names = f" with {', '.join(map(reprlib.repr, keys))}" if keys else ""
+    return CheckpointError(
+        f"{path}: expected a dict with 'model_state_dict' (name -> dense tensor), "
+        f"got {type(document).__name__}{names}"
+    )
