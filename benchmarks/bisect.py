@@ -104,7 +104,8 @@ def bisect(
     for graph in graphs:
         bundle.checked_graph(graph)
     progress("load the model")
-    model = load_model(bundle.checked_model())
+    with bundle.model_to_load() as directory:
+        model = load_model(directory)
     progress("run PyTorch on real frames")
     cases = _cases(model, bundle, options.clip)
     warnings = tuple(_other_versions(recipe.tools))

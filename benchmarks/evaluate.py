@@ -145,9 +145,10 @@ def _load(
         model = load_model(options.source, remarks=remarks)
         return model.to(device), read_training(path), None
     bundle = Bundle.open(path)
-    source = bundle.checked_model()
+    with bundle.model_to_load() as source:
+        model, training = load_model(source), read_training(source)
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source).to(device), read_training(source), SessionRunner(backend)
+    return model.to(device), training, SessionRunner(backend)
 
 
 def _usable(

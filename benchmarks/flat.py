@@ -14,7 +14,7 @@ from benchmarks.comparable import flatten, section
 from benchmarks.report import Report, Row
 
 LISTS = ("samples_ms", "round_ms", "device_samples_ms")  # a spreadsheet has one line for each row
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell that a spreadsheet computes begins
+FORMULA = tuple("=+-@＝＋－＠")  # how a cell that a spreadsheet computes begins
 SUMMARY_STAGES = ("frame", "imagine", "slide", "encode", "prefill", "step", "decode")
 
 
@@ -31,7 +31,7 @@ def to_csv(report: Report) -> str:
     columns.sort(key=lambda name: fields_of_row.index(name.split(".")[0]))  # stable
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: _cell(name) for name in columns})
     writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
@@ -128,7 +128,12 @@ def worst_db(row: Row) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """A text in one line without control characters, that no spreadsheet computes."""
+    if not isinstance(value, str):
+        return value
+    plain = "".join(mark if mark.isprintable() else " " for mark in value)
+    text = " ".join(plain.split())
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _escape(value: object) -> str:

@@ -1,5 +1,6 @@
-"""Reports as large as nobody's run makes them: refused at once."""
+"""Reports of strangers: as large as nobody's run makes them, or with formulas for a spreadsheet."""
 
+import csv
 import dataclasses
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.flat import to_csv
 from benchmarks.page import MOST_SHOWN, render
 from benchmarks.report import MOST_ENTRIES, Report, read_json
 from wmdeploy.errors import WmdeployError
@@ -52,3 +54,16 @@ def test_too_many_pictures_are_refused_before_they_are_measured(stored: Report) 
     strips = {str(i): "" for i in range(MOST_SHOWN + 1)}
     with pytest.raises(WmdeployError, match="a page of 401 strips would be too large"):
         render(dataclasses.replace(stored, strips=strips))
+
+
+FORMULAS = (
+    *(" =1+1", "\n=1+1", "a\n=1+1", "\t@x", "\x0b-1", "\u00a0+1", "\uff1d1", "\x1b=1", "\x00 =1"),
+)
+
+
+def test_cells_are_no_formulas_however_they_begin(stored: Report) -> None:
+    rows = [dataclasses.replace(stored.rows[0], reason=text) for text in FORMULAS]
+    lines = to_csv(dataclasses.replace(stored, rows=rows)).splitlines()
+    assert len(lines) == 1 + len(FORMULAS)
+    cells = [row["reason"] for row in csv.DictReader(lines)]
+    assert all(cell[0] in "'a" and cell.isprintable() for cell in cells), cells
