@@ -1,13 +1,19 @@
 """A bundle: a directory with `manifest.json`, the ONNX graphs with their weights, and the model.
 
-A bundle is untrusted input: every path stays inside it, every file is a regular file of its
-recorded size, and its hash is checked before anything reads it. A file may be a link to a regular
-one, as in the cache of a download, because what is read through it has been hashed; a directory
-that is a link is refused, and so is writing through a link.
+A bundle is a stranger's. It can answer anything, and take the time and the memory that its sizes
+ask for. It cannot run a program, read or write files outside itself, or hold operators that no
+export writes (`wmdeploy/graph_file.py`). Plans are the exception, code for a GPU: README.md says
+whom to take them from.
+
+Every path stays inside the bundle, every file is a regular file of its recorded size, and its hash
+is checked before anything reads it. A file may be a link to a regular one, as in the cache of a
+download, because what is read through it has been hashed; a directory that is a link is refused,
+and so is writing through a link.
 
     bundle = Bundle.open(Path("pong.bundle"))
     bundle.manifest.graphs["step"].inputs
-    bundle.checked_graph("step")  # the path of step.onnx, after hashing it and its weights
+    with bundle.graph_to_load("step") as path:  # step.onnx, after hashing it and its weights
+        ...  # load it: a bundle that is replaced meanwhile is an error, never a mixture of two
 """
 
 import hashlib
