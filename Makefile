@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest check setup clean-demo
+.PHONY: demo test test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -33,6 +33,10 @@ test-lowest:
 	$(if $(TORCH_INDEX),$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt --index-url $(TORCH_INDEX) torch)
 	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[cpu,report,train]" pytest pytest-xdist
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
+
+# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=gpu,rtx,report,train,dev
+test-gpu: setup
+	$(RUN)/pytest -m gpu
 
 check: setup
 	$(RUN)/ruff check .

@@ -104,11 +104,16 @@ def _best_seconds(
     return best
 
 
+# TensorRT, cuDNN and cuBLAS have a distribution for each version of CUDA.
+PACKAGES = (
+    "wmdeploy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx",
+    "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas",
+)  # fmt: skip
+
+
 def environment() -> dict[str, Any]:
     """Hardware, system and package versions, for the report."""
-    packages = (
-        "wmdeploy", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
-    )  # fmt: skip
     device = gpu()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,7 +123,7 @@ def environment() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: version for name in packages if (version := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "load_average": os.getloadavg()[0],
     }
 

@@ -4,7 +4,7 @@ Rows are the values that PyTorch knows by the same name, in the order of the fil
 between two of them belongs to the later one. Knows no PyTorch model and no errors of values.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,22 @@ from onnx.utils import Extractor
 from torch import Tensor
 
 from benchmarks.pytorch_values import Operation
-from engines.base import BACKENDS, Settings
+from engines.base import BACKENDS
+from engines.cuda_graph import cuda_graph, may_use_tf32
 from engines.ort import CPU, WEIGHTS_FOLDER, follow_link, inference_session, weights_file
 from engines.split_attention import split_attention
+from engines.trt.graph import tensorrt_graph
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, BundleError, require
 
-ORT_BACKENDS = {"ort-cpu": "cpu", "ort-cuda": "gpu", "ort-tensorrt": "gpu"}  # and their extras
+# Each with the extra that brings it.
+ORT_BACKENDS = {"ort-cpu": "cpu", "ort-cuda": "gpu", "ort-cuda-nhwc": "gpu", "ort-tensorrt": "gpu"}
+_REWRITES: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "ort-cpu": split_attention,
+    "ort-cuda": cuda_graph,
+    "ort-cuda-nhwc": lambda model: cuda_graph(model, nhwc=True),
+    "ort-tensorrt": tensorrt_graph,
+}
 PROBE = """<ir_version: 10, opset_import: ["": 21]>
 probe (float[1] x) => (float[1] y) { y = Identity(x) }"""  # is the backend there at all?
 TYPES: dict[int, torch.dtype] = {
@@ -98,8 +107,7 @@ class OnnxValues:
             if name in operations
             and (name in found or not distrust or _agrees(node, operations[name]))
         }
-        if backend == "ort-cpu":
-            split_attention(self._model)
+        _REWRITES[backend](self._model)
         self._extractor = Extractor(self._model)
         self.rows = list(self._find_rows(known))
         if not self.rows:
@@ -172,19 +180,21 @@ def open_session(backend: str, path: Path, model: onnx.ModelProto) -> Any:
     providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
     if backend != "ort-cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = _gpu_providers(backend)
+        providers = _gpu_providers(backend, may_use_tf32(model))
     return inference_session(path, model.SerializeToString(), options, providers)
 
 
-def _gpu_providers(backend: str) -> list[tuple[str, dict[str, str]]]:
-    """As `ort_gpu` has them, without CUDA graphs: each graph here runs once."""
+def _gpu_providers(backend: str, tf32: bool) -> list[tuple[str, dict[str, str]]]:
+    """As `ort_gpu` has them, without CUDA graphs and caches: each graph here runs once."""
     from engines.devices import cuda_device
-    from engines.ort_gpu import TENSORRT, cuda_provider
+    from engines.ort_gpu import TENSORRT, cuda_provider, load_tensorrt_libraries
 
     cuda_device(backend)
     stream = torch.cuda.Stream()
-    providers = [cuda_provider(stream, Settings(), graphs=False)]
+    nhwc = backend == "ort-cuda-nhwc"
+    providers = [cuda_provider(stream, tf32, graphs=False, nhwc=nhwc)]
     if backend == "ort-tensorrt":
+        load_tensorrt_libraries(require("onnxruntime", extra="gpu", purpose=f"backend {backend}"))
         providers.insert(0, (TENSORRT, {"user_compute_stream": str(stream.cuda_stream)}))
     return providers
 

@@ -22,7 +22,8 @@ NOT_FRAMES = ("load", "first_call", "prefill", "download")
 class Outcome:
     """What one backend's worker has given so far, or why it gives no more.
 
-    A backend that says what it lacks is skipped; one that breaks has failed. `memory` is by batch.
+    A backend for which this machine lacks something is skipped; one that refuses the bundle, or
+    breaks, has failed. `memory` is by batch.
     """
 
     backend: str

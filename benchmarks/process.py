@@ -13,7 +13,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from benchmarks.outcome import Outcome
-from benchmarks.protocol import ANSWER, EXPECTED_ERROR, Command, Job, Loaded
+from benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
 from wmdeploy.errors import BackendError
 
 WORKER = "benchmarks.worker"  # the module that is started; tests start one that is slow, or wrong
@@ -47,13 +47,13 @@ class Process:
         return None
 
     def last_words(self) -> tuple[str, bool]:
-        """Why it ended, and whether it is something that the user can mend."""
+        """Why it ended, and whether because this machine lacks something."""
         code = self.popen.wait()
         log = (self.job.directory / "stderr.txt").read_text(errors="replace")
         lines = [line for line in log.splitlines() if line.strip()]
         last = lines[-1] if lines else "no message"
-        if code > 0 and last.startswith(EXPECTED_ERROR):
-            return last.removeprefix(EXPECTED_ERROR), True
+        if code > 0 and last.startswith((MISSING, REFUSED)):
+            return last.removeprefix(MISSING).removeprefix(REFUSED), last.startswith(MISSING)
         died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
         return died + last, False
 
@@ -152,9 +152,9 @@ class Workers:
 
     def _bury(self, process: Process) -> None:
         outcome = process.outcome
-        reason, expected = process.last_words()
+        reason, missing = process.last_words()
         # what it lacks is found out while loading; afterwards it broke
-        outcome.verdict = "skipped" if expected and outcome.loaded is None else "fail"
+        outcome.verdict = "skipped" if missing and outcome.loaded is None else "fail"
         outcome.reason = reason
         del self._alive[outcome.backend]
         _close(process.popen.stdin)

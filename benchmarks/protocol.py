@@ -17,7 +17,9 @@ from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import Layout
 
 ANSWER = "wmdeploy bench> "
-EXPECTED_ERROR = "error: "  # how the last line on standard error begins if the user can mend it
+# How the last line on standard error begins where a worker ends with an error of ours.
+MISSING = "missing: "  # this machine lacks what the backend needs
+REFUSED = "error: "
 CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
 
 

@@ -18,7 +18,8 @@ from benchmarks.memory import MemoryMeter
 from benchmarks.protocol import (
     ANSWER,
     CASES_FILE,
-    EXPECTED_ERROR,
+    MISSING,
+    REFUSED,
     Answer,
     Block,
     Command,
@@ -39,7 +40,7 @@ from benchmarks.protocol import (
     Warmed,
     rollout_file,
 )
-from wmdeploy.errors import WmdeployError
+from wmdeploy.errors import MissingError, WmdeployError
 
 if TYPE_CHECKING:
     from benchmarks.rollouts import Filled
@@ -228,7 +229,8 @@ def main() -> None:
         for line in sys.stdin:
             say(worker.answer(msgspec.json.decode(line, type=Command)))
     except WmdeployError as error:
-        print(f"{EXPECTED_ERROR}{error}", file=sys.stderr)
+        kind = MISSING if isinstance(error, MissingError) else REFUSED
+        print(f"{kind}{error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ for is the one that runs, or there is an error; so is a node that no GPU provide
 """
 
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,17 +66,22 @@ def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = cuda_device("ort-tensorrt")
     ort = require("onnxruntime", extra="gpu", purpose="backend ort-tensorrt")
-    load_tensorrt_libraries(ort)
+    version = load_tensorrt_libraries(ort)
     stream = torch.cuda.Stream()
+    if not settings.tf32:  # TensorRT's own default is yes; the provider has no option for it
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    variant = f"{version}{'-tf32' if settings.tf32 else ''}"
 
     def open_graph(name: str, path: Path) -> Any:
-        record, most = bundle.manifest.graphs[name], bundle.manifest.recipe.max_batch
+        model = tensorrt_graph(onnx.load(path, load_external_data=False))
+        kept = cache_file(f"ort-tensorrt-{variant}-{bundle.graph_digest(name)[:16]}")
+        profile = bundle.manifest.graphs[name], bundle.manifest.recipe.max_batch
         providers = [
-            tensorrt_provider(stream, record, most, bundle.graph_digest(name)),
-            # without CUDA graphs: the TensorRT provider's buffers are not at fixed addresses
+            tensorrt_provider(stream, kept, *profile),
+            # without CUDA graphs: this provider keeps one for a session, whatever its buffers are
             cuda_provider(stream, settings.tf32, graphs=False),
         ]
-        return open_session(path, tensorrt_graph(path), providers)
+        return open_session(path, model, providers)
 
     return _load("ort-tensorrt", bundle, device, stream, open_graph)
 
@@ -87,7 +93,7 @@ def _load_cuda(name: str, bundle: Bundle, settings: Settings, nhwc: bool) -> Bac
     def open_graph(graph: str, path: Path) -> Any:
         model = cuda_graph(onnx.load(path, load_external_data=False), nhwc)
         provider = cuda_provider(stream, settings.tf32 or may_use_tf32(model), nhwc=nhwc)
-        return open_session(path, model.SerializeToString(), [provider])
+        return open_session(path, model, [provider])
 
     return _load(name, bundle, device, stream, open_graph)
 
@@ -119,14 +125,22 @@ def cuda_provider(
 
 
 def tensorrt_provider(
-    stream: torch.cuda.Stream, record: GraphRecord, max_batch: int, digest: str
+    stream: torch.cuda.Stream, cache: Path, record: GraphRecord, max_batch: int
 ) -> Provider:
     """The TensorRT provider: one engine for all batches, kept for the next process.
 
     Args:
-        digest: of the graph and its weights; engines of others are never taken for it.
+        cache: a folder for this graph's engines alone.
+
+    Raises:
+        BackendError: the folder cannot be made.
     """
-    folder = cache_file(f"ort-tensorrt-{digest[:16]}")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)  # the provider makes only the last folder
+    except OSError as error:
+        raise BackendError(
+            f"{cache}: cannot be made ({error.strerror}); set XDG_CACHE_HOME"
+        ) from error
 
     def shapes(batch: int) -> str:
         sizes = ("x".join(str(batch if n == BATCH else n) for n in s.shape) for s in record.inputs)
@@ -135,9 +149,9 @@ def tensorrt_provider(
     options = {
         "user_compute_stream": str(stream.cuda_stream),
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder),
+        "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(folder.parent),
+        "trt_timing_cache_path": str(cache.parent),
         "trt_profile_min_shapes": shapes(1),
         "trt_profile_opt_shapes": shapes(1),  # tuned for one session, the most frequent case
         "trt_profile_max_shapes": shapes(max_batch),
@@ -145,8 +159,11 @@ def tensorrt_provider(
     return TENSORRT, options
 
 
-def load_tensorrt_libraries(ort: Any) -> None:
+def load_tensorrt_libraries(ort: Any) -> str:
     """Load the TensorRT that ONNX Runtime's provider was linked with; it does not look in pip's.
+
+    Returns:
+        TensorRT's version.
 
     Raises:
         MissingError: TensorRT is not installed, is older than 10.15, or of another major version.
@@ -166,6 +183,7 @@ def load_tensorrt_libraries(ort: Any) -> None:
             f"here is {version}; install 'tensorrt-cu13>={wanted},<{wanted + 1}' in place of it "
             "(docs/tensorrt.md says from where)"
         )
+    return version
 
 
 def tensorrt_library(ort: Any) -> Path:
@@ -173,11 +191,11 @@ def tensorrt_library(ort: Any) -> Path:
     return Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
 
 
-def open_session(path: Path, graph: bytes, providers: list[Provider]) -> Any:
+def open_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) -> Any:
     """A session in which no node may run on the CPU.
 
     Args:
-        path: of the graph that was rewritten to `graph`; its weights are beside it.
+        path: of the graph that was rewritten; its weights are beside it.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
@@ -189,7 +207,7 @@ def open_session(path: Path, graph: bytes, providers: list[Provider]) -> Any:
     options.intra_op_num_threads = 1  # no node is computed by the host's threads
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
-    return inference_session(path, graph, options, providers)
+    return inference_session(path, model.SerializeToString(), options, providers)
 
 
 def _load(

@@ -184,8 +184,16 @@ def _recipe(options: ExportOptions) -> Recipe:
         opset=options.opset,
         slim=options.slim,
         clip=_digest(options.clip),
-        tools={package: metadata.version(package) for package in packages},
+        tools={package: _version(package) for package in packages},
     )
+
+
+def _version(package: str) -> str:
+    """Of a distribution; "source" where the code runs from a checkout that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"
 
 
 def _fingerprint(options: ExportOptions) -> str:

@@ -1,5 +1,6 @@
 """Fixtures: a model small enough to run everything in a moment, real frames, exported bundles."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,19 @@ MICRO = WorldModelConfig(
 )
 
 Bundles = Callable[..., Bundle]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, wherever they run, but for `pytest -m gpu` (make test-gpu)."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = "torch finds no NVIDIA GPU here, or it is hidden: make test-gpu"
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +81,7 @@ def frames(clip: Clip) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def bundles(
+def bundles_slow(
     micro: WorldModel, micro_actions: WorldModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundles:
     """bundles(layout, precision, actions=False): exported once a session. Do not write to them."""

@@ -1,10 +1,14 @@
-"""A worker whose backend, if it is the one named in FAULTY, breaks in the middle of the bench."""
+"""A worker whose backend, if it is the one named in FAULTY, breaks in the middle of the bench.
+
+Or at once: HOW says what it says then.
+"""
 
 import os
 import signal
 
 from benchmarks import worker
-from benchmarks.protocol import Block, Timed
+from benchmarks.protocol import Block, Job, Timed
+from wmdeploy.errors import BackendError, MissingError
 
 blocks = 0
 block = worker.Worker._block
@@ -21,6 +25,17 @@ def faulty(self: worker.Worker, command: Block) -> Timed:
     return block(self, command)
 
 
+def unwilling(self: worker.Worker, job: Job) -> None:
+    if job.label == os.environ["FAULTY"]:
+        kinds = {"refuses": BackendError, "lacks": MissingError}
+        raise kinds[os.environ["HOW"]]("a planted reason")
+    begin(self, job)
+
+
+begin = worker.Worker.__init__
+
 if __name__ == "__main__":
+    if os.environ["HOW"] in ("refuses", "lacks"):
+        worker.Worker.__init__ = unwilling  # type: ignore[method-assign]
     worker.Worker._block = faulty  # type: ignore[method-assign]
     worker.main()

@@ -1,6 +1,7 @@
 """How the library that tells of an NVIDIA GPU is read."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +31,10 @@ class Driver(SimpleNamespace):
         super().__init__(
             nvmlInit=lambda: None,
             nvmlShutdown=lambda: None,
-            nvmlDeviceGetHandleByIndex=lambda index: ("index", index),
-            nvmlDeviceGetHandleByUUID=lambda uuid: ("uuid", uuid),
+            nvmlDeviceGetCount=lambda: 2,
+            nvmlDeviceGetUUID=lambda index: ("GPU-77f1-20", "GPU-8a00-4b")[index],
+            nvmlDeviceGetHandleByIndex=lambda index: index,
+            nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
             nvmlDeviceGetCudaComputeCapability=lambda device: (9, 0),
             nvmlDeviceGetName=lambda device: "NVIDIA H200",
             nvmlSystemGetDriverVersion=lambda: "580.1",
@@ -48,11 +51,13 @@ class Driver(SimpleNamespace):
 
 
 def test_gpu_is_described_as_far_as_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
     assert gpu.gpu() == gpu.Gpu("NVIDIA H200", "sm_90", "580.1", 150e3, None)
 
 
 def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     driver = Driver()
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     driver.nvmlInit = driver.refuse
@@ -62,14 +67,53 @@ def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "handle"),
-    [("0", ("index", 0)), ("3,1", ("index", 3)), ("GPU-8a", ("uuid", "GPU-8a"))],
+    ("visible", "order", "index"),
+    [
+        ("0", "PCI_BUS_ID", 0),
+        ("1", "PCI_BUS_ID", 1),
+        ("0", "FASTEST_FIRST", 1),  # CUDA calls the second one 0
+        ("GPU-8a0", "PCI_BUS_ID", 1),  # CUDA takes the beginning of a UUID
+        ("MIG-5", "PCI_BUS_ID", "MIG-5"),
+    ],
 )
 def test_first_visible_device_is_the_one_asked(
-    visible: str, handle: object, monkeypatch: pytest.MonkeyPatch
+    visible: str, order: str, index: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu._first_visible(Driver()) == handle
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    fastest = SimpleNamespace(uuid="8a00-4b")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: fastest)
+    assert gpu._handle(Driver(), visible) == index
+
+
+def test_hidden_gpu_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert gpu.gpu() is None
+
+
+@pytest.mark.parametrize("nvml", ["not installed", "does not tell"])
+def test_torch_tells_what_nvml_does_not(nvml: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    driver = None
+    if nvml == "does not tell":
+        driver = Driver()
+        driver.nvmlDeviceGetName = driver.refuse
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    assert gpu.gpu() is None
+    found = SimpleNamespace(name="NVIDIA A2", major=8, minor=6, total_memory=16e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: found)
+    assert gpu.gpu() == gpu.Gpu("NVIDIA A2", "sm_86", None, 16e3, None)
+
+
+def test_cuda_counts_gpus_as_their_driver_does() -> None:
+    code = "import engines.base, os; print(os.environ['CUDA_DEVICE_ORDER'])"
+    environment = {k: v for k, v in os.environ.items() if k != "CUDA_DEVICE_ORDER"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "PCI_BUS_ID"
 
 
 def test_throttle_reasons_are_words_and_idling_is_none() -> None:

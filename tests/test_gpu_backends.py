@@ -96,5 +96,6 @@ def test_a_backend_that_refuses_is_no_skip(
 
     with machine():
         monkeypatch.setattr(ort_gpu, "inference_session", refuse)
-        with pytest.raises(BackendError, match="refuses the graph"):
+        with pytest.raises((BackendError, pytest.skip.Exception)) as caught:
             load_on_gpu("ort-cuda", bundles())
+    assert caught.type is BackendError

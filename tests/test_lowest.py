@@ -5,7 +5,7 @@ import tomllib
 
 from tests.test_cli import ROOT
 
-# what `make test-lowest` installs: not the tools that judge the code, nor what needs a GPU or NVIDIA
+# `make test-lowest` installs neither what needs a GPU nor the tools that judge the code
 OTHERS = ("gpu", "rtx", "tensorrt")
 TOOLS = ("mypy", "pre-commit", "ruff", "types-protobuf", "types-psutil")
 

@@ -317,6 +317,16 @@ def test_backend_that_dies_fails_and_the_others_go_on(
     assert len(others) == 9 and all(row.verdict == "pass" for row in others)
 
 
+@pytest.mark.parametrize(("how", "verdict"), [("refuses", "fail"), ("lacks", "skipped")])
+def test_backend_that_refuses_fails_and_what_is_missing_is_skipped(
+    bundles: Bundles, faulty: pytest.MonkeyPatch, how: str, verdict: str
+) -> None:
+    faulty.setenv("FAULTY", "ort-cpu")
+    faulty.setenv("HOW", how)
+    mine = [row for row in run(bundles, "ort-cpu").rows if row.backend == "ort-cpu"]
+    assert {(row.verdict, row.reason) for row in mine} == {(verdict, "a planted reason")}
+
+
 def test_baseline_that_dies_ends_the_bench(bundles: Bundles, faulty: pytest.MonkeyPatch) -> None:
     faulty.setenv("FAULTY", "eager")
     faulty.setenv("HOW", "raised")

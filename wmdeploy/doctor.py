@@ -1,11 +1,16 @@
 """What this machine and environment can do, and what each missing piece would enable."""
 
+import ctypes
+import importlib
 import importlib.util
 import platform
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import psutil
@@ -22,6 +27,9 @@ class Finding:
     state: Literal["ok", "missing", "problem"]
     enables: str
     fix: str = ""
+
+
+_LIBRARY = "libonnxruntime_providers_{}.so"
 
 
 def findings() -> list[Finding]:
@@ -64,27 +72,28 @@ def _torch() -> Finding:
     enables = "train, export, backends eager and compile"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        found = (
-            f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}, "
-            f"cuDNN {torch.backends.cudnn.version()}"
-        )
-        return Finding("torch", found, "ok", enables)
+        found = f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}"
+        try:
+            return Finding(
+                "torch", f"{found}, cuDNN {torch.backends.cudnn.version()}", "ok", enables
+            )
+        except RuntimeError as error:  # torch's word for a cuDNN that does not fit it
+            reason = str(error).strip().splitlines()[0]
+            fix = "take the other cuDNN out of LD_LIBRARY_PATH: torch brings its own"
+            return Finding("torch", f"{found}; {reason}", "problem", enables, fix)
     reason = "CPU build" if torch.version.cuda is None else "no NVIDIA GPU or driver found"
     return Finding("torch", f"{torch.__version__}, {reason}", "ok", enables)
 
 
 def _gpu() -> Finding:
     enables = "backends on a GPU"
-    if importlib.util.find_spec("pynvml") is None:
-        fix = "pip install 'wmdeploy[gpu]' or 'wmdeploy[rtx]'"
-        return Finding("GPU", "nvidia-ml-py is not installed", "missing", enables, fix)
     device = gpu()
     if device is None:
         fix = "an NVIDIA GPU with its driver; in a container, start it with GPU access"
         return Finding("GPU", "no NVIDIA GPU or driver", "missing", enables, fix)
     found = (
         f"{device.name}, {device.architecture}, {device.memory_mb / 1e3:.0f} GB, "
-        f"driver {device.driver}"
+        f"driver {device.driver or 'unknown'}"
     )
     return Finding("GPU", found, "ok", enables)
 
@@ -110,7 +119,37 @@ def _onnxruntime() -> list[Finding]:
         fix = f"pip install --force-reinstall {installed[0]}"
         return [Finding(installed[0], f"cannot be imported: {error}", "problem", enables, fix)]
     found = f"{_version(installed[0])}, providers {providers}"
-    return [Finding(installed[0], found, "ok", enables)]
+    return [Finding(installed[0], found, "ok", enables), *_gpu_providers(onnxruntime)]
+
+
+def _gpu_providers(onnxruntime: ModuleType) -> list[Finding]:
+    """Whether the GPU providers that are compiled in can be loaded: their libraries are others'."""
+    import torch  # noqa: F401  # brings CUDA's
+
+    fixes = {
+        "cuda": f"install a torch of CUDA {_cuda_of(onnxruntime)}: its libraries are used",
+        "tensorrt": "install TensorRT as docs/tensorrt.md says",
+    }
+    findings = []
+    for name, fix in fixes.items():
+        library = Path(onnxruntime.__file__ or "").parent / "capi" / _LIBRARY.format(name)
+        if library.is_file():
+            what, enables = f"onnxruntime's {name}", f"backend ort-{name}"
+            with suppress(Exception):  # whose package, where there is one, loads its libraries
+                importlib.import_module("tensorrt")
+            try:
+                ctypes.CDLL(str(library.with_name(_LIBRARY.format("shared"))), ctypes.RTLD_GLOBAL)
+                ctypes.CDLL(str(library))
+                findings.append(Finding(what, "loads", "ok", enables))
+            except OSError as error:
+                findings.append(Finding(what, str(error).splitlines()[0], "problem", enables, fix))
+    return findings
+
+
+def _cuda_of(onnxruntime: ModuleType) -> str:
+    """The version of CUDA that onnxruntime-gpu was built for, such as "13.0"."""
+    info = importlib.import_module("onnxruntime.capi.build_and_package_info")
+    return str(getattr(info, "cuda_version", None) or "as onnxruntime's")
 
 
 def _package(module: str, enables: str, fix: str) -> Finding:

@@ -1,6 +1,7 @@
 """The NVIDIA GPU of this machine, if there is one, through its driver's library (NVML).
 
-Read without torch, so that it also tells what torch cannot use.
+Read without torch, so that it also tells what torch cannot use; torch is asked what NVML does not
+tell. The first GPU is the one that CUDA calls 0: `wmdeploy` lets CUDA count them as NVML does.
 """
 
 import os
@@ -13,11 +14,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU. `architecture` is such as "sm_89"; memory in 10^6 bytes, power in watts."""
+    """The first GPU. `architecture` is such as "sm_89"; memory in 10^6 bytes, power in watts.
+
+    `driver` and `power_limit_w` are None where only torch tells of the GPU.
+    """
 
     name: str
     architecture: str
-    driver: str
+    driver: str | None
     memory_mb: float
     power_limit_w: float | None
 
@@ -34,12 +38,12 @@ class GpuState:
 
 
 def gpu() -> Gpu | None:
-    """The first GPU; None without one, without its driver, or without nvidia-ml-py."""
-    return _ask(_describe)
+    """The first GPU; None without one or without its driver."""
+    return _ask(_describe, _described_by_torch)
 
 
 def gpu_state() -> GpuState | None:
-    """Of the first GPU; None as above."""
+    """Of the first GPU; None as above, or where NVML cannot tell."""
     return _ask(_state)
 
 
@@ -51,29 +55,52 @@ def process_memory_mb() -> float | None:
     return _ask(_process_memory)
 
 
-def _ask(question: Callable[[Any, Any], Answer]) -> Answer | None:
+def _ask(
+    question: Callable[[Any, Any], Answer], otherwise: Callable[[], Answer | None] = lambda: None
+) -> Answer | None:
+    """NVML's answer, or the other one where it is not installed or has none; None: no driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1"):  # hidden, as CUDA understands it
+        return None
     try:
         import pynvml  # the module of nvidia-ml-py
     except ImportError:
-        return None
+        return otherwise()
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return None
     try:
-        return question(pynvml, _first_visible(pynvml))
+        return question(pynvml, _handle(pynvml, visible))
     except pynvml.NVMLError:
-        return None
+        return otherwise()
     finally:
         pynvml.nvmlShutdown()
 
 
-def _first_visible(nvml: Any) -> Any:
-    """The device that CUDA calls 0: the first of CUDA_VISIBLE_DEVICES, a number or a UUID."""
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if first.isdigit():
-        return nvml.nvmlDeviceGetHandleByIndex(int(first))
-    return nvml.nvmlDeviceGetHandleByUUID(first)
+def _handle(nvml: Any, visible: str) -> Any:
+    """NVML's handle of a device by CUDA's name for it: a number, or a UUID or how one begins."""
+    if visible.isdigit() and os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return nvml.nvmlDeviceGetHandleByIndex(int(visible))
+    if visible.isdigit():  # another order, which CUDA alone knows
+        import torch
+
+        visible = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    for index in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        if str(nvml.nvmlDeviceGetUUID(handle)).startswith(visible):
+            return handle
+    return nvml.nvmlDeviceGetHandleByUUID(visible)  # a part of a device: MIG
+
+
+def _described_by_torch() -> Gpu | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    device = torch.cuda.get_device_properties(0)
+    architecture = f"sm_{device.major}{device.minor}"
+    return Gpu(device.name, architecture, None, device.total_memory / 1e6, None)
 
 
 def _describe(nvml: Any, device: Any) -> Gpu:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import onnx
+
 from engines.trt.flavour import Flavour
 from engines.trt.graph import tensorrt_graph
 from wmdeploy.errors import BackendError
@@ -73,7 +75,8 @@ class _Build:
         builder = trt.Builder(self.logger)
         network = builder.create_network(self.flavour.network_flags())
         parser = trt.OnnxParser(network, self.logger)
-        if not parser.parse(tensorrt_graph(order.onnx), str(order.onnx)):
+        graph = tensorrt_graph(onnx.load(order.onnx, load_external_data=False))
+        if not parser.parse(graph.SerializeToString(), str(order.onnx)):
             found = [parser.get_error(i) for i in range(parser.num_errors)]
             reasons = [f"{e.desc()} ({e.node_operator()} {e.node_name()})" for e in found]
             raise self._error("cannot parse the graph", reasons)

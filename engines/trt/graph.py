@@ -9,8 +9,6 @@ parsed as a float16 layer, whose sums are float32 by a default of the 10.x build
 nothing to set. So each norm is made float32 in the graph itself, between two casts.
 """
 
-from pathlib import Path
-
 import onnx
 
 from engines.decompose import FLOAT, Replacement, decompose_attention, replace_nodes
@@ -18,16 +16,15 @@ from engines.decompose import FLOAT, Replacement, decompose_attention, replace_n
 NORMS = ("GroupNormalization", "LayerNormalization")
 
 
-def tensorrt_graph(path: Path) -> bytes:
-    """The graph to give to the parser, together with `path`, where its weights are found.
+def tensorrt_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Rewrite a graph, in place, for TensorRT's parser.
 
     Raises:
         BackendError: it has an Attention of a kind that we do not export.
     """
-    model = onnx.load(path, load_external_data=False)
     decompose_attention(model)
     widen_norms(model)
-    return model.SerializeToString()
+    return model
 
 
 def widen_norms(model: onnx.ModelProto) -> int:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 CPU = torch.device("cpu")
 aten = torch.ops.aten
 # what copies a value to the host, or makes as many results as there are values
-FORBIDDEN = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal}
+FORBIDDEN = {aten.item, aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero}
 CONVOLUTIONS = {aten.convolution, aten.conv2d, aten.conv_transpose2d}
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.matmul} | CONVOLUTIONS
 
@@ -171,7 +171,7 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.gpu = gpu
 
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(
         self, operator: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs, packet = kwargs or {}, operator.overloadpacket

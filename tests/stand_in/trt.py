@@ -200,7 +200,7 @@ class _Context:
         run_at(self.engine.session, inputs, outputs)
 
 
-_NUMPY = {
+_NUMPY: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int64)": np.dtype(np.int64),
