@@ -141,3 +141,18 @@ def test_commands_end_with_a_line(
     assert ended.value.code == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ") and len(told.splitlines()) == 1
+
+
+def test_reports_are_not_written_through_links_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name, verb in (("milestone.md", "milestone"), ("token-fp32.json", "sweep")):
+        folder = tmp_path / verb
+        folder.mkdir()
+        (folder / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(SystemExit):
+            cli.main([verb, "tiny", "-o", str(folder)])
+        assert f"{name}: is a link" in capsys.readouterr().err.replace("\n", "")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "sweep" / "token-fp32").exists()

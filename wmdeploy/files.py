@@ -14,8 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 import msgspec
 
@@ -26,7 +27,7 @@ from wmdeploy.locks import exchange
 LARGEST_DOCUMENT = 16 * 2**20  # bytes; 100,000 clips in an index take 10 MB
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file, or a link to one, for reading; anything else is not waited for.
 
     Raises:
@@ -210,7 +211,7 @@ def check_inside(path: Path, root: Path) -> None:
                 f"{part}: is a link, and nothing is written through one inside {root}; remove it, "
                 "or work on a copy without links (cp -rL)"
             )
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise WmdeployError(f"{path}: exists and is no regular file; remove it")
 
 
