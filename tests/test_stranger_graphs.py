@@ -35,7 +35,11 @@ def make_consistent(bundle: Path, *names: str) -> None:
     for name in names:
         path = bundle / name
         record = {"sha256": sha256(path), "bytes": path.stat().st_size}
-        edit_manifest(bundle, lambda m, name=name, record=record: m["files"].update({name: record}))
+
+        def edit(manifest: dict[str, Any], name: str = name, record: object = record) -> None:
+            manifest["files"][name] = record
+
+        edit_manifest(bundle, edit)
 
 
 def change_step(bundle: Path, change: Change) -> None:
@@ -46,7 +50,7 @@ def change_step(bundle: Path, change: Change) -> None:
     make_consistent(bundle, "step.onnx")
 
 
-def add(model: onnx.ModelProto, operator: str, domain: str = "", **attributes: object) -> None:
+def add(model: onnx.ModelProto, operator: str, domain: str = "", **attributes: Any) -> None:
     node = helper.make_node(operator, [], ["stranger"], domain=domain, **attributes)
     model.graph.node.insert(0, node)
 

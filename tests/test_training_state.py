@@ -65,7 +65,7 @@ def whole(**changes: object) -> Callable[[dict[str, Any]], None]:
 
 FINISHED = {"step": 1, "images": 0, "seconds": 0.0, "data_seconds": 0.0, "elapsed": 0.0,
             "held_out": None, "best": None, "worse": 0, "ended": "steps"}  # fmt: skip
-DAMAGE = [
+DAMAGE: list[Callable[[dict[str, Any]], None]] = [
     *(current(step=value) for value in ("abc", -5, 1.5, NAN, None, 10**12, True, 13)),
     *(current(elapsed=value) for value in ("x", NAN, float("inf"), -1.0, None)),
     *(current(best=value) for value in ("x", [1])),
