@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.node_errors import Comparison, Node
 from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import DType, Precision
 
@@ -40,6 +43,7 @@ class BisectOptions:
     backend: str = "ort-cpu"
     graphs: tuple[str, ...] = ()
     tolerance: float | None = None
+    read: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,15 @@ def bisect(
     with bundle.model_to_load() as directory:
         model = load_model(directory)
     progress("run PyTorch on real frames")
-    cases = _cases(model, bundle, options.clip)
-    warnings = tuple(_other_versions(recipe.tools))
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
+    cases = _cases(model, bundle, clip)
+    versions = tuple(_other_versions(recipe.tools))
+    warnings = (*clip.remarks, *versions)
     for graph in graphs:
         progress(f"{graph}: trace it")
         exact = PytorchValues(model, recipe, graph)
-        tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(warnings))
+        tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(versions))
         yield examine(exact, tested, cases[graph], tolerance, progress, warnings)
 
 
@@ -138,21 +145,19 @@ def examine(
     )
 
 
-def _cases(model: "WorldModel", bundle: Bundle, path: Path) -> "dict[str, Case]":
+def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
     """Feeds of each graph, two rows of real frames, as at export."""
     import torch
 
-    from wmdeploy.clips.read import read_clip
     from wmdeploy.models.cases import world_model_cases
 
     recipe, known = bundle.manifest.recipe, model.config.temporal.num_actions
-    clip = read_clip(path, size=model.config.vqvae.image_size, count=FRAMES)
     actions = None
     if known:
         if clip.actions is None or clip.actions.max() >= known:
             raise ClipError(
-                f"{path}: has no actions, or others than the {known} that the model is conditioned "
-                "on; give a clip of the game with --clip"
+                f"{clip.name}: has no actions, or others than the {known} that the model is "
+                "conditioned on; give a clip of the game with --clip"
             )
         actions = torch.from_numpy(clip.actions)
     dtype: DType = "float32" if recipe.precision == "fp32" else "float16"

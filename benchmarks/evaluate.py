@@ -4,7 +4,7 @@ A bundle is judged twice: by its own source model in PyTorch float32, and by the
 on the same frames. What lies between them is what the deployment costs in prediction quality.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.devices import pytorch_device
 from engines.session import Session
 from wmdeploy.bundle import Bundle
-from wmdeploy.clips import find_clips
+from wmdeploy.clips.clip import sum_up
+from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
-from wmdeploy.clips.read import count_frames
+from wmdeploy.clips.read import look, open_source
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
@@ -43,6 +45,7 @@ class EvaluateOptions:
         clips: at most so many of each folder; None for all.
         settings: of the backend; its device is the PyTorch model's too.
         pictures: whether to draw the strip.
+        read: how the clips are read.
     """
 
     source: str
@@ -52,6 +55,7 @@ class EvaluateOptions:
     clips: int | None = None
     settings: Settings = Settings()
     pictures: bool = False
+    read: ReadOptions = ReadOptions()
 
 
 class SessionRunner:
@@ -62,14 +66,16 @@ class SessionRunner:
         self._session = Session(backend)
         self._conditioned = bool(backend.wiring.window_actions)
 
-    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
-        self._session.reset(frames[:1])
-        predicted = []
-        for index, frame in enumerate(frames[1:]):
-            predicted.append(self._session.step(self._action(actions, index))[0])
+    def following(
+        self, frames: Iterable[np.ndarray], actions: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """T frames (H, W, 3) uint8 -> T - 1 of them: each predicted from the true ones before."""
+        for index, frame in enumerate(frames):
+            if index == 0:
+                self._session.reset(frame[None])
+                continue
+            yield self._session.step(self._action(actions, index - 1))[0]
             self._session.observe(frame)
-        return np.stack(predicted)
 
     def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
         """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
@@ -86,31 +92,39 @@ class SessionRunner:
 def evaluate(
     options: EvaluateOptions,
     progress: Callable[[str, int, int], None],
-    remarks: list[str] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
 
-    Args:
-        remarks: gets those of `load_model`.
+    `tell` is called, before anything long begins, with the remarks of `load_model`, with what is
+    not read and how the rest is.
 
     Raises:
         CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
+    remarks: list[str] = []
     model, training, runner = _load(options, remarks)
+    for remark in remarks:
+        tell(remark)
     trained_on = set(training.clips)
+    size = model.config.vqvae.image_size
+    conditioned = model.config.temporal.num_actions > 0
     skipped: list[str] = []
     paths: list[Path] = []
-    for folder in options.data:
-        paths += _usable(real_path(folder), trained_on, options, skipped)
+    roots = [real_path(folder) for folder in options.data]
+    for root in roots:
+        paths += _usable(root, trained_on, options, size, conditioned, skipped, tell)
     if not paths:
         raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
     footage = read_footage(
         paths,
-        model.config.vqvae.image_size,
-        model.config.temporal.num_actions > 0,
+        size,
+        conditioned,
         skipped,
         lambda done, total: progress("read", done, total),
+        roots,
+        options.read,
     )
     if options.pictures and not _drawable(footage, options.context):
         raise ClipError(
@@ -130,7 +144,7 @@ def evaluate(
 
 
 def _load(
-    options: EvaluateOptions, remarks: list[str] | None
+    options: EvaluateOptions, remarks: list[str]
 ) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
     """The PyTorch model, what its training noted, and the backend that runs it, if one does."""
     path = Path(options.source)
@@ -152,23 +166,42 @@ def _load(
 
 
 def _usable(
-    folder: Path, trained_on: set[str], options: EvaluateOptions, skipped: list[str]
+    folder: Path,
+    trained_on: set[str],
+    options: EvaluateOptions,
+    size: int,
+    conditioned: bool,
+    skipped: list[str],
+    tell: Callable[[str], None],
 ) -> list[Path]:
     """The clips of a folder that can be judged on."""
+    here = search(folder, options.read.series)
+    if line := left_out_line(folder, here):
+        tell(line)
     found: list[Path] = []
     known = 0
-    for path in find_clips(folder):
+    notes: list[list[str]] = []
+    for path in here.clips:
         if options.clips is not None and len(found) == options.clips:
             break
         try:
             if trained_on and clip_digest(path) in trained_on:
                 known += 1
-            elif count_frames(path) < 2:
-                skipped.append(f"{path}: has 1 frame, and nothing follows it")
-            else:
-                found.append(path)
+                continue
+            source = open_source(path, options.read)
+            if (count := source.count()) < 2:
+                skipped.append(f"{path}: has {count} frame, and nothing follows it")
+                continue
+            if conditioned:
+                source.actions()
+            look(source, size, options.read.fit)
         except ClipError as error:
             skipped.append(str(error))
+            continue
+        found.append(path)
+        notes.append(source.notes)
+    for line in sum_up(notes):
+        tell(line)
     if known:
         skipped.append(f"{folder}: {known} clips that the model was trained on")
     return found
@@ -188,10 +221,11 @@ def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
     rows: list[np.ndarray] = []
     shown: set[str] = set()
     for index in _drawable(footage, context):
-        frames, group = footage.clip(index), footage.groups[index]
+        group = footage.groups[index]
         if group in shown:
             continue
         shown.add(group)
+        frames = footage.clip(index, 0, context + horizon)
         taken = footage.clip_actions(index)
         actions = None
         if model.config.temporal.num_actions and taken is not None:

@@ -12,6 +12,7 @@ import msgspec
 
 from benchmarks.comparable import flatten, section
 from benchmarks.report import Report, Row
+from wmdeploy.text import printable
 
 LISTS = ("samples_ms", "round_ms", "device_samples_ms")  # a spreadsheet has one line for each row
 FORMULA = tuple("=+-@＝＋－＠")  # how a cell that a spreadsheet computes begins
@@ -128,16 +129,15 @@ def worst_db(row: Row) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A text in one line without control characters, that no spreadsheet computes."""
+    """A text in one printable line that no spreadsheet computes."""
     if not isinstance(value, str):
         return value
-    plain = "".join(mark if mark.isprintable() else " " for mark in value)
-    text = " ".join(plain.split())
+    text = " ".join(printable(value).split())
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _escape(value: object) -> str:
     """Plain text within a line of Markdown: no markup, no table, no mention of a person."""
-    text = "" if value is None else " ".join(str(value).split())
+    text = "" if value is None else printable(" ".join(str(value).split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)

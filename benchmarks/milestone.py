@@ -25,6 +25,7 @@ from benchmarks.machine import environment
 from benchmarks.memory import peak_resident_mb
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import CheckpointError, WmdeployError
 from wmdeploy.models.checkpoint import load_model, read_training
 from wmdeploy.models.precision import allow_tf32
@@ -47,6 +48,7 @@ class MilestoneOptions:
     clip: Path = SAMPLE_CLIP
     seed: int = 0
     runs: int = 5
+    read: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run_milestone(
     """Run the four tests.
 
     Args:
-        remarks: gets those of `load_model`.
+        remarks: gets those of `load_model`, and the notes of the clip.
 
     Raises:
         CheckpointError, ClipError: the model or the clip cannot be read.
@@ -99,7 +101,10 @@ def run_milestone(
     progress("load")
     quality = _noted_quality(options.source)
     model = load_model(options.source, options.seed, remarks).to(options.device)
-    clip = read_clip(options.clip, size=model.config.vqvae.image_size, count=max(SEQUENCES))
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=max(SEQUENCES), options=options.read)
+    if remarks is not None:
+        remarks += clip.remarks
     actions = _actions(model, clip)
     architecture = {
         "total_parameters": count_parameters(model),

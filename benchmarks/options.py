@@ -12,7 +12,9 @@ from benchmarks.protocol import Job
 from benchmarks.timing import Effort
 from engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
 from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import count_frames, read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import real_path
 
@@ -33,6 +35,7 @@ class BenchOptions:
         fps: frames per second that are asked for in the pacing, which lasts `pace_seconds`; None:
             no pacing.
         swap: whether to find out which graph brings the error in.
+        read: how the clips are read.
     """
 
     bundle: Path
@@ -48,6 +51,7 @@ class BenchOptions:
     fps: float | None = None
     pace_seconds: float = 5.0
     swap: bool = False
+    read: ReadOptions = ReadOptions()
 
 
 def check(options: BenchOptions, context: int, cpus: int) -> int:
@@ -156,9 +160,12 @@ def clip_names(paths: tuple[Path, ...]) -> list[str]:
 
 
 def write_clips(
-    options: BenchOptions, bundle: Bundle, horizon: int, scratch: Path
+    options: BenchOptions, bundle: Bundle, horizon: int, scratch: Path, remarks: list[str]
 ) -> tuple[Path, ...]:
     """The frames that the workers need, decoded and resized once.
+
+    Args:
+        remarks: gets the notes of the clips.
 
     Raises:
         ClipError: a clip cannot be read, is shorter than the context, or is not of the model's
@@ -167,20 +174,25 @@ def write_clips(
     files = []
     for number, clip in enumerate(options.clips):
         path = scratch / f"clip-{number}.npz"
-        arrays = _clip_arrays(clip, bundle, options.context, horizon)
+        read = _read(clip, bundle, options, horizon)
+        remarks += read.remarks
+        arrays = {"frames": read.frames}
+        if bundle.manifest.wiring.window_actions and read.actions is not None:
+            arrays["actions"] = read.actions
         np.savez(path, allow_pickle=False, **arrays)
         files.append(path)
     return tuple(files)
 
 
-def _clip_arrays(path: Path, bundle: Bundle, context: int, horizon: int) -> dict[str, np.ndarray]:
-    size = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1])
-    have = count_frames(path)
+def _read(path: Path, bundle: Bundle, options: BenchOptions, horizon: int) -> Clip:
+    size, context = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1]), options.context
+    have = count_frames(path, options.read)
     if have < context:
         raise ClipError(f"{path}: has {have} frames, expected at least the context, {context}")
-    clip = read_clip(path, size=size, count=min(have, context + horizon))
+    count = min(have, context + horizon)
+    clip = read_clip(path, size=size, count=count, options=options.read)
     if not bundle.manifest.wiring.window_actions:
-        return {"frames": clip.frames}
+        return clip
     if clip.actions is None:
         raise ClipError(f"{path}: has no actions, and the model is conditioned on them")
     known = bundle.manifest.wiring.num_actions
@@ -189,4 +201,4 @@ def _clip_arrays(path: Path, bundle: Bundle, context: int, horizon: int) -> dict
             f"{path}: has actions up to {clip.actions.max()}, the model knows {known}; "
             "give a clip of the model's game with --clip"
         )
-    return {"frames": clip.frames, "actions": clip.actions}
+    return clip

@@ -100,7 +100,7 @@ def imagine(
     deployed = graphs.deployment(model, "token", precision)
     engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
     backend = Backend("modules", precision, CPU, engines, deployed.wiring, encode_batch=8)
-    frames = rollout(backend, clip, context, horizon)
+    frames = np.stack(list(rollout(backend, clip, context, horizon)))
     feeds = torch.from_numpy(clip.frames).split(8)
     codes = [engines["encoder"].run({"frames": part})["codes"].numpy() for part in feeds]
     return frames, np.concatenate(codes)

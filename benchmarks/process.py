@@ -15,6 +15,7 @@ import msgspec
 from benchmarks.outcome import Outcome
 from benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
 from wmdeploy.errors import BackendError
+from wmdeploy.text import one_line
 
 WORKER = "benchmarks.worker"  # the module that is started; tests start one that is slow, or wrong
 Kind = TypeVar("Kind")
@@ -49,13 +50,13 @@ class Process:
     def last_words(self) -> tuple[str, bool]:
         """Why it ended, and whether because this machine lacks something."""
         code = self.popen.wait()
-        log = (self.job.directory / "stderr.txt").read_text(errors="replace")
+        log = (self.job.directory / "stderr.txt").read_text(encoding="utf-8", errors="replace")
         lines = [line for line in log.splitlines() if line.strip()]
         last = lines[-1] if lines else "no message"
         if code > 0 and last.startswith((MISSING, REFUSED)):
             return last.removeprefix(MISSING).removeprefix(REFUSED), last.startswith(MISSING)
         died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
-        return died + last, False
+        return died + one_line(last), False
 
 
 @dataclass
@@ -106,7 +107,8 @@ class Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
+                encoding="utf-8",
+                errors="surrogateescape",
                 env=_environment(job),
             )
         outcome = Outcome(job.label, job.directory)
@@ -164,9 +166,13 @@ class Workers:
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """OpenMP reads its number of threads when it is loaded, long before anybody could set it."""
+    """OpenMP reads its number of threads when it is loaded, long before anybody could set it.
+
+    What workers and the bench tell each other is UTF-8, whatever the user's terminal shows.
+    """
     threads = job.settings.threads
-    return os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    openmp = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return os.environ | {"PYTHONIOENCODING": "utf-8:surrogateescape"} | openmp
 
 
 def _close(pipe: IO[str] | None) -> None:

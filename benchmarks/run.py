@@ -61,7 +61,8 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
     horizon = check(options, bundle.manifest.wiring.context, len(cpus))
     names = clip_names(options.clips)
     with scratch_directory("wmdeploy-bench-") as scratch:
-        clips = write_clips(options, bundle, horizon, scratch)
+        remarks: list[str] = []
+        clips = write_clips(options, bundle, horizon, scratch, remarks)
         with Workers(progress) as workers:
             baseline, *others = jobs(options, clips, horizon, scratch)
             _start(workers, baseline)  # alone, so that the ceilings' arrays find room
@@ -99,7 +100,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
         described,
         about,
         rows,
-        _warnings(outcomes, rows),
+        [*remarks, *_warnings(outcomes, rows)],
         [curve for judgement in judgements.values() for curve in judgement.curves],
         {o.backend: o.swapped.worst_db for o in outcomes if o.swapped and o.swapped.worst_db},
         [_pacing(o.backend, options.fps, o.paced) for o in outcomes if o.paced and options.fps],

@@ -78,9 +78,14 @@ class Sweep:
 
 
 def sweep(
-    options: SweepOptions, progress: Callable[[str, str], None] = lambda what, stage: None
+    options: SweepOptions,
+    progress: Callable[[str, str], None] = lambda what, stage: None,
+    remarks: list[str] | None = None,
 ) -> Sweep:
     """Run what is not there yet.
+
+    Args:
+        remarks: gets those of `export_bundle`, again for each bundle.
 
     Raises:
         BackendError, ClipError, CheckpointError: nothing can be run with these options.
@@ -94,7 +99,7 @@ def sweep(
     for layout, precision in kinds:
         name = f"{layout}-{precision}"
         try:
-            report = _report(options, layout, precision, progress)
+            report = _report(options, layout, precision, progress, remarks)
         except WmdeployError as error:
             # one precision may be out of a model's reach; with none left there is nothing to show
             skipped[name] = str(error)
@@ -115,6 +120,7 @@ def _report(
     layout: Layout,
     precision: Precision,
     progress: Callable[[str, str], None],
+    remarks: list[str] | None,
 ) -> Report:
     name = f"{layout}-{precision}"
     chosen = options.bench
@@ -126,8 +132,9 @@ def _report(
         precision=precision,
         max_batch=max(8, *chosen.batches),
         seed=options.seed,
+        read=chosen.read,
     )
-    bundle, _ = export_bundle(export, lambda stage: progress(name, f"export {stage}"))
+    bundle, _ = export_bundle(export, lambda stage: progress(name, f"export {stage}"), remarks)
     path = options.output / f"{name}.json"
     asked = _asked(chosen, bundle)
     if path.is_file():

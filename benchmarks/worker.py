@@ -41,6 +41,7 @@ from benchmarks.protocol import (
     rollout_file,
 )
 from wmdeploy.errors import MissingError, WmdeployError
+from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
     from benchmarks.rollouts import Filled
@@ -230,7 +231,7 @@ def main() -> None:
             say(worker.answer(msgspec.json.decode(line, type=Command)))
     except WmdeployError as error:
         kind = MISSING if isinstance(error, MissingError) else REFUSED
-        print(f"{kind}{error}", file=sys.stderr)
+        print(f"{kind}{one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 

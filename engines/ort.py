@@ -19,6 +19,7 @@ from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
 from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
+from wmdeploy.runtime import refusal
 
 CPU = "CPUExecutionProvider"
 ORT_TYPES: dict[DType, str] = {
@@ -121,7 +122,7 @@ def open_session(path: Path, threads: int | None = None, pattern: bool = True) -
     """
     ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised, and told as ours
     if threads is not None:
         options.intra_op_num_threads = threads
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs
@@ -152,9 +153,7 @@ def inference_session(
         # or it would try again with providers that nobody asked for
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its exception types are private to its C extension
-        from wmdeploy.runtime import refusal
-
-        raise BackendError(refusal(path, error)) from error
+        raise BackendError(refusal(str(path), error, ort.__version__)) from error
     if session.get_providers()[0] != wanted:
         raise BackendError(
             f"{path}: asked ONNX Runtime for {wanted}, got {session.get_providers()}; "

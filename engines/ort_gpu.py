@@ -18,7 +18,13 @@ import torch
 from engines.base import Backend, Settings
 from engines.cuda_graph import cuda_graph, may_use_tf32
 from engines.devices import cuda_device
-from engines.ort import WEIGHTS_FOLDER, check_signature, inference_session
+from engines.ort import (
+    WEIGHTS_FOLDER,
+    check_signature,
+    follow_link,
+    inference_session,
+    weights_file,
+)
 from engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of, on_stream
 from engines.trt.flavour import load_flavour
 from engines.trt.graph import tensorrt_graph
@@ -203,10 +209,11 @@ def open_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) 
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised, and told as ours
     options.intra_op_num_threads = 1  # no node is computed by the host's threads
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
+    follow_link(model, path)
     return inference_session(path, model.SerializeToString(), options, providers)
 
 

@@ -1,6 +1,6 @@
 """Imagine the frames that follow a clip, with any backend."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +58,17 @@ def rollout(
     context: int,
     horizon: int,
     refill: int | None = None,
-    progress: Callable[[int], None] = lambda frames: None,
-) -> np.ndarray:
-    """Imagine `horizon` frames after the first `context` frames of a clip.
+    actions: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Imagine `horizon` frames after the first `context` frames of a clip, one at a time.
 
     Args:
-        clip: at least `context` frames of the model's size; for a model with actions also its
-            actions; where they end before the rollout does, the last one is held.
-        progress: told how many frames are done.
+        clip: at least `context` frames of the model's size.
+        actions: for a model with actions: (n,) int64, from the clip's first frame on; default the
+            clip's own. Where they end before the rollout does, the last one is held.
 
     Returns:
-        (horizon, H, W, 3) uint8: round(255·clip((x + 1)/2, 0, 1)).
+        Frames (H, W, 3) uint8, round(255·clip((x + 1)/2, 0, 1)), each imagined when asked for.
 
     Raises:
         ClipError: too few frames, or actions that the model does not know.
@@ -80,28 +80,25 @@ def rollout(
         )
     if horizon < 1:
         raise ClipError(f"horizon: got {horizon}, expected at least 1")
-    actions = None
+    taken = None
     if backend.wiring.window_actions:
-        actions = actions_for(clip, context + horizon - 1)
+        known = clip.actions if actions is None else actions
+        taken = held_actions(known, context + horizon - 1, clip.name)
     session = Session(backend, refill=refill)
-    session.reset(clip.frames[:context], None if actions is None else actions[: context - 1])
-    frames = []
-    for i in range(horizon):
-        frames.append(session.step(None if actions is None else int(actions[context - 1 + i]))[0])
-        progress(i + 1)
-    return np.stack(frames)
+    session.reset(clip.frames[:context], None if taken is None else taken[: context - 1])
+    later = [None] * horizon if taken is None else taken[context - 1 :].tolist()
+    return (session.step(action)[0] for action in later)
 
 
-def actions_for(clip: Clip, count: int) -> np.ndarray:
-    """The clip's first `count` actions, (count,) int64; past its end the last one is held.
+def held_actions(actions: np.ndarray | None, count: int, name: str) -> np.ndarray:
+    """The first `count` of a clip's actions, (count,) int64; past the end the last one is held.
 
     Raises:
-        ClipError: the clip has no actions.
+        ClipError: there are none.
     """
-    if clip.actions is None or not len(clip.actions):
+    if actions is None or not len(actions):
         raise ClipError(
-            f"{clip.name}: has no actions, and the model is conditioned on them; "
+            f"{name}: has no actions, and the model is conditioned on them; "
             "use a clip of `wmdeploy record`, or an .npz with frames and actions"
         )
-    held = np.minimum(np.arange(count), len(clip.actions) - 1)
-    return clip.actions[held]
+    return actions[np.minimum(np.arange(count), len(actions) - 1)]

@@ -121,7 +121,7 @@ def capture_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def captured(enqueue: Callable[[torch.cuda.Stream], None], pool: Any = None) -> Launch:
+def captured(enqueue: Callable[[torch.cuda.Stream], object], pool: Any = None) -> Launch:
     """A CUDA graph of what `enqueue` puts on the stream it is given.
 
     Warmed up first, because libraries allocate and choose kernels at their first runs, which must

@@ -23,6 +23,7 @@ from wmdeploy.bundle import (
 )
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.manifest import (
@@ -51,7 +52,8 @@ class ExportOptions:
     """What to export, where to, and how.
 
     `source` is a model directory, a `.pt` of the reference project, or a preset's name, whose
-    weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on.
+    weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on,
+    read as `read` says.
     """
 
     source: str
@@ -63,6 +65,7 @@ class ExportOptions:
     opset: int = 23
     seed: int = 0
     slim: bool = False
+    read: ReadOptions = ReadOptions()
 
 
 def export_bundle(
@@ -74,7 +77,7 @@ def export_bundle(
 
     Args:
         progress: told what is being done, for people.
-        remarks: gets those of `load_model`.
+        remarks: gets those of `load_model`, and the notes of the clip.
 
     Returns:
         The bundle, and whether it was made now.
@@ -92,9 +95,13 @@ def export_bundle(
     from wmdeploy.models.checkpoint import load_model, read_notes
 
     model = load_model(options.source, options.seed, remarks)
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=8, options=options.read)
+    if remarks is not None:
+        remarks += clip.remarks
     notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
-        _write_bundle(model, notes, recipe, options.clip, directory, progress)
+        _write_bundle(model, notes, recipe, clip, directory, progress)
     return Bundle.open(options.output), True
 
 
@@ -102,7 +109,7 @@ def _write_bundle(
     model: "WorldModel",
     notes: dict[str, Any],
     recipe: Recipe,
-    clip_path: Path,
+    clip: Clip,
     directory: Path,
     progress: Callable[[str], None],
 ) -> None:
@@ -114,7 +121,6 @@ def _write_bundle(
     from wmdeploy.models.checkpoint import write_model_files
     from wmdeploy.models.graphs import deployment
 
-    clip = read_clip(clip_path, size=model.config.vqvae.image_size, count=8)
     actions = None
     if model.config.temporal.num_actions:
         actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
@@ -183,7 +189,7 @@ def _recipe(options: ExportOptions) -> Recipe:
         max_batch=options.max_batch,
         opset=options.opset,
         slim=options.slim,
-        clip=_digest(options.clip),
+        clip=f"{_digest(options.clip)} {options.read}".rstrip(),
         tools={package: _version(package) for package in packages},
     )
 

@@ -10,6 +10,7 @@ from wmdeploy.errors import ExportError, require
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
 from wmdeploy.models.cases import Case
 from wmdeploy.models.graphs import Graph
+from wmdeploy.runtime import refusal
 
 # The largest allowed relative error of float outputs, the largest root mean square error of a frame
 # over 255 (60 dB of PSNR in fp32, 45 dB in fp16, as the bench asks), and the share of codes that
@@ -98,13 +99,11 @@ def _problem(parity: Parity, output: Tensor) -> str | None:
 def _open(path: Path) -> Any:
     ort: Any = require("onnxruntime", extra="cpu", purpose="verifying an export")
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised, and told as ours
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension
-        from wmdeploy.runtime import refusal
-
-        raise ExportError(refusal(path, error)) from error
+        raise ExportError(refusal(path.stem, error, ort.__version__)) from error
 
 
 def _run(session: Any, path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def frames(clip: Clip) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def bundles_slow(
+def bundles(
     micro: WorldModel, micro_actions: WorldModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundles:
     """bundles(layout, precision, actions=False): exported once a session. Do not write to them."""

@@ -18,6 +18,7 @@ import torch
 from engines.base import load_backend
 from engines.ort import open_session
 from engines.rollout import open_source, rollout
+from engines.trt.plans import BuildOptions, build_plans
 from exporters.to_onnx import write_onnx
 from tests.conftest import Bundles
 from wmdeploy import __version__
@@ -84,7 +85,7 @@ def test_snapshot_of_a_download_cache_runs(bundles: Bundles, tmp_path: Path, cli
     load_model(Bundle.open(path).checked_model())
     frames = rollout(open_source(str(path), None), clip, context=2, horizon=2)
     expected = rollout(load_backend("ort-cpu", bundles()), clip, context=2, horizon=2)
-    assert np.array_equal(frames, expected)
+    assert np.array_equal(list(frames), list(expected))
 
 
 def test_altered_file_behind_a_link_is_refused(bundles: Bundles, tmp_path: Path) -> None:
@@ -99,10 +100,13 @@ def test_altered_file_behind_a_link_is_refused(bundles: Bundles, tmp_path: Path)
 
 def test_nothing_is_written_through_a_link(bundles: Bundles, tmp_path: Path) -> None:
     path = snapshot(bundles().path, tmp_path / "cache")
-    before = {blob: sha256(blob) for blob in (tmp_path / "cache" / "blobs").iterdir()}
+    before = {file: sha256(file) for file in (tmp_path / "cache").rglob("*") if file.is_file()}
     with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
         write_manifest(Bundle.open(path).manifest, path)
-    assert before == {blob: sha256(blob) for blob in (tmp_path / "cache" / "blobs").iterdir()}
+    with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
+        build_plans(BuildOptions(path), lambda graph, phase, done: None)
+    after = {file: sha256(file) for file in (tmp_path / "cache").rglob("*") if file.is_file()}
+    assert before == after and not (path / "plans").exists()
 
 
 @pytest.mark.parametrize("name", ["step.onnx", "manifest.json", "model/config.json"])

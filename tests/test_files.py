@@ -1,3 +1,5 @@
+import errno
+import json
 import os
 import resource
 import signal
@@ -16,6 +18,8 @@ from wmdeploy.files import (
     sha256,
     staged_directory,
     staged_file,
+    write_document,
+    write_text,
 )
 
 KIND = DirectoryKind("m.json", "parts", ("*.part",))
@@ -177,3 +181,70 @@ def test_directory_retired_by_a_killed_process_is_brought_back(tmp_path: Path) -
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+NEAR_255 = ["a" * 251 + ".gif", "ü" * 125 + ".json", "." + "b" * 254, "c." + "d" * 253]
+
+
+@pytest.mark.parametrize("name", NEAR_255)
+def test_names_of_255_bytes_are_written(tmp_path: Path, name: str) -> None:
+    assert 254 <= len(os.fsencode(name)) <= 255
+    check_output(tmp_path / name)
+    with staged_file(tmp_path / name) as partial:
+        partial.write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_directory_with_a_name_of_255_bytes_is_written_and_replaced(tmp_path: Path) -> None:
+    for name in (NEAR_255[0], NEAR_255[0], "x" + NEAR_255[0][1:]):
+        with staged_directory(tmp_path / name, KIND) as partial:
+            (partial / "m.json").write_text(OURS)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_longer_name_is_refused_before_the_work(tmp_path: Path) -> None:
+    for target in (tmp_path / ("ü" * 128), tmp_path / ("a" * 256) / "b.json"):
+        for check in (check_output, check_output_directory):
+            with pytest.raises(WmdeployError, match="a name of 256 bytes, .* choose a shorter one"):
+                check(target)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENAMETOOLONG, "Choose a shorter name"),
+        (errno.EROFS, "The place is read-only: choose another"),
+        (errno.ENOSPC, "Free some space"),
+        (errno.EACCES, "Check the permissions"),
+    ],
+)
+def test_advice_fits_what_went_wrong(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(WmdeployError, match=f"{os.strerror(number)}.*there. {advice}"):
+        with staged_file(tmp_path / "a"):
+            raise OSError(number, os.strerror(number))
+
+
+def test_the_system_is_heard_behind_a_library(tmp_path: Path) -> None:
+    with pytest.raises(WmdeployError, match="No space left on device.*Free some space"):
+        with staged_file(tmp_path / "a"):
+            try:
+                try:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                except OSError:
+                    raise RuntimeError("[enforce fail at inline_container.cc:672]") from None
+            except RuntimeError as error:
+                raise OSError(None, str(error)) from error
+
+
+def test_messages_name_no_place_that_is_only_staged(tmp_path: Path) -> None:
+    with pytest.raises(WmdeployError, match=f"^{tmp_path}/data.v2/clip.mkv: cannot be written"):
+        with staged_directory(tmp_path / "data.v2", KIND) as partial:
+            with staged_file(partial / "clip.mkv"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_name_that_is_no_utf8_does_not_stop_a_report(tmp_path: Path) -> None:
+    write_document({"\udcff": ["clip \udcff.mkv", 1.5]}, tmp_path / "a.json")
+    write_text("clip \udcff.mkv", tmp_path / "a.md")
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"?": ["clip ?.mkv", 1.5]}
+    assert (tmp_path / "a.md").read_text() == "clip ?.mkv"

@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "swaps", "strips",
             "memory", "roofline", "layout", "batches", "pacing", "environment")  # fmt: skip
 VOID = {"meta", "img", "br", "hr", "link", "input"}
-HOSTILE = """<img src=x onerror=alert(1)>'"&|`$\\frac{<script>*_=@team\n# x\x07"""
+HOSTILE = """<img src=x onerror=alert(1)>'"&|`$\\frac{<script>*_=@team\n# x\x07\udcff"""
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
      if (found := shutil.which(name))),
@@ -291,6 +291,12 @@ def test_markdown_of_hostile_names_is_still_a_table(report: Report) -> None:
         if line.startswith("| frame"):
             assert len(re.findall(r"(?<!\\)\|", line)) == 8
     assert "skipped" in to_markdown(Report(3, {}, {}, [Row("x", None, None, "frame", 1)]))
+
+
+def test_no_form_of_a_report_holds_control_characters(report: Report) -> None:
+    stranger = hostile(report)
+    for text in (render(stranger), to_markdown(stranger), to_csv(stranger)):
+        assert r"\x07?" in text and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
 
 
 def report_command(*arguments: str | Path) -> int:

@@ -338,7 +338,7 @@ def test_threads_are_what_the_worker_has(bundles: Bundles, tmp_path: Path) -> No
     options = BenchOptions(
         bundles().path, (SAMPLE_CLIP,), ("ort-cpu",), threads=(1,), settings=Settings("cpu")
     )
-    clips = write_clips(options, bundles(), 4, tmp_path)
+    clips = write_clips(options, bundles(), 4, tmp_path, [])
     eager, ort = jobs(options, clips, 4, tmp_path)
     with process.Workers() as workers:
         workers.start(eager)
@@ -367,7 +367,7 @@ def test_a_block_is_of_its_stage_and_not_of_the_one_that_was_warmed_last(
 ) -> None:
     """Bare engines and sessions take turns on one backend; the frames are those of a rollout."""
     options = BenchOptions(bundles().path, (SAMPLE_CLIP,), ("ort-cpu",), context=4)
-    clips = write_clips(options, bundles(), 8, tmp_path)
+    clips = write_clips(options, bundles(), 8, tmp_path, [])
     job = jobs(options, clips, 8, tmp_path)[1]
     worker = Worker(job)
     calls: list[str] = []

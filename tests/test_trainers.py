@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from tests.conftest import GOLDEN
 from wmdeploy.cli import main
@@ -245,6 +246,31 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, content: Any, message: str)
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load_model(tmp_path / "x.pt")
+
+
+def test_file_of_an_old_torch_names_what_is_in_the_way(tmp_path: Path, state: State) -> None:
+    document = {"model_state_dict": state, "args": argparse.Namespace(rate=1e-3)}
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(document, tmp_path / "args.pt", _use_new_zipfile_serialization=False)
+    load_model(tmp_path / "old.pt")
+    with pytest.raises(CheckpointError, match=r"plain values \(argparse.Namespace\)"):
+        load_model(tmp_path / "args.pt")
+
+
+def test_torchscript_is_told(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="is TorchScript, which is code; it was not executed"):
+        load_model(tmp_path / "x.pt")
+
+
+def test_folder_of_other_checkpoints_is_told(tmp_path: Path, state: State) -> None:
+    (tmp_path / "lightning").mkdir()
+    torch.save(state, tmp_path / "lightning" / "epoch=3.ckpt")
+    with pytest.raises(CheckpointError, match="it holds a checkpoint, give that: .*epoch=3.ckpt$"):
+        load_model(tmp_path / "lightning")
+    distributed.checkpoint.save({"model": state}, checkpoint_id=tmp_path / "sharded")
+    with pytest.raises(CheckpointError, match="dcp_to_torch .*sharded model.pt$"):
+        load_model(tmp_path / "sharded")
 
 
 def test_tensor_larger_than_its_file_is_refused(tmp_path: Path, state: State) -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 import psutil
 
 from wmdeploy.gpu import gpu
+from wmdeploy.install import install_command
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ def findings() -> list[Finding]:
         _python(),
         _memory(),
         _torch(),
-        _package("onnx", "export", "pip install wmdeploy"),
-        _package("onnxscript", "export", "pip install wmdeploy"),
-        _package("av", "videos in and out", "pip install wmdeploy"),
+        _package("onnx", "export", install_command()),
+        _package("onnxscript", "export", install_command()),
+        _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
         _gpu(),
         _compiler(),
-        _package("gymnasium", "wmdeploy record", "pip install 'wmdeploy[train]'"),
-        _package("ale_py", "wmdeploy record", "pip install 'wmdeploy[train]'"),
+        _package("gymnasium", "wmdeploy record", install_command("train")),
+        _package("ale_py", "wmdeploy record", install_command("train")),
     ]
 
 
@@ -103,7 +104,7 @@ def _onnxruntime() -> list[Finding]:
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     enables = "export, backend ort-cpu"
     if not installed:
-        fix = "pip install 'wmdeploy[cpu]'   (or [gpu], never both)"
+        fix = f"{install_command('cpu')}, or, never both, {install_command('gpu')}"
         return [Finding("onnxruntime", "not installed", "missing", enables, fix)]
     if len(installed) == 2:
         fix = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"

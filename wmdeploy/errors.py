@@ -7,6 +7,8 @@ keeps its traceback.
 import importlib
 from types import ModuleType
 
+from wmdeploy.install import install_command
+
 
 class WmdeployError(Exception):
     """Base of every error that is about the user's input or machine, not about our code."""
@@ -51,5 +53,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         raise MissingError(
             f"{purpose} needs {module}, which cannot be imported ({error}); "
-            f"install it with: pip install 'wmdeploy[{extra}]'"
+            f"install it with: {install_command(extra)}"
         ) from error

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -121,10 +122,24 @@ def cache_file(name: str) -> Path:
 def write_document(value: object, path: Path) -> None:
     """One valid JSON document: null where a figure does not apply, never NaN or Infinity.
 
+    Of names that are no UTF-8, as files may have, it has `?` for each byte that is none.
+
     Raises:
         WmdeployError: it cannot be written.
     """
-    write_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n", path)
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_in_utf8(msgspec.to_builtins(value, enc_hook=str)))
+    write_text(msgspec.json.format(encoded, indent=2).decode() + "\n", path)
+
+
+def _in_utf8(value: object) -> object:
+    if isinstance(value, dict):
+        return {_in_utf8(name): _in_utf8(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_utf8(inner) for inner in value]
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def write_text(text: str, path: Path) -> None:
@@ -134,7 +149,7 @@ def write_text(text: str, path: Path) -> None:
         WmdeployError: it cannot be written.
     """
     with staged_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -166,14 +181,15 @@ def check_output(target: Path, *inputs: Path) -> None:
     """Refuse, before any work, an output file that cannot be written or would destroy an input.
 
     Raises:
-        WmdeployError: it is a directory or a device, its place cannot be written to, or it is one
-            of `inputs` or inside one.
+        WmdeployError: it is a directory or a device, its place cannot be written to, its name is
+            too long, or it is one of `inputs`, inside one, or the file of arrays that one lies in.
     """
+    check_name(target)
     resolved = real_path(target)
     if resolved.exists() and not resolved.is_file():
         raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
     for path in map(real_path, inputs):
-        if resolved == path or path in resolved.parents:
+        if resolved == path or path in resolved.parents or resolved in path.parents:
             raise WmdeployError(
                 f"{target}: is the input {path} or inside it; choose another output"
             )
@@ -186,8 +202,9 @@ def check_output_directory(target: Path, *inputs: Path) -> None:
     """Refuse, before any work, an output directory that an input lies in.
 
     Raises:
-        WmdeployError: replacing `target` would destroy one of `inputs`.
+        WmdeployError: replacing `target` would destroy one of `inputs`, or its name is too long.
     """
+    check_name(target)
     resolved = real_path(target)
     for path in map(real_path, inputs):
         if resolved == path or resolved in path.parents or path in resolved.parents:
@@ -213,6 +230,26 @@ def check_inside(path: Path, root: Path) -> None:
             )
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise WmdeployError(f"{path}: exists and is no regular file; remove it")
+
+
+def check_name(target: Path) -> None:
+    """Refuse, before any work, what no file can be named.
+
+    Raises:
+        WmdeployError: a part of the path has more bytes than a name may have.
+    """
+    for part in target.parts:
+        if (size := len(os.fsencode(part))) > NAME_BYTES:
+            raise WmdeployError(
+                f"{target}: a name of {size} bytes, expected at most {NAME_BYTES}; "
+                "choose a shorter one"
+            )
+
+
+def explained(error: OSError) -> str:
+    """What the system says of a file that is the user's, and what to do about it."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; {_advice(error)}"
 
 
 @contextmanager
@@ -284,30 +321,69 @@ def _replace_in_two_steps(partial: Path, target: Path) -> None:
         shutil.rmtree(retired, ignore_errors=True)
 
 
+NAME_BYTES = 255  # of one name, in every file system that is in use here
+# what staging adds to a name: two dots, "retired", "partial-", a process, a token of 8 characters
+_STAGED_BYTES = len(".retired..partial-") + 10 + 1 + 8
+_PARTIAL = re.compile(r"\.([^/]+)\.partial-\d+-[0-9a-f]{8}")
+
+
 def _partial_path(target: Path) -> Path:
     """A free name beside `target`; what killed processes left there is brought back or removed."""
-    prefix = f".{target.stem}.partial-"
+    stem, suffix = _short_name(target)
+    prefix = f".{stem}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for retired in leftovers(target.parent, f".retired{prefix}", target.suffix):
+        for retired in leftovers(target.parent, f".retired{prefix}", suffix):
             if target.exists() or retired.is_symlink():
                 remove(retired)
             else:
                 retired.replace(target)  # killed between two renames: the old one is whole
-        for leftover in leftovers(target.parent, prefix, target.suffix):
+        for leftover in leftovers(target.parent, prefix, suffix):
             remove(leftover)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    return new_place(target.parent, prefix, target.suffix)
+    return new_place(target.parent, prefix, suffix)
 
 
 def _is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def _short_name(target: Path) -> tuple[str, str]:
+    """Stem and suffix to stage `target` by; of a long name its begin and a hash, its own alone."""
+    room = NAME_BYTES - _STAGED_BYTES
+    if len(os.fsencode(target.name)) <= room:
+        return target.stem, target.suffix
+    suffix = target.suffix if len(target.suffix) < 10 else ""
+    digest = f"-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}"
+    begin = os.fsencode(target.stem)[: room - len(digest) - len(suffix)]
+    return begin.decode(errors="ignore") + digest, suffix
+
+
 def _cannot_write(target: Path, error: OSError) -> WmdeployError:
-    reason = error.strerror or str(error)
+    named = _PARTIAL.sub(r"\1", str(target))  # inside a directory that is not there yet
+    told: BaseException | None = error
+    while told is not None and error.errno is None:  # a library's words: the system's are clearer
+        told = told.__cause__ or told.__context__
+        error = told if isinstance(told, OSError) else error
     return WmdeployError(
-        f"{target}: cannot be written ({reason}); nothing was changed there. "
-        "Check the free space and the permissions, then run the same command again"
+        f"{named}: cannot be written ({error.strerror or error}); nothing was changed there. "
+        f"{_advice(error).capitalize()}"
     )
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENAMETOOLONG:
+            return "choose a shorter name"
+        case errno.EROFS:
+            return "the place is read-only: choose another"
+        case errno.EMFILE | errno.ENFILE:
+            return "raise the limit of open files (ulimit -n)"
+        case errno.EFBIG:
+            return "raise the limit on the size of files (ulimit -f), or choose another place"
+        case errno.EACCES | errno.EPERM:
+            return "check the permissions, then run the same command again"
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space, then run the same command again"
+    return "check the free space and the permissions, then run the same command again"

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import check_inside, read_document, refuse_pointer, staged_file
+from wmdeploy.files import read_document, refuse_pointer, staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -129,7 +129,8 @@ class FileRecord:
 class Recipe:
     """All that decides what an export makes; the same recipe gives the same bundle.
 
-    `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths.
+    `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths; behind
+    that of `clip` stand the options that it was read with, if there were any.
     """
 
     source: str
@@ -237,7 +238,7 @@ def not_the_folder(path: Path) -> str | None:
     if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".onnx.data", ".plan")):
         folder = path.absolute().parent
         return f"{path}: is one file of a bundle; give the bundle's folder: {folder}"
-    with suppress(OSError, zipfile.BadZipFile):
+    with suppress(Exception):  # of a damaged archive; its reader in earnest says what is wrong
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         packed = any(PurePosixPath(name).name == MANIFEST_FILE for name in names)
         if packed or tarfile.is_tarfile(path):
@@ -251,13 +252,26 @@ def bundle_inside(path: Path) -> str:
     return f"; it holds a bundle, give that: {found[0].parent}" if found else ""
 
 
+def check_changeable(directory: Path) -> None:
+    """Refuse to change a bundle in the cache of a download, where names are links to shared files.
+
+    Raises:
+        BundleError: its manifest is a link.
+    """
+    if (directory / MANIFEST_FILE).is_symlink():
+        raise BundleError(
+            f"{directory / MANIFEST_FILE}: is a link, and nothing is written through one; work on "
+            "a copy without links (cp -rL)"
+        )
+
+
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write or replace the manifest in a bundle's directory.
 
     Raises:
-        WmdeployError: it is a link or no regular file, or cannot be written.
+        BundleError: see `check_changeable`.
     """
-    check_inside(directory / MANIFEST_FILE, directory)
+    check_changeable(directory)
     document = msgspec.json.format(msgspec.json.encode(dataclasses.asdict(manifest)), indent=2)
     with staged_file(directory / MANIFEST_FILE) as partial:
         partial.write_bytes(document + b"\n")

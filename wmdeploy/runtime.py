@@ -1,9 +1,6 @@
 """What ONNX Runtime says of a graph that it does not take, as one line with the remedy."""
 
 import re
-from pathlib import Path
-
-import onnxruntime as ort
 
 # its own words, onnxruntime/core/graph/model_load_utils.h, model.cc and session_state.cc
 _NEWER_OPSET = re.compile(r"Opset (\d+) is under development.* till opset (\d+)", re.DOTALL)
@@ -11,8 +8,8 @@ _NEWER_FORMAT = re.compile(r"model IR version: (\d+), max supported IR version: 
 _NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)\((\d+)\)")
 
 
-def refusal(path: Path, error: Exception) -> str:
-    """Why there is no session of the graph at `path`."""
+def refusal(graph: str, error: Exception, version: str) -> str:
+    """Why ONNX Runtime of this version gives no session of a graph."""
     text = " ".join(str(error).split())
     if found := _NEWER_OPSET.search(text):
         why = f"it is of opset {found[1]}, and this one knows opsets up to {found[2]}"
@@ -24,8 +21,8 @@ def refusal(path: Path, error: Exception) -> str:
         why = f"this one has no {found[1]} of opset {found[2]} for the graph's types"
         remedy = "export the model again with a lower --opset"
     else:
-        return f"{path}: ONNX Runtime refuses the graph: {text}"
+        return f"{graph}: ONNX Runtime {version} refuses the graph: {text}"
     return (
-        f"{path}: ONNX Runtime {ort.__version__} refuses the graph: {why}; upgrade it (pip install "
+        f"{graph}: ONNX Runtime {version} refuses the graph: {why}; upgrade it (pip install "
         f"--upgrade onnxruntime, or onnxruntime-gpu), or {remedy}"
     )

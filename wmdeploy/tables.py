@@ -64,8 +64,10 @@ def model_table(path: Path, remarks: list[str]) -> Table:
     from wmdeploy.models.world_model import count_parameters
 
     model = load_model(path, remarks=remarks)
-    table = Table("what", "value", title=str(path), title_justify="left")
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    table = Table(title=str(path), title_justify="left")
+    table.add_column("what", no_wrap=True)
+    table.add_column("value")
+    for file in filter(Path.is_file, sorted(path.iterdir()) if path.is_dir() else [path]):
         table.add_row(file.name, f"{file.stat().st_size / 1e6:.2f} MB, sha256 {sha256(file)}")
     table.add_row("parameters", f"{count_parameters(model):,}")
     table.add_row("of the VQ-VAE", f"{count_parameters(model.vqvae):,}")
@@ -171,7 +173,10 @@ def _wiring(bundle: Bundle) -> Table:
 
 
 def _files(bundle: Bundle) -> Table:
-    table = Table("file", "MB", "sha256", title="files (hashes checked)", title_justify="left")
+    table = Table(title="files (hashes checked)", title_justify="left")
+    table.add_column("file", no_wrap=True)
+    table.add_column("MB")
+    table.add_column("sha256")
     for name, record in bundle.manifest.files.items():
         table.add_row(name, f"{record.bytes / 1e6:.2f}", record.sha256)
     return table

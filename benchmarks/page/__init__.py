@@ -16,6 +16,7 @@ from benchmarks.flat import about, figure, interval, ratio, worst_db
 from benchmarks.report import Report
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import write_text
+from wmdeploy.text import printable
 
 LARGEST = 2_000_000  # bytes of a page
 MOST_SHOWN = 400  # of each kind; half as many rows fill the page
@@ -70,6 +71,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

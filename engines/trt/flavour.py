@@ -16,11 +16,12 @@ from wmdeploy.doctor import Finding
 from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.files import cache_file, check_inside, read_document, staged_file
 from wmdeploy.gpu import gpu
+from wmdeploy.install import install_command
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
     "tensorrt": "pip install tensorrt-cu13 (docs/tensorrt.md says from where)",
-    "tensorrt-rtx": "pip install 'wmdeploy[rtx]'",
+    "tensorrt-rtx": install_command("rtx"),
 }
 # The first whose GroupNormalization has a scale for each channel; older ones have one for each
 # group, and give other numbers (TensorRT's documentation of add_normalization_v2).

@@ -19,7 +19,7 @@ from wmdeploy.errors import BackendError, BundleError, MissingError
 from wmdeploy.files import append_regular, check_inside, staged_file
 from wmdeploy.gpu import Gpu, gpu
 from wmdeploy.locks import sole_writer
-from wmdeploy.manifest import MANIFEST_FILE, PlanRecord, write_manifest
+from wmdeploy.manifest import PlanRecord, check_changeable, write_manifest
 
 LOG_FILE = "build.log"
 LARGEST_WORKSPACE = 1024  # GiB
@@ -57,10 +57,11 @@ def build_plans(
 
     Raises:
         BackendError: the flavour, an option or a graph cannot be built.
-        BundleError: the bundle is damaged.
+        BundleError: the bundle is damaged, or in the cache of a download.
         WmdeployError: what is written would lie outside it, or another process builds there.
     """
     bundle = Bundle.open(options.bundle)
+    check_changeable(options.bundle)
     _check(options, bundle)
     flavour = load_flavour(options.flavour)
     _check_place(bundle)
@@ -190,11 +191,10 @@ def _check_place(bundle: Bundle) -> None:
     """Refuse, before a build, a bundle in which what is written would lie elsewhere.
 
     Raises:
-        WmdeployError: plans/, its log or the manifest is a link, or no regular file.
+        WmdeployError: plans/ or its log is a link, or no regular file.
     """
     plans = bundle.path / PLANS_DIRECTORY
-    for file in (plans / LOG_FILE, bundle.path / MANIFEST_FILE):
-        check_inside(file, bundle.path)
+    check_inside(plans / LOG_FILE, bundle.path)
     if plans.exists() and not plans.is_dir():
         raise BundleError(f"{plans}: is no directory; remove it, and build again")
 

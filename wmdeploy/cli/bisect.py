@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from wmdeploy.cli.common import Clip, err, example, out
+from wmdeploy.cli.common import Clip, Fit, FitName, Fps, Series, err, example, out, read_options
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output, write_document
 
@@ -37,6 +37,9 @@ def bisect(
         typer.Option(help="Largest relative error; default 1e-3, for fp16 bundles 3e-2."),
     ] = None,
     clip: Clip = SAMPLE_CLIP,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
     json: Annotated[Path | None, typer.Option(help="Write all nodes' errors here.")] = None,
 ) -> None:
     """Find the first node of an ONNX graph whose value is not PyTorch's; exits with 1 if any."""
@@ -45,13 +48,14 @@ def bisect(
 
     if json:
         check_output(json, bundle, clip)
-    options = BisectOptions(bundle, clip, backend, tuple(graph or ()), tolerance)
+    read = read_options(fps, fit, series)
+    options = BisectOptions(bundle, clip, backend, tuple(graph or ()), tolerance, read)
     found = []
     with err.status("bisect") as status:
         for findings in run_bisect(options, status.update):
             found.append(findings)
             out.print(nodes_table(findings))
-            out.print(in_words(findings), soft_wrap=True, highlight=False)
+            out.print(in_words(findings))
     for warning in dict.fromkeys(warning for findings in found for warning in findings.warnings):
         err.print(Text("warning: ", style="yellow").append(warning, style="default"))
     if json:

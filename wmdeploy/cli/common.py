@@ -1,7 +1,6 @@
 """What all commands share: the application, its consoles and errors, options of the same kind."""
 
 import enum
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,11 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from wmdeploy import __version__
+from wmdeploy.cli.console import err, out, quiet, use_any_encoding
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import WmdeployError
+from wmdeploy.files import explained
+from wmdeploy.text import one_line
 
 app = typer.Typer(
     help="Take latent world models from PyTorch to ONNX and TensorRT, with proof of parity.",
@@ -21,16 +23,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-# of several processes that train together, the first one tells
-_quiet = os.environ.get("RANK", "0") != "0"
-out = Console(markup=False, emoji=False, quiet=_quiet)  # paths may hold square brackets and colons
-err = Console(stderr=True, markup=False, emoji=False)
+
+
+class FitName(enum.StrEnum):
+    squeeze = "squeeze"
+    crop = "crop"
+    pad = "pad"
+
 
 Clip = Annotated[Path, typer.Option(help="A video, picture folder, .npz or recorded clip.")]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames per second to take from videos, by the times in them."),
+]
+Fit = Annotated[
+    FitName, typer.Option(help="How frames become squares: scaled, cut, or with black beside them.")
+]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Which frames of several in a folder or file: rgb, wrist ..."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is random.")]
 
-# torch's words; on a CPU it has no type of its own for it
-_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+# too little memory, where it has no type of its own: words of torch on a CPU, the loader, Python
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "failed to map segment from shared object",
+    "can't start new thread",
+)
 
 
 class LayoutName(enum.StrEnum):
@@ -65,22 +85,29 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 1 and one line for errors that are the user's to mend."""
     # as Ctrl-C: what is half-written is swept up, and processes that were started end too
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    use_any_encoding()
     try:
         app(arguments)
-    except (WmdeployError, OSError, MemoryError, RecursionError) as error:
-        told = str(error) or f"{type(error).__name__}: too large for this machine"
-        line = Text("error: ", style="red").append(" ".join(told.splitlines()), style="default")
-        err.print(line, soft_wrap=True)
-        sys.exit(1)
-    except RuntimeError as error:  # of torch, which is not imported here
-        told = " ".join(str(error).split())
-        if type(error).__name__ != "OutOfMemoryError" and _CPU_OUT_OF_MEMORY not in told:
+    except OSError as error:
+        _fail(explained(error))
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":
             raise
-        told = told[max(0, told.find(_CPU_OUT_OF_MEMORY)) :]
-        line = Text("error: ", style="red").append(told, style="default")
-        line.append("; take a smaller batch, or a machine with more memory", style="default")
-        err.print(line, soft_wrap=True)
-        sys.exit(1)
+        name = error.object[max(0, error.start - 100) : error.end + 100]
+        _fail(f"{name}: a name that is no UTF-8, which this verb needs; rename it")
+    except (WmdeployError, MemoryError, RecursionError) as error:
+        _fail(str(error) or f"{type(error).__name__}: too large for this machine")
+    except (RuntimeError, ImportError) as error:  # of torch, which is not imported here
+        told = str(error)
+        if type(error).__name__ != "OutOfMemoryError" and not any(w in told for w in _NO_MEMORY):
+            raise
+        told = one_line(told[max(0, told.find(_NO_MEMORY[0])) :])
+        _fail(f"{told}; take a smaller batch, or a machine with more memory")
+
+
+def _fail(told: str) -> None:
+    err.print(Text("error: ", style="red").append(one_line(told), style="default"))
+    sys.exit(1)
 
 
 def example(text: str) -> str:
@@ -89,7 +116,7 @@ def example(text: str) -> str:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        out.print(__version__, highlight=False)
+        out.print(__version__)
         raise typer.Exit
 
 
@@ -105,10 +132,15 @@ def _options(
     pass
 
 
+def read_options(fps: float | None, fit: FitName, series: str | None) -> ReadOptions:
+    """How clips are to be read, from the options of a verb that reads some."""
+    return ReadOptions(fps, fit.value, series)
+
+
 def tell(remarks: Sequence[str]) -> None:
     """What a user should know of an input, one line each, on standard error."""
     for remark in remarks:
-        err.print(Text("note: ", style="yellow").append(remark, style="default"), soft_wrap=True)
+        print_note(remark)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
@@ -119,10 +151,16 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise WmdeployError(f"{option}: got {text!r}, expected numbers such as 1,2,4") from None
 
 
+def print_note(line: str) -> None:
+    """What a user should know of the data, beside the results."""
+    text = Text("note: ", style="yellow").append(line, style="default")
+    err.print(text, highlight=False, soft_wrap=True)
+
+
 def progress_bar() -> Any:
     """A progress bar on standard error; none where that is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     text = TextColumn("[progress.description]{task.description}")
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=err, transient=True, disable=_quiet or not err.is_terminal)
+    return Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal)

@@ -1,24 +1,34 @@
 """From a model to frames: export, build-engine, rollout."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wmdeploy.cli.common import (
     DeviceName,
+    Fit,
+    FitName,
     FlavourName,
+    Fps,
     LayoutName,
     PrecisionName,
     Seed,
+    Series,
     err,
     example,
     out,
     progress_bar,
+    read_options,
     tell,
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output
+
+if TYPE_CHECKING:
+    import numpy as np
 
 commands = typer.Typer()
 
@@ -29,7 +39,7 @@ commands = typer.Typer()
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="Model directory, reference .pt, or preset (reference, small, tiny)."),
+        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     layout: Annotated[
@@ -43,6 +53,9 @@ def export(
     clip: Annotated[
         Path, typer.Option(help="Real frames that the graphs are verified on.")
     ] = SAMPLE_CLIP,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Export a model as a bundle of ONNX graphs, each verified against PyTorch."""
     from exporters.export import ExportOptions, export_bundle
@@ -58,13 +71,14 @@ def export(
         opset=opset,
         seed=seed,
         slim=slim,
+        read=read_options(fps, fit, series),
     )
     remarks: list[str] = []
     with err.status("export") as status:
         bundle, made = export_bundle(options, lambda stage: status.update(stage), remarks)
     tell(remarks)
     if not made:
-        out.print(f"{output}: up to date, nothing to do", highlight=False)
+        out.print(f"{output}: up to date, nothing to do")
         return
     for table in bundle_tables(bundle, details=False):
         out.print(table)
@@ -115,11 +129,11 @@ def build_engine(
         results = build_plans(options, report)
     built = [record for record, new in results if new]
     if not built:
-        out.print(f"{bundle}: all plans are up to date, nothing to do", highlight=False)
+        out.print(f"{bundle}: all plans are up to date, nothing to do")
         return
     out.print(plans_table(built))
     if kept := len(results) - len(built):
-        out.print(f"{kept} more were up to date", highlight=False)
+        out.print(f"{kept} more were up to date")
 
 
 @commands.command(
@@ -137,35 +151,55 @@ def rollout(
     ] = DeviceName.auto,
     refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
-    import numpy as np
-
     from engines.base import Settings
     from engines.rollout import image_size, open_source
     from engines.rollout import rollout as imagine
-    from wmdeploy.clips import count_frames, read_clip, side_by_side, write_npz, write_video
-    from wmdeploy.clips.write import check_suffix
+    from wmdeploy.clips import (
+        check_suffix,
+        count_frames,
+        iter_frames,
+        read_clip,
+        write_npz_frames,
+        write_video,
+    )
+    from wmdeploy.clips.read import open_source as open_clip
 
     check_suffix(output)
     check_output(output, clip, Path(source))
-    have = count_frames(clip)
+    read = read_options(fps, fit, series)
+    have = count_frames(clip, read)
     remarks: list[str] = []
     with err.status("load"):
         engines = open_source(source, backend, seed, Settings(device.value), remarks)
-    tell(remarks)
-    real = read_clip(clip, size=image_size(engines), count=min(have, context + horizon))
+    size = image_size(engines)
+    past = read_clip(clip, size=size, count=min(have, context), options=read)
+    tell([*remarks, *past.remarks])
+    frames = imagine(engines, past, context, horizon, refill, open_clip(clip, read).actions())
     with progress_bar() as bar:
-        task = bar.add_task("imagine", total=horizon)
-        frames = imagine(
-            engines, real, context, horizon, refill, lambda n: bar.update(task, completed=n)
-        )
-    if output.suffix.lower() == ".npz":
-        write_npz(output, frames)
-    else:
-        future = np.zeros_like(frames)  # black where the clip does not know it
-        known = real.frames[context : context + horizon]
-        future[: len(known)] = known
-        write_video(output, side_by_side(future, frames) if len(known) else frames, real.fps)
-    told = f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}"
-    out.print(told, highlight=False)
+        frames = bar.track(frames, total=horizon, description="imagine")
+        if output.suffix.lower() == ".npz":
+            write_npz_frames(output, frames, horizon)
+        else:
+            known = min(have - context, horizon)
+            future = iter_frames(clip, size=size, start=context, count=known, options=read)
+            shown = _beside(future, size, frames) if known else frames
+            write_video(output, shown, past.fps)
+    out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
+
+
+def _beside(
+    future: Iterable["np.ndarray"], size: int, imagined: Iterable["np.ndarray"]
+) -> Iterator["np.ndarray"]:
+    """What really came, and black where it ends, left of what is imagined."""
+    import numpy as np
+
+    from wmdeploy.clips import side_by_side
+
+    black = np.zeros((size, size, 3), np.uint8)
+    for real, frame in zip(chain(future, repeat(black)), imagined, strict=False):
+        yield side_by_side(real[None], frame[None])[0]

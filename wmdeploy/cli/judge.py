@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import Clip, DeviceName, Seed, err, example, numbers, out, tell
+from wmdeploy.cli.common import (
+    Clip,
+    DeviceName,
+    Fit,
+    FitName,
+    Fps,
+    Seed,
+    Series,
+    err,
+    example,
+    numbers,
+    out,
+    read_options,
+    tell,
+)
 from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
@@ -54,6 +68,12 @@ def bench(
         float | None, typer.Option(help="Also ask for frames at this rate, as a game does.")
     ] = None,
     pace_seconds: Annotated[float, typer.Option(help="How long, with --fps.")] = 5.0,
+    clip_fps: Annotated[
+        float | None,
+        typer.Option(help="Frames per second to take from the clips, by the times in them."),
+    ] = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
     swap: Annotated[bool, typer.Option(help="Find out which graph brings the error in.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     html: Html = None,
@@ -85,6 +105,7 @@ def bench(
         fps=fps,
         pace_seconds=pace_seconds,
         swap=swap,
+        read=read_options(clip_fps, fit, series),
     )
     with err.status("bench") as status:
         report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
@@ -96,7 +117,7 @@ def bench(
         write_document(report, json)
     write_forms(report, html, markdown, csv)
     for path in outputs:
-        out.print(f"written: {path}", highlight=False)
+        out.print(f"written: {path}")
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
@@ -104,7 +125,7 @@ def bench(
 
 @commands.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
 def milestone(
-    model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
+    model: Annotated[str, typer.Argument(help="Model directory, checkpoint, or preset.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
@@ -114,6 +135,9 @@ def milestone(
         DeviceName, typer.Option(help="auto: a GPU if there is one.")
     ] = DeviceName.auto,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Run the reference report's four tests, and say which of its milestones a model reaches."""
     from rich.markdown import Markdown as Rendered
@@ -128,7 +152,8 @@ def milestone(
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     remarks: list[str] = []
     with err.status("milestone") as status:
-        options = MilestoneOptions(model, where, clip, seed)
+        read = read_options(fps, fit, series)
+        options = MilestoneOptions(model, where, clip, seed, read=read)
         found = run_milestone(options, status.update, remarks)
     tell(remarks)
     page = to_markdown(found)
@@ -137,7 +162,7 @@ def milestone(
         output.mkdir(parents=True, exist_ok=True)
         write_document(found, output / "milestone.json")
         write_text(page, output / "milestone.md")
-        out.print(f"written: {output}/milestone.json, milestone.md", highlight=False)
+        out.print(f"written: {output}/milestone.json, milestone.md")
 
 
 def _check_report_folder(output: Path) -> None:
@@ -154,7 +179,7 @@ def _check_report_folder(output: Path) -> None:
 
 @commands.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a reference .pt.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a checkpoint.")],
 ) -> None:
     """Show what a bundle or a model holds, and check its hashes."""
     from wmdeploy.bundle import Bundle

@@ -8,13 +8,18 @@ from rich.text import Text
 
 from wmdeploy.cli.common import (
     DeviceName,
+    Fit,
+    FitName,
+    Fps,
     Seed,
+    Series,
     TrainPrecision,
     err,
     example,
     out,
+    print_note,
     progress_bar,
-    tell,
+    read_options,
 )
 from wmdeploy.errors import require
 from wmdeploy.files import check_output, check_output_directory, write_document
@@ -51,8 +56,6 @@ def record(
     out.print(
         f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
         f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -94,6 +97,9 @@ def train(
     ] = DeviceName.auto,
     log: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Train a VQ-VAE, then a transformer on its latents. Run again after a kill to go on."""
     from wmdeploy.training import TrainOptions
@@ -122,6 +128,7 @@ def train(
         device=device.value,
         log=log,
         seed=seed,
+        read=read_options(fps, fit, series),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     for module in ("accelerate", "torchmetrics"):
@@ -139,15 +146,15 @@ def train(
             told = stage if loss is None else f"{stage} (loss {loss:.4f})"
             bar.update(tasks[stage], completed=step, total=total, description=told)
 
-        summary = run_training(options, report)
+        summary = run_training(options, report, tell=print_note)
     if not summary.fresh:
-        out.print(f"{output}: already trained with these options, nothing to do", highlight=False)
+        out.print(f"{output}: already trained with these options, nothing to do")
     for line in summary.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(summary.quality):
         out.print(table)
     for name, stage in summary.stages.items():
-        out.print(training_line(name, stage), highlight=False)
+        out.print(training_line(name, stage))
 
 
 @commands.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
@@ -169,6 +176,9 @@ def evaluate(
     strip: Annotated[
         Path | None, typer.Option(help="Write real and imagined frames here, .png.")
     ] = None,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Judge a model on clips it was not trained on, beside copying the last frame."""
     require("torchmetrics", extra="train", purpose="evaluating")
@@ -184,7 +194,14 @@ def evaluate(
         if target:
             check_output(target, Path(source), *data)
     options = EvaluateOptions(
-        source, tuple(data), backend, context, clips, Settings(device.value), strip is not None
+        source,
+        tuple(data),
+        backend,
+        context,
+        clips,
+        Settings(device.value),
+        strip is not None,
+        read_options(fps, fit, series),
     )
     with progress_bar() as bar:
         tasks: dict[str, Any] = {}
@@ -194,9 +211,7 @@ def evaluate(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        remarks: list[str] = []
-        found, picture = run_evaluation(options, report, remarks)
-    tell(remarks)
+        found, picture = run_evaluation(options, report, print_note)
     for line in found.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(found):
@@ -209,4 +224,4 @@ def evaluate(
         write_picture(strip, picture)
     for target in (json, plot, strip):
         if target:
-            out.print(f"written: {target}", highlight=False)
+            out.print(f"written: {target}")

@@ -55,7 +55,7 @@ def compare(
         out.print(comparison_table(found, everything))
     for note in found.notes:
         out.print(Text("note: ", style="yellow").append(note, style="default"))
-    out.print(summary(found), highlight=False, soft_wrap=True)
+    out.print(summary(found))
     if found.counts["unchanged"] + found.counts["information"] and not everything:
         err.print("--all shows what is unchanged, too", style="dim")
     if found.regressions:
@@ -77,7 +77,7 @@ def report(
         raise WmdeployError("report: nothing to make; give --html, --markdown or --csv")
     write_forms(read_json(stored), html, markdown, csv)
     for path in outputs:
-        out.print(f"written: {path}", highlight=False)
+        out.print(f"written: {path}")
 
 
 def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:

@@ -5,7 +5,20 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from wmdeploy.cli.common import DeviceName, Seed, err, example, numbers, out
+from wmdeploy.cli.common import (
+    DeviceName,
+    Fit,
+    FitName,
+    Fps,
+    Seed,
+    Series,
+    err,
+    example,
+    numbers,
+    out,
+    read_options,
+    tell,
+)
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output_directory, write_document
@@ -38,6 +51,9 @@ def sweep(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all rows here.")] = None,
     seed: Seed = 0,
+    fps: Fps = None,
+    fit: Fit = FitName.squeeze,
+    series: Series = None,
 ) -> None:
     """Export and bench every layout, precision, backend and batch size; say which are the best."""
     from benchmarks.budget import parse_budget
@@ -59,6 +75,7 @@ def sweep(
         batches=numbers("--batches", batches),
         settings=Settings(device.value),
         effort=Effort(seconds=seconds),
+        read=read_options(fps, fit, series),
     )
     options = SweepOptions(
         model,
@@ -74,12 +91,14 @@ def sweep(
         ),
         seed,
     )
+    remarks: list[str] = []
     with err.status("sweep") as status:
-        found = run_sweep(options, lambda what, stage: status.update(f"{what}: {stage}"))
+        found = run_sweep(options, lambda what, stage: status.update(f"{what}: {stage}"), remarks)
+    tell(list(dict.fromkeys(remarks)))
     out.print(sweep_table(found, limits))
     if json:
         write_document(found, json)
-        out.print(f"written: {json}", highlight=False)
+        out.print(f"written: {json}")
     if not limits:
         return
     if best := recommended(found.cells, limits):
@@ -87,7 +106,7 @@ def sweep(
         return
     closest, why = nearest(found.cells, limits)
     out.print(f"nothing keeps the budget; nearest is {cell_line(closest)}, which misses:")
-    out.print("  " + "; ".join(why or [closest.reason or closest.verdict]), highlight=False)
+    out.print("  " + "; ".join(why or [closest.reason or closest.verdict]))
     raise typer.Exit(1)
 
 

@@ -4,6 +4,8 @@ Knows shapes and types. Does not know files; see read.py, write.py and record.py
 """
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ class Clip:
             which leads to frame t+1.
         name: what to call the clip in messages and reports.
         fps: frames per second, for display only.
+        notes: what a user should know of how the clip was read, such as "the frames are 33 to
+            233 ms apart": each one plain line, without the clip's name.
 
     Raises:
         ClipError: a field has another type, shape or range.
@@ -30,6 +34,7 @@ class Clip:
     actions: np.ndarray | None
     name: str
     fps: float = 30
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_frames(self.frames, self.name)
@@ -41,6 +46,23 @@ class Clip:
     def __len__(self) -> int:
         """The number of frames, T."""
         return len(self.frames)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes with the clip's name before each, to be shown to a user."""
+        return [f"{self.name}: {note}" for note in self.notes]
+
+
+def sum_up(notes: Sequence[Sequence[str]]) -> list[str]:
+    """The notes of many clips as few lines; those that differ in numbers alone are one."""
+    alike: dict[str, list[str]] = {}
+    for note in (note for clip in notes for note in dict.fromkeys(clip)):
+        alike.setdefault(re.sub("[0-9.]+", "0", note), []).append(note)
+    return [
+        f"{len(same)} of {len(notes)} clips: {same[0]}"
+        + (" (the first of these)" if len(set(same)) > 1 else "")
+        for same in alike.values()
+    ]
 
 
 def _check_frames(frames: np.ndarray, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Data folders, the list of clips in any folder, and the split into training and validation.
+"""Data folders, and the split of clips into training and validation.
 
 A data folder is what `record` writes: `clips.json`, one lossless video per clip (FFV1, RFC 9043,
 in Matroska, RFC 9559; every frame is a key frame) and beside it the actions, as in
@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wmdeploy.clips.clip import reason
-from wmdeploy.clips.pictures import list_pictures, natural_order
-from wmdeploy.clips.video import VIDEO_SUFFIXES
+from wmdeploy.clips.layout import MOST_FRAMES
 from wmdeploy.errors import ClipError
 from wmdeploy.files import DirectoryKind, read_document, real_path, refuse_pointer
 
@@ -100,34 +99,6 @@ def actions_path(video: Path) -> Path:
     return video.with_suffix(".actions.npy")
 
 
-def find_clips(folder: Path) -> list[Path]:
-    """The clips of a folder, each a path for `read_clip`.
-
-    For a data folder the clips it lists, in its order. For any other folder every video and .npz
-    directly in it, in natural order; a folder that holds only pictures is one clip itself.
-
-    Raises:
-        ClipError: no such folder, nothing in it, or an invalid data folder.
-    """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise ClipError(f"{folder}: {what}, expected a folder of clips")
-    try:
-        if (folder / INDEX_NAME).exists():
-            found = [folder / clip.file for clip in read_data_folder(folder).clips]
-        else:
-            found = _videos_and_arrays(folder)
-            if not found and list_pictures(folder):
-                found = [folder]
-    except OSError as error:
-        raise ClipError(f"{folder}: cannot be read ({reason(error)})") from error
-    if not found:
-        raise ClipError(
-            f"{folder}: holds no clips; expected videos, .npz files, pictures or a data folder"
-        )
-    return found
-
-
 def split_clips(
     paths: Sequence[Path], *, validation: float = 0.1, seed: int = 0
 ) -> tuple[list[Path], list[Path]]:
@@ -176,15 +147,6 @@ def _episodes(clips: Sequence[Path]) -> list[list[list[Path]]]:
     return [list(group.values()) for group in groups.values()]
 
 
-def _videos_and_arrays(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in VIDEO_SUFFIXES | {".npz"} and not path.name.startswith(".")
-    ]
-    return sorted((path for path in found if path.is_file()), key=natural_order)
-
-
 def _entry(index: Path, clip: object) -> ClipEntry:
     if not isinstance(clip, dict):
         raise ClipError(f'{index}: "clips" holds a {type(clip).__name__}, expected objects')
@@ -194,8 +156,10 @@ def _entry(index: Path, clip: object) -> ClipEntry:
         episode=_field(index, clip, "episode", int),
         score=_field(index, clip, "score", int, float),
     )
-    if entry.frames < 1:
-        raise ClipError(f"{index}: {entry.file} has {entry.frames} frames, expected 1 or more")
+    if not 1 <= entry.frames <= MOST_FRAMES:
+        raise ClipError(
+            f"{index}: {entry.file} has {entry.frames} frames, expected 1 to {MOST_FRAMES}"
+        )
     _check_inside(index, entry.file)
     return entry
 

@@ -6,20 +6,26 @@ pixels then, and any of them is at hand in a moment.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.folder import actions_path
+from wmdeploy.clips.arrays import inside_file
+from wmdeploy.clips.find import actions_beside
 from wmdeploy.clips.read import iter_frames, open_source
+from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError
 from wmdeploy.files import sha256
 
 MOST_BYTES = 4 * 2**30  # of compressed frames, all clips together
 Progress = Callable[[int, int], None]
+
+
+class _TooLarge(ClipError):
+    """Not this clip alone is at fault, so that it is not skipped."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +102,29 @@ class Footage:
 
     def frames(self, numbers: np.ndarray) -> np.ndarray:
         """(B,) int64 -> (B, H, W, 3) uint8."""
-        pixels = b"".join(zlib.decompress(self.packed[number]) for number in numbers.tolist())
-        return np.frombuffer(bytearray(pixels), np.uint8).reshape(-1, self.size, self.size, 3)
+        frames = np.empty((len(numbers), self.size, self.size, 3), np.uint8)
+        for frame, number in zip(frames, numbers.tolist(), strict=True):
+            frame[:] = self._frame(number)
+        return frames
 
-    def clip(self, index: int) -> np.ndarray:
-        """The frames of one clip, (T, H, W, 3) uint8."""
-        return self.frames(np.arange(self.spans.starts[index], self.spans.ends[index]))
+    def clip(self, index: int, first: int = 0, last: int | None = None) -> np.ndarray:
+        """The frames `first` to `last` of one clip, (T, H, W, 3) uint8; by default all."""
+        start, end = self.spans.starts[index], self.spans.ends[index]
+        return self.frames(np.arange(start + first, end if last is None else start + last))
+
+    def iter_clip(self, index: int) -> Iterator[np.ndarray]:
+        """The frames of one clip one by one, each (H, W, 3) uint8."""
+        return map(self._frame, range(self.spans.starts[index], self.spans.ends[index]))
 
     def clip_actions(self, index: int) -> np.ndarray | None:
         """The actions of one clip, (T,) int64, or None."""
         if self.actions is None:
             return None
         return self.actions[self.spans.starts[index] : self.spans.ends[index]]
+
+    def _frame(self, number: int) -> np.ndarray:
+        pixels = np.frombuffer(zlib.decompress(self.packed[number]), np.uint8)
+        return pixels.reshape(self.size, self.size, 3)
 
 
 def read_footage(
@@ -116,11 +133,16 @@ def read_footage(
     actions: bool,
     skipped: list[str],
     progress: Progress = lambda done, total: None,
+    roots: Sequence[Path] = (),
+    options: ReadOptions = AS_IS,
 ) -> Footage:
     """Read clips frame by frame, resized and compressed.
 
     Args:
         skipped: clips that cannot be decoded to their end are left out and named here.
+        roots: the folders that the clips were found in, which group them; by default the folder of
+            each clip.
+        options: how the clips are read.
 
     Raises:
         ClipError: no clip can be read, or all need too much memory.
@@ -129,35 +151,42 @@ def read_footage(
     read: list[tuple[Path, int]] = []
     taken: list[np.ndarray] = []
     for done, path in enumerate(paths, start=1):
+        before = len(packed)
         try:
-            frames, known = _packed_frames(path, size)
+            _pack(path, size, options, packed, len(paths) - done)
+            known = open_source(path, options).actions() if actions else None
+        except _TooLarge:
+            raise
         except ClipError as error:
+            del packed[before:]
             skipped.append(str(error))
             continue
-        packed += frames
-        if (used := sum(map(len, packed))) > MOST_BYTES:
-            raise ClipError(
-                f"data: {len(packed)} frames of {size} x {size} need {used / 2**30:.1f} GiB of "
-                f"memory, and {len(paths) - done} clips are to come; expected at most "
-                f"{MOST_BYTES / 2**30:.1f} GiB: give fewer clips"
-            )
-        read.append((path, len(frames)))
-        if actions and known is not None:
+        read.append((path, len(packed) - before))
+        if known is not None:
             taken.append(known)
         progress(done, len(paths))
     if not read:
         raise ClipError(f"none of {len(paths)} clips can be read: " + "; ".join(skipped))
-    labels = _labels(path.parent for path, _ in read)
+    places = [_root(path, roots) for path, _ in read]
+    labels = _labels(places)
     return Footage(
         Spans(
             tuple(length for _, length in read),
-            tuple(f"{labels[path.parent]}/{path.stem}" for path, _ in read),
+            tuple(
+                f"{labels[place]}/{path.relative_to(place).with_suffix('')}"
+                for (path, _), place in zip(read, places, strict=True)
+            ),
         ),
         size,
         packed,
         np.concatenate(taken) if len(taken) == len(read) else None,
-        tuple(labels[path.parent] for path, _ in read),
+        tuple(labels[place] for place in places),
     )
+
+
+def _root(path: Path, roots: Sequence[Path]) -> Path:
+    """The one of some folders that a clip was found in, else the folder that it lies in."""
+    return next((root for root in roots if root in path.parents), path.parent)
 
 
 def _labels(folders: Iterable[Path]) -> dict[Path, str]:
@@ -167,16 +196,45 @@ def _labels(folders: Iterable[Path]) -> dict[Path, str]:
     return {f: f.name if names.count(f.name) == 1 else str(f) for f in different}
 
 
-def _packed_frames(path: Path, size: int) -> tuple[list[bytes], np.ndarray | None]:
-    frames = [zlib.compress(frame.tobytes(), level=1) for frame in iter_frames(path, size=size)]
-    return frames, open_source(path).actions()
+def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more: int) -> None:
+    """Compress the frames of a clip behind those of others.
+
+    Raises:
+        _TooLarge: all together need more than `MOST_BYTES`.
+        ClipError: the clip cannot be read.
+    """
+    used = sum(map(len, packed))
+    for frame in iter_frames(path, size=size, options=options):
+        packed.append(zlib.compress(frame.tobytes(), level=1))
+        used += len(packed[-1])
+        if used > MOST_BYTES:
+            raise _TooLarge(
+                f"data: {len(packed)} frames of {size} x {size} need {used / 2**30:.1f} GiB of "
+                f"memory, and {more} clips are to come; expected at most "
+                f"{MOST_BYTES / 2**30:.1f} GiB: give fewer clips"
+            )
 
 
 def clip_digest(path: Path) -> str:
     """Hex digest over the bytes of one clip's files, wherever they lie."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-    elif actions_path(path).is_file():
-        files.append(actions_path(path))
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    if found := inside_file(path):
+        file, inside = found
+        told = [_file_digest(file), *inside]
+    elif path.is_dir():
+        told = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+    else:
+        told = [sha256(path)]
+    if not path.is_dir() and (actions := actions_beside(path)):
+        told.append(sha256(actions))
+    return hashlib.sha256("".join(told).encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    """The hash of a file that holds many clips, computed once."""
+    status = file.stat()
+    return _hashed(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _hashed(file: Path, changed: int, size: int) -> str:
+    return sha256(file)

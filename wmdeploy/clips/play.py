@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wmdeploy.clips.pictures import area_resize
+from wmdeploy.clips.fit import area_resize
 from wmdeploy.errors import ClipError, require
 
 _LONGEST_HOLD = 8  # decisions for which the policy keeps an action, at most

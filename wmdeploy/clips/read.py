@@ -6,24 +6,33 @@ Streams: nothing behind the last frame asked for is decoded, and frames are resi
 Does not know models; a size is just a number here.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from wmdeploy.clips.arrays import ARRAY_DAMAGE, ArraySource
-from wmdeploy.clips.clip import Clip, described, reason
+from wmdeploy.clips.actions import read_actions
+from wmdeploy.clips.arrays import ArraySource, array_clips, inside_file
+from wmdeploy.clips.clip import Clip, reason
+from wmdeploy.clips.find import actions_beside, find_clips, left_out_line, search
+from wmdeploy.clips.fit import area_resize, squeezed
 from wmdeploy.clips.folder import (
     INDEX_NAME,
     ClipEntry,
     DataFolder,
     actions_path,
-    find_clips,
     read_data_folder,
 )
-from wmdeploy.clips.pictures import PICTURE_SUFFIXES, PictureSource, area_resize
+from wmdeploy.clips.foreign import foreign
+from wmdeploy.clips.layout import ContinuousActions
+from wmdeploy.clips.npy import npy_array
+from wmdeploy.clips.pictures import PictureSource
+from wmdeploy.clips.source import AS_IS, Fit, ReadOptions, Source, Timeline, Wrapped
+from wmdeploy.clips.suffixes import CLIP_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from wmdeploy.clips.timing import retimed, uneven
 from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 from wmdeploy.files import refuse_pointer
@@ -33,30 +42,17 @@ SAMPLE_CLIP = Path(__file__).parent.parent / "sample" / "clip-00000.mkv"
 SAMPLE_CLIPS = (SAMPLE_CLIP, SAMPLE_CLIP.with_name("clip-00001.mkv"))
 
 
-class Source(Protocol):
-    """One clip on disk. Every method may raise ClipError."""
-
-    path: Path
-
-    def count(self) -> int:
-        """How many frames there are."""
-
-    def fps(self) -> float:
-        """Frames per second; 30 where nothing tells."""
-
-    def frames(self, start: int) -> Generator[np.ndarray, None, None]:
-        """The frames from `start` on, (H, W, 3) uint8, decoded as they are taken."""
-
-    def actions(self) -> np.ndarray | None:
-        """The actions of all frames, (T,) int64, or None."""
-
-
 class RecordedSource(VideoSource):
     """A clip of a data folder: its length, rate and actions are known."""
 
     def __init__(self, path: Path, data: DataFolder, entry: ClipEntry) -> None:
         super().__init__(path, recorded=entry.frames)
         self._data = data
+        self._length = entry.frames
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return Timeline(np.arange(self._length + 1), 1 / Fraction(self._data.fps))
 
     def fps(self) -> float:
         return self._data.fps
@@ -66,129 +62,203 @@ class RecordedSource(VideoSource):
             return None
         path = actions_path(self.path)
         refuse_pointer(path, ClipError)
-        try:
-            # Mapped, so that a header which claims a huge array allocates nothing.
-            actions = np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise ClipError(f"{path}: cannot be read as actions ({reason(error)})") from error
-        except ARRAY_DAMAGE as error:  # numpy's text would advise to unpickle it
-            raise ClipError(f"{path}: cannot be read as actions, expected int64 .npy") from error
-        if (
-            not isinstance(actions, np.ndarray)
-            or actions.dtype != np.int64
-            or actions.shape != (self.count(),)
-        ):
-            raise ClipError(
-                f"{path}: got {described(actions)}, expected int64 ({self.count()},), "
-                "one action for each frame; copy or record it again"
-            )
+        with npy_array(path, "actions") as array:
+            if array.dtype != np.int64 or array.shape != (self.count(),):
+                raise ClipError(
+                    f"{path}: got {array.dtype} {array.shape}, expected int64 ({self.count()},), "
+                    "one action for each frame; copy or record it again"
+                )
+            array.check()
+            actions = np.array(list(array.rows(0, self.count())))
         if actions.min() < 0 or actions.max() >= self._data.num_actions:
             raise ClipError(
                 f"{path}: got actions {actions.min()} to {actions.max()}, expected "
                 f"0 to {self._data.num_actions - 1}; copy or record it again"
             )
-        return np.array(actions)
+        return actions
+
+
+class PairedSource(Wrapped):
+    """A clip whose actions lie in a file beside it. See `find.actions_beside`."""
+
+    def __init__(self, frames: Source, actions: Path) -> None:
+        super().__init__(frames)
+        self._actions = actions
+
+    def actions(self) -> np.ndarray | None:
+        length = self.count()
+        with npy_array(self._actions, "actions") as array:
+            place = str(self._actions.parent)
+            actions, note = read_actions(
+                {self._actions.stem: array}, self._actions.stem, 0, length, length, place
+            )
+        self.notes.append(note or f"actions are read from {self._actions.name}")
+        return actions
 
 
 def read_clip(
-    path: Path, *, size: int | None = None, start: int = 0, count: int | None = None
+    path: Path,
+    *,
+    size: int | None = None,
+    start: int = 0,
+    count: int | None = None,
+    options: ReadOptions = AS_IS,
 ) -> Clip:
     """Read frames, and their actions where there are some.
 
     Args:
-        path: a video, a picture, an .npz with `frames` (and perhaps `actions`), a clip of a data
-            folder, or a folder of pictures (or of exactly one clip).
+        path: a video, a picture (of one frame or many), a file of arrays (see arrays.py) or a clip
+            inside one, a clip of a data folder, or a folder of pictures (or of exactly one clip).
         size: resize both sides to this many pixels by area; None keeps them as they are.
         start: first frame.
         count: how many frames; None for all from `start` on.
+        options: rate, shape of the squares, series of pictures; see `ReadOptions`.
 
     Returns:
-        frames (T, H, W, 3) uint8, RGB in 0..255, and actions (T,) int64 or None.
+        frames (T, H, W, 3) uint8, RGB in 0..255, upright; actions (T,) int64, or None where there
+        are none or only continuous ones; and notes, where something of this should be known.
 
     Raises:
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
     """
-    source = open_source(path)
-    _check_span(size, start, count)
-    frames = np.stack(list(_frames(source, size, start, count)))
-    actions = source.actions()
+    source = open_source(path, options)
+    frames = np.stack(list(read_frames(source, size, start, count, options.fit)))
+    actions, notes = None, source.notes
+    try:
+        actions = source.actions()
+    except ContinuousActions as error:
+        notes = [*notes, str(error).removeprefix(f"{source.path}: ")]
     if actions is not None:
         actions = actions[start : start + len(frames)]
-    return Clip(frames=frames, actions=actions, name=source.path.stem, fps=source.fps())
+    if path.is_dir() and (line := left_out_line(path, search(path))):
+        notes = [*notes, line.removeprefix(f"{path}: ")]
+    return Clip(
+        frames=frames,
+        actions=actions,
+        name=source.path.stem,
+        fps=source.fps(),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def iter_frames(
-    path: Path, *, size: int | None = None, start: int = 0, count: int | None = None
+    path: Path,
+    *,
+    size: int | None = None,
+    start: int = 0,
+    count: int | None = None,
+    options: ReadOptions = AS_IS,
 ) -> Iterator[np.ndarray]:
     """Yield frames (H, W, 3) uint8, each decoded when it is asked for. Arguments as `read_clip`.
 
     Raises:
         ClipError: as `read_clip`; for what only decoding shows, while iterating.
     """
-    source = open_source(path)
-    _check_span(size, start, count)
-    return _frames(source, size, start, count)
+    return read_frames(open_source(path, options), size, start, count, options.fit)
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path, options: ReadOptions = AS_IS) -> int:
     """How many frames a clip has, without decoding any.
 
     Raises:
         ClipError: the path cannot be read as one clip.
     """
-    source = open_source(path)
+    source = open_source(path, options)
     length = source.count()
     if length == 0:
         raise ClipError(f"{source.path}: has no frames")
     return length
 
 
-def open_source(path: Path) -> Source:
-    """Find out what kind of clip a path is.
+def open_source(path: Path, options: ReadOptions = AS_IS) -> Source:
+    """Find out what kind of clip a path is, at the rate and of the series asked for.
 
     Raises:
-        ClipError: nothing is there, or a folder of several clips.
+        ClipError: nothing is there, a folder of several clips or series, or no rate can be had.
     """
+    return retimed(_found(path, options), options.fps)
+
+
+def _found(path: Path, options: ReadOptions) -> Source:
     try:
-        found = path.exists()
+        source = _open_source(path, options)
+        actions = None if isinstance(source, RecordedSource) else actions_beside(source.path)
     except OSError as error:
         raise ClipError(f"{path}: cannot be read ({reason(error)})") from error
-    if not found:
+    return source if actions is None else PairedSource(source, actions)
+
+
+def _open_source(path: Path, options: ReadOptions) -> Source:
+    refuse_pointer(path, ClipError)
+    if inside_file(path):
+        return ArraySource(_only(path, array_clips(path, options.series)), options.series)
+    if not path.exists() and path.is_symlink():
+        raise ClipError(f"{path}: is a link that leads to no file; give the file itself")
+    if not path.exists():
         raise ClipError(f"{path}: does not exist; give a video, a folder of pictures or an .npz")
     if path.is_dir():
-        clips = find_clips(path)
-        if len(clips) > 1:
-            names = ", ".join(clip.name for clip in clips[:3]) + (", ..." if clips[3:] else "")
-            raise ClipError(
-                f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
-            )
-        return PictureSource(path) if clips[0] == path else open_source(clips[0])
+        clip = _only(path, find_clips(path, options.series))
+        if clip == path:
+            return PictureSource(path, options.series)
+        return _open_source(clip, options)
     if not path.is_file():
         raise ClipError(
             f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
         )
-    refuse_pointer(path, ClipError)
-    if path.suffix.lower() == ".npz":
-        return ArraySource(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSource(path)
+    if path.suffix.lower() not in VIDEO_SUFFIXES and (told := foreign(path)):
+        raise ClipError(f"{path}: {told}")
     if (path.parent / INDEX_NAME).is_file():
         data = read_data_folder(path.parent)
         for entry in data.clips:
             if entry.file == path.name:
                 return RecordedSource(path, data, entry)
-    return VideoSource(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(path)
+    raise ClipError(
+        f"{path}: cannot be read: got {path.suffix or 'no suffix'}, expected one of "
+        f"{', '.join(sorted(CLIP_SUFFIXES))}; give the file the suffix of its format, or convert it"
+    )
+
+
+def look(source: Source, size: int, fit: Fit) -> None:
+    """Decode one frame, so that the notes of a source tell how its frames will be taken."""
+    for _ in read_frames(source, size, 0, 1, fit):
+        pass
+
+
+def read_frames(
+    source: Source, size: int | None, start: int, count: int | None, fit: Fit
+) -> Iterator[np.ndarray]:
+    """The frames of a source, as `iter_frames` does; what is to be known goes into its notes."""
+    _check_span(size, start, count)
+    return _frames(source, size, start, count, fit)
+
+
+def _only(path: Path, clips: list[Path]) -> Path:
+    if len(clips) > 1:
+        names = ", ".join(clip.name for clip in clips[:3]) + (", ..." if clips[3:] else "")
+        raise ClipError(
+            f"{path}: holds {len(clips)} clips ({names}), expected one; name it: {clips[0]}"
+        )
+    return clips[0]
 
 
 def _frames(
-    source: Source, size: int | None, start: int, count: int | None
+    source: Source, size: int | None, start: int, count: int | None, fit: Fit
 ) -> Iterator[np.ndarray]:
+    if source.timeline and (note := uneven(source.timeline)):
+        source.notes.append(note)
     taken = 0
     shape = None
     with closing(source.frames(start)) as frames:
         for frame in frames:
             if size is not None:
-                frame = area_resize(frame, size)
+                note = squeezed(frame, size, source.pixel_aspect) if fit == "squeeze" else None
+                if note and note not in source.notes:
+                    source.notes.append(note)
+                frame = area_resize(frame, size, fit, source.pixel_aspect)
             shape = shape or frame.shape
             if frame.shape != shape:
                 raise ClipError(

@@ -2,12 +2,13 @@
 
 Where a container tells how long it should be, a shorter one is an error: the index of mp4 and mov
 against the size of the file, the declared duration of mkv, webm and avi against the last packet,
-the end mark of gif, and for clips of a data folder the recorded number of frames. Rotation tags are
-not applied. Does not know data folders.
+the blocks of gif, the index of avi, the counters of MPEG-TS, and for clips of a data folder the
+recorded number of frames. Frames are turned upright as players do. Does not know data folders.
 """
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +16,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wmdeploy.clips.clip import reason
+from wmdeploy.clips.gif import damage_of_gif
+from wmdeploy.clips.source import Source, Timeline
+from wmdeploy.clips.streams import choose_stream, display_matrix, look_notes, turns_sides, upright
+from wmdeploy.clips.suffixes import VIDEO_FORMATS
+from wmdeploy.clips.tally import Tally
 from wmdeploy.errors import ClipError
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
-)
 
-
-class VideoSource:
-    """The first video stream of a file. See `read.Source`.
+class VideoSource(Source):
+    """The video stream of a file that ffmpeg would take.
 
     Args:
         path: a file.
@@ -36,8 +38,10 @@ class VideoSource:
     """
 
     def __init__(self, path: Path, recorded: int | None = None) -> None:
-        self.path = path
+        super().__init__(path)
         self._recorded = recorded
+        self._described = False
+        self.is_animation = path.suffix.lower() == ".gif"
 
     def count(self) -> int:
         if self._recorded is not None:
@@ -45,86 +49,129 @@ class VideoSource:
         with self._opened() as (container, stream):
             if _is_mov(container) and (entries := stream.index_entries):
                 return sum(not entry.is_discard for entry in entries)
-            count, end = 0, 0
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    end = max(end, packet.pts + (packet.duration or 0))
-                count += packet.size > 0 and not packet.is_discard
-            self._check_whole(container, stream, count, end)
+            tally = Tally(container, stream)
+            count = tally.count(container.demux(stream))
+            self._check_whole(container, stream, tally, count)
             return count
 
     def fps(self) -> float:
         with self._opened() as (_, stream):
             return _rate(stream)
 
-    def actions(self) -> np.ndarray | None:
-        return None
+    @cached_property
+    def timeline(self) -> Timeline | None:
+        with self._opened() as (container, stream):
+            tally = Tally(container, stream)
+            tally.count(container.demux(stream))
+            return tally.timeline()
 
     def frames(self, start: int) -> Generator[np.ndarray, None, None]:
         with self._opened() as (container, stream):
-            index, packets = 0, iter(container.demux(stream))
+            tally = Tally(container, stream)
+            index, packets = 0, tally.through(container.demux(stream))
             if stream.codec_context.name == "ffv1":
                 index, packets = _from_key_frame(packets, start)
-            end = 0  # of the last packet, in the stream's time base
             for packet in packets:
-                if packet.pts is not None:
-                    end = max(end, packet.pts + (packet.duration or 0))
+                if tally.damaged:
+                    raise self._cut_short(
+                        f"at frame {index} bytes are missing, or two files were joined"
+                    )
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise ClipError(f"{self.path}: frame {index} is damaged")
                     if index >= start:
-                        yield frame.to_ndarray(format="rgb24")  # (H, W, 3) uint8
+                        yield self._upright(frame, stream)
                     index += 1
-            self._check_whole(container, stream, index, end)
+            self._check_whole(container, stream, tally, index)
 
     @contextmanager
     def _opened(self) -> "Iterator[tuple[InputContainer, VideoStream]]":
         import av
 
+        promised = VIDEO_FORMATS[self.path.suffix.lower()]
+        # Only local files, only of the format promised: no playlist may name what is read.
+        options = {"protocol_whitelist": "file", "format_whitelist": promised}
         try:
-            # Only local files: a playlist must not make the reader fetch what it names.
-            name = str(self.path.absolute())
-            with av.open(name, options={"protocol_whitelist": "file"}) as container:
-                if container.format.name == "tty":  # FFmpeg draws any text as a terminal
-                    raise ClipError(f"{self.path}: is text, not a video")
-                if not container.streams.video:
+            with av.open(str(self.path.absolute()), options=options) as container:
+                stream, note = choose_stream(container)
+                if stream is None:
                     raise ClipError(f"{self.path}: has no video stream; give a video with pictures")
-                stream = container.streams.video[0]
                 if stream.codec_context is None:
                     raise ClipError(f"{self.path}: PyAV has no decoder for it; convert it to .mp4")
+                if stream.codec_context.name == "mjpeg":  # it would show what is left of a frame
+                    stream.codec_context.options = {"err_detect": "explode"}
+                self._note(note)
                 self._check_index(container, stream)
                 yield container, stream
+        except av.ArgumentError as error:  # not on the list of formats
+            raise ClipError(
+                f"{self.path}: cannot be read as a video: it is damaged, or not what "
+                f"{self.path.suffix} promises ({promised}); give it the suffix of its format, or "
+                "convert it to .mp4"
+            ) from error
         except (av.FFmpegError, OSError, ValueError) as error:
             raise ClipError(f"{self.path}: cannot be read as a video ({reason(error)})") from error
 
     def _check_index(self, container: "InputContainer", stream: "VideoStream") -> None:
-        """Refuse an mp4 whose index points behind the end of the file, and a gif without an end."""
+        """Refuse an mp4 whose index points behind the end of the file, and a broken gif."""
         size = self.path.stat().st_size
         if _is_mov(container) and (entries := stream.index_entries):
             needed = entries[-1].pos + entries[-1].size
             if needed > size:
                 raise self._cut_short(f"it has {size} bytes of at least {needed}")
-        if container.format.name == "gif":
-            with self.path.open("rb") as file:
-                file.seek(max(0, size - 16))
-                if not file.read().rstrip(b"\0\r\n").endswith(b";"):
-                    raise self._cut_short("its end mark is missing")
+        if container.format.name == "gif" and (damage := damage_of_gif(self.path)):
+            raise self._cut_short(damage)
 
     def _check_whole(
-        self, container: "InputContainer", stream: "VideoStream", decoded: int, end: int
+        self, container: "InputContainer", stream: "VideoStream", tally: Tally, decoded: int
     ) -> None:
-        """Refuse a video that ended before the length it declares."""
+        """Refuse a video that lost frames, or ended before the length it declares."""
         if self._recorded is not None:
             if decoded != self._recorded:
                 raise self._cut_short(f"it has {decoded} frames of {self._recorded} recorded")
             return
         declared = _declared_seconds(container, stream)
-        if declared is None or stream.time_base is None:
-            return
-        seconds = float(end * stream.time_base)
-        # Two frames of slack: containers round times, and the last frame may carry no duration.
-        if seconds + 2 / _rate(stream) < declared:
-            raise self._cut_short(f"it ends at {seconds:.2f} s of {declared:.2f} s")
+        if declared is not None and stream.time_base is not None:
+            seconds = float(tally.end * stream.time_base)
+            # Two frames of slack: containers round times, and the last frame may have no duration.
+            if seconds + 2 / _rate(stream) < declared:
+                raise self._cut_short(f"it ends at {seconds:.2f} s of {declared:.2f} s")
+        if tally.damaged:
+            raise self._cut_short("bytes are missing")
+        if container.format.name == "avi":
+            indexed = sum(entry.size > 0 for entry in stream.index_entries)
+            if tally.packets < indexed:
+                raise self._cut_short(f"it has {tally.packets} frames of {indexed} in its index")
+        if container.format.name == "mpegts":
+            if decoded < tally.shown:
+                raise self._cut_short(f"{decoded} of its {tally.shown} frames can be decoded")
+            if hole := tally.hole():
+                raise ClipError(
+                    f"{self.path}: is damaged, or was recorded with pauses: {hole}; copy or record "
+                    "it again, or keep the pauses with ffmpeg -i IN -c copy OUT.mkv"
+                )
+
+    def _upright(self, frame: "VideoFrame", stream: "VideoStream") -> np.ndarray:
+        """(H, W, 3) uint8, RGB, as a player shows it."""
+        stored = frame.to_ndarray(format="rgb24")
+        matrix = display_matrix(frame)
+        shown = upright(stored, matrix)
+        if shown is None:
+            raise ClipError(
+                f"{self.path}: is to be shown turned by {frame.rotation} degrees, expected a "
+                "multiple of 90; turn it with ffmpeg -i IN OUT.mp4"
+            )
+        if not self._described:
+            self._described = True
+            aspect = float(stream.sample_aspect_ratio or 1)
+            self.pixel_aspect = 1 / aspect if turns_sides(matrix) else aspect
+            for note in look_notes(frame):
+                self._note(note)
+        return shown
+
+    def _note(self, note: str | None) -> None:
+        if note and note not in self.notes:
+            self.notes.append(note)
 
     def _cut_short(self, detail: str) -> ClipError:
         return ClipError(f"{self.path}: is damaged or cut short: {detail}; copy or record it again")

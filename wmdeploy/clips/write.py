@@ -1,31 +1,33 @@
 """Write frames as a video, a GIF or an .npz, and put two clips side by side.
 
-Frames are taken one by one, so a long video needs no more memory than a short one (a GIF is held
-whole: its palette depends on all of its frames). Every file exists whole or not at all.
+Frames are taken one by one, so a long file needs no more memory than a short one. Every file exists
+whole or not at all.
 """
 
 import math
+import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib import format as npy
 
 from wmdeploy.clips.clip import Clip, described, reason
+from wmdeploy.clips.gif_writer import write_gif
 from wmdeploy.errors import ClipError
 from wmdeploy.files import staged_file
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-_CODECS = {
-    ".mp4": ("libx264", "yuv420p", {"crf": "18"}),
+_CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
+    ".gif": ("gif", "pal8", {}),
+    # What x264 writes depends on its number of threads, by default on the CPUs that are free to it.
+    ".mp4": ("libx264", "yuv420p", {"crf": "18", "threads": "1"}),
     # FFV1 version 3; g=1 makes every frame a key frame, so that any one can be decoded alone.
     ".mkv": ("ffv1", "bgr0", {"level": "3", "g": "1", "slices": "1", "slicecrc": "1"}),
 }
-_VIDEO_SUFFIXES = (".gif", ".mkv", ".mp4")
+_VIDEO_SUFFIXES = tuple(sorted(_CODECS))
 _GAP_GREY = 128
 
 
@@ -46,9 +48,10 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames as the suffix says.
 
     `.mp4` is H.264 and loses a little; a side of odd length grows by one pixel, as 4:2:0 needs even
-    ones. `.mkv` is FFV1 (RFC 9043) and exact; equal frames give equal bytes. `.gif` loops, has one
-    palette of 256 colours, exact for frames with no more, merges equal neighbours into one longer
-    frame, and plays at 50 frames per second at most: viewers slow anything faster down.
+    ones. `.mkv` is FFV1 (RFC 9043) and exact. Equal frames give equal bytes. `.gif` loops, has one
+    palette of 256 colours, exact for frames with no more, and plays at 50 frames per second at
+    most: viewers slow anything faster down; until it is done, its frames wait on the disk, H·W·3
+    bytes each.
 
     Args:
         path: the file to write; an older one is replaced.
@@ -59,18 +62,24 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         ClipError: another suffix, frame or rate, no frames, or no H.264 encoder.
         WmdeployError: the place cannot be written.
     """
+    import av
+
     check_suffix(path, _VIDEO_SUFFIXES)
+    codec = _CODECS[path.suffix.lower()][0]
+    if codec not in av.codecs_available:
+        raise ClipError(
+            f"{path}: this PyAV has no {codec} encoder; install PyAV from PyPI (pip install av) "
+            "or write .gif or .mkv"
+        )
     if not (math.isfinite(fps) and 0.1 <= fps <= 1000):
         raise ClipError(f"{path}: got {fps} frames per second, expected 0.1 to 1000")
     checked = _checked(path, frames)
     first = next(checked, None)
     if first is None:
         raise ClipError(f"{path}: got no frames, expected at least one")
-    with staged_file(path) as staged:
-        if path.suffix.lower() == ".gif":
-            _write_gif(staged, [first, *checked], fps)
-        else:
-            _encode(staged, first.shape, chain([first], checked), fps)
+    write = write_gif if path.suffix.lower() == ".gif" else _encode
+    with staged_file(path) as staged, _told(path, first.shape):
+        write(staged, first.shape, chain([first], checked), fps)
 
 
 def write_npz(path: Path, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
@@ -82,11 +91,48 @@ def write_npz(path: Path, frames: np.ndarray, actions: np.ndarray | None = None)
     """
     check_suffix(path, (".npz",))
     clip = Clip(frames=frames, actions=actions, name=path.stem)
-    arrays = {"frames": np.ascontiguousarray(clip.frames)}
-    if clip.actions is not None:
-        arrays["actions"] = clip.actions
-    with staged_file(path) as staged, staged.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    _save(path, clip.frames, len(clip), clip.actions)
+
+
+def write_npz_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> None:
+    """Write frames as `write_npz` does, each when it comes.
+
+    Args:
+        frames: each (H, W, 3) uint8, all of one shape.
+        length: how many there will be, at least 1.
+
+    Raises:
+        ClipError: another suffix, frame or number of them.
+        WmdeployError: the place cannot be written.
+    """
+    check_suffix(path, (".npz",))
+    _save(path, _checked(path, frames), length, None)
+
+
+def _save(
+    path: Path, frames: Iterable[np.ndarray], length: int, actions: np.ndarray | None
+) -> None:
+    """What np.savez_compressed writes, of which no more than a frame is in memory."""
+    incoming = iter(frames)
+    first = next(incoming, None)
+    if first is None:
+        raise ClipError(f"{path}: got 0 frames, expected {length}")
+    header = {"descr": "|u1", "fortran_order": False, "shape": (length, *first.shape)}
+    with (
+        staged_file(path) as staged,
+        zipfile.ZipFile(staged, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        with archive.open("frames.npy", "w", force_zip64=True) as file:
+            npy.write_array_header_1_0(file, header)
+            count = 0
+            for frame in chain([first], incoming):
+                file.write(np.ascontiguousarray(frame).data)
+                count += 1
+        if count != length:
+            raise ClipError(f"{path}: got {count} frames, expected {length}")
+        if actions is not None:
+            with archive.open("actions.npy", "w", force_zip64=True) as file:
+                npy.write_array(file, actions, allow_pickle=False)
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -128,75 +174,36 @@ def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield frame
 
 
+@contextmanager
+def _told(path: Path, shape: tuple[int, ...]) -> Iterator[None]:
+    """An error of an encoder, in one line."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # a full disk: staged_file knows what to say
+            raise
+        codec = _CODECS[path.suffix.lower()][0]
+        raise ClipError(f"{path.name}: {codec} cannot encode {shape} ({reason(error)})") from error
+
+
 def _encode(path: Path, shape: tuple[int, ...], frames: Iterable[np.ndarray], fps: float) -> None:
     import av
 
     codec, pixel_format, options = _CODECS[path.suffix.lower()]
-    if codec not in av.codecs_available:
-        raise ClipError(
-            f"{path}: this PyAV has no {codec} encoder; install PyAV from PyPI (pip install av) "
-            "or write .gif or .mkv"
-        )
     even = 2 if pixel_format == "yuv420p" else 1
     pad = ((0, -shape[0] % even), (0, -shape[1] % even), (0, 0))
-    try:
-        # Without bitexact the file would hold a random id, and differ from run to run.
-        with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream(codec, rate, options=options)
-            assert isinstance(stream, av.VideoStream)
-            stream.height, stream.width = shape[0] + pad[0][1], shape[1] + pad[1][1]
-            stream.pix_fmt = pixel_format
-            for frame in frames:
-                if even > 1:
-                    frame = np.pad(frame, pad, mode="edge")
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
-    except av.FFmpegError as error:
-        if isinstance(error, OSError):  # a full disk: staged_file knows what to say
-            raise
-        raise ClipError(f"{path.name}: {codec} cannot encode {shape} ({reason(error)})") from error
-
-
-def _write_gif(path: Path, frames: list[np.ndarray], fps: float) -> None:
-    # A GIF counts in hundredths of a second: round the times, not the durations, to keep the pace.
-    times = [round(100 * index / min(fps, 50)) * 10 for index in range(len(frames) + 1)]
-    durations = [end - begin for begin, end in pairwise(times)]
-    first, *others = _with_one_palette(frames)
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
-
-
-def _with_one_palette(frames: list[np.ndarray]) -> "list[Image.Image]":
-    """Frames as palette pictures, all with the same colours, so that nothing flickers."""
-    from PIL import Image
-
-    colours: set[int] = set()
-    for frame in frames:
-        colours.update(np.unique(_packed(frame)).tolist())
-        if len(colours) > 256:
-            sampled = frames[:: max(1, len(frames) // 16)]
-            palette = Image.fromarray(np.concatenate(sampled)).quantize(256)
-            pictures = [Image.fromarray(frame) for frame in frames]
-            return [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
-    return _with_own_colours(frames, np.array(sorted(colours)))
-
-
-def _with_own_colours(frames: list[np.ndarray], colours: np.ndarray) -> "list[Image.Image]":
-    """As above, exactly, for at most 256 colours; Pillow's own mapping joins near ones."""
-    from PIL import Image
-
-    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
-    pictures = []
-    for frame in frames:
-        indices = np.searchsorted(colours, _packed(frame)).astype(np.uint8)
-        picture = Image.fromarray(indices)
-        picture.putpalette(palette.astype(np.uint8).tobytes())
-        pictures.append(picture)
-    return pictures
-
-
-def _packed(frame: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H, W) int64, one number per colour."""
-    red, green, blue = np.moveaxis(frame.astype(np.int64), 2, 0)
-    return red << 16 | green << 8 | blue
+    # Without bitexact the file would hold a random id, and differ from run to run.
+    with av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as container:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream(codec, rate, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = shape[0] + pad[0][1], shape[1] + pad[1][1]
+        stream.pix_fmt = pixel_format
+        for frame in frames:
+            if even > 1:
+                frame = np.pad(frame, pad, mode="edge")
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())

@@ -21,7 +21,7 @@ from wmdeploy.manifest import bundle_inside, not_the_folder
 from wmdeploy.models.config import PRESETS, WorldModelConfig, preset
 from wmdeploy.models.reference import load_reference
 from wmdeploy.models.temporal import sinusoidal_positions
-from wmdeploy.models.weights import has_weights, read_safetensors
+from wmdeploy.models.weights import has_weights, other_checkpoint, read_safetensors
 from wmdeploy.models.world_model import WorldModel
 
 CONFIG_FILE = "config.json"
@@ -118,7 +118,8 @@ def read_config(directory: Path) -> WorldModelConfig:
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
-            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it" + bundle_inside(directory)
+            f"and {WEIGHTS_FILE}, as `wmdeploy train` writes it"
+            + (bundle_inside(directory) or other_checkpoint(directory))
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error

@@ -115,14 +115,21 @@ def read_pickle(path: Path) -> tuple[Any, list[str]]:
             except (pickle.UnpicklingError, TypeError, ValueError):
                 return _load(path, Nothing, unknown), unknown
     except pickle.UnpicklingError as error:
+        unknown = unknown or re.findall(r"GLOBAL (\S+)", str(error))[:1]
         named = f" ({listed(unknown)})" if unknown else ""
         raise CheckpointError(
             f"{path}: holds more than tensors and plain values{named}, or is no checkpoint at all; "
             "it was not executed. Save it again as {'model_state_dict': model.state_dict()}"
         ) from error
     except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or no PyTorch file ({first_line})") from error
+        told = str(error) or type(error).__name__
+        if "torchscript" in told.lower():
+            raise CheckpointError(
+                f"{path}: is TorchScript, which is code; it was not executed: save "
+                "model.state_dict() in its place"
+            ) from error
+        first = told.splitlines()[0].partition(". This is an internal")[0]  # of miniz, and long
+        raise CheckpointError(f"{path}: damaged or no PyTorch file ({first})") from error
 
 
 def _load(path: Path, placeholder: type, unknown: list[str]) -> Any:

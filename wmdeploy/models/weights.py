@@ -39,6 +39,10 @@ FOLDER_FILES = (
 )
 
 
+CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
+FORMAT_UTILS = "torch.distributed.checkpoint.format_utils"
+
+
 @dataclass(frozen=True)
 class FoundWeights:
     """`state` has the model's own names; `remarks` say where it was and what was left out."""
@@ -80,6 +84,19 @@ def find_weights(path: Path, complete: frozenset[str]) -> FoundWeights:
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a model as trainers write it."""
     return any((folder / name).is_file() for name in FOLDER_FILES)
+
+
+def other_checkpoint(folder: Path) -> str:
+    """For a message: what to give instead of a folder with checkpoints of another kind, or ""."""
+    if sharded := sorted((*folder.glob("*.distcp"), *folder.glob("*/*.distcp"))):
+        return (
+            f"; it is a sharded checkpoint: if it is your own (this runs pickle), join it with "
+            f"python -m {FORMAT_UTILS} dcp_to_torch "
+            f"{sharded[0].parent} model.pt"
+        )
+    files = [path for place in ("*", "*/*") for path in sorted(folder.glob(place))]
+    found = next((path for path in files if path.suffix in CHECKPOINT_SUFFIXES), None)
+    return f"; it holds a checkpoint, give that: {found}" if found else ""
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:

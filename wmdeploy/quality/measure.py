@@ -6,8 +6,9 @@ Sums up frame by frame with torchmetrics; knows files of clips only through `Foo
 run the same model join in as a `Runner`: the same contexts, the same actions, their frames.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.predict import (
     decode_latents,
-    encode_frames,
+    encode_clip,
     following_latents,
     rollout_latents,
 )
@@ -40,6 +41,7 @@ from wmdeploy.quality.report import (
 CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
 NEAR = 0.1  # what the reference project takes for accurate
 ROLLOUTS = 8  # for each clip, at most
+PIECE_BYTES = 2**22  # of frames that are measured at once
 _CHUNK = 32  # frames
 CONTEXT = 8
 
@@ -51,8 +53,10 @@ class Runner(Protocol):
 
     name: str
 
-    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
+    def following(
+        self, frames: Iterable[np.ndarray], actions: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """T frames (H, W, 3) uint8 -> T - 1 of them: each predicted from the true ones before."""
 
     def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
         """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
@@ -108,43 +112,76 @@ def _measure_clip(
     context: int,
     tallies: "Sequence[_Tally]",
 ) -> None:
-    frames = footage.clip(index)
-    device = model.vqvae.vq.embedding.weight.device
-    codes = encode_frames(model.vqvae, frames).long().to(device)  # (T, N)
-    latents = model.vqvae.vq.lookup(codes).flatten(1)  # (T, L)
+    codes = encode_clip(model.vqvae, footage, index)  # (T, N)
     taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
-    actions = None if taken is None else torch.from_numpy(taken).to(device)
-    decoded = decode_latents(model, latents)
-    predicted = following_latents(model, latents, actions)
-    line = torch.cat([latents[:1], 2 * latents[1:-1] - latents[:-2]])
+    told = None if runner is None else runner.following(footage.iter_clip(index), taken)
+    for tally in tallies:
+        tally.clips += 1
+    piece = max(2, PIECE_BYTES // (3 * footage.size**2))
+    for first in range(0, len(codes), piece):
+        last = min(first + piece, len(codes))
+        found = {}
+        if runner is not None and told is not None:
+            found[runner.name] = np.stack(list(islice(told, last - max(1, first))))
+        _measure_piece(model, footage, index, (first, last), codes, taken, found, tallies)
+    _measure_rollouts(model, footage, index, codes, taken, runner, context, tallies)
+
+
+def _measure_piece(
+    model: WorldModel,
+    footage: Footage,
+    index: int,
+    piece: tuple[int, int],
+    codes: Tensor,
+    taken: np.ndarray | None,
+    found: dict[str, np.ndarray],
+    tallies: "Sequence[_Tally]",
+) -> None:
+    """Measure frames `first` to `last` of a clip, each predicted from those before it.
+
+    Args:
+        codes: (T, N) of the whole clip.
+        taken: (T,) actions of the whole clip, or None.
+        found: other predictions of these frames; of the clip's first there is none.
+    """
+    first, last = piece
+    before = min(first, 1)  # the frame before the piece, where there is one
+    known = max(0, first - max(2, model.config.temporal.context))
+    device = model.vqvae.vq.embedding.weight.device
+    frames = footage.clip(index, first - before, last)
+    past = model.vqvae.vq.lookup(codes[known:last].long().to(device)).flatten(1)
+    latents = past[first - before - known :]
+    actions = None if taken is None else torch.from_numpy(taken[known:last]).to(device)
+    line = torch.cat([past[:1], 2 * past[1:-1] - past[:-2]])
+    here = slice(first - before - known, None)
+    predicted, line = following_latents(model, past, actions)[here], line[here]
+    decoded = decode_latents(model, latents[before:])
     following = {
         "model": decode_latents(model, predicted),
-        "ceiling": decoded[1:],
+        "ceiling": decoded[1 - before :],
         "copy": frames[:-1],
         "linear": decode_latents(model, line),
+        **found,
     }
-    if runner is not None:
-        following[runner.name] = runner.following(frames, taken)
     changed = _changed(frames)
-    whole = _similarity(decoded, frames)
+    whole = _similarity(decoded, frames[before:])
     parts = {who: _similarity(pictures, frames[1:]) for who, pictures in following.items()}
+    codes = codes[first - before : last].long().to(device)
     for tally in tallies:
-        tally.add_codes(frames, codes, latents)
-        tally.reconstruction.add(decoded, frames, changed, whole)
+        tally.add_codes(frames, codes, latents, before)
+        tally.reconstruction.add(decoded, frames[before:], changed[before:], whole)
         for who, pictures in following.items():
             tally.frame_sums(who).add(pictures, frames[1:], changed[1:], parts[who])
         guesses = {"model": predicted, "copy": latents[:-1], "linear": line}
         for who, guess in guesses.items():
             tally.latent_sums(who).add(guess, latents, codes)
-    _measure_rollouts(model, footage, index, frames, latents, taken, runner, context, tallies)
 
 
 def _measure_rollouts(
     model: WorldModel,
     footage: Footage,
     index: int,
-    frames: np.ndarray,
-    latents: Tensor,
+    codes: Tensor,
     taken: np.ndarray | None,
     runner: Runner | None,
     context: int,
@@ -152,29 +189,35 @@ def _measure_rollouts(
 ) -> None:
     """Rollouts from places spread over the clip; none in a clip too short for one."""
     longest = max(HORIZONS)
-    last = len(frames) - context - longest
+    length = context + longest
+    last = len(codes) - length
     if last < 0:
         return
-    starts = np.unique(np.linspace(0, last, ROLLOUTS).astype(int)).tolist()
-    actions = None if taken is None else torch.from_numpy(taken).to(latents.device)
-    imagined = rollout_latents(model, latents, starts, context, longest, actions)
+    starts = np.unique(np.linspace(0, last, ROLLOUTS).astype(int))
+    windows = (starts[:, None] + np.arange(length)).flatten()  # one after the other
+    device = model.vqvae.vq.embedding.weight.device
+    latents = model.vqvae.vq.lookup(codes[windows].long().to(device)).flatten(1)
+    actions = None if taken is None else torch.from_numpy(taken[windows]).to(device)
+    begins = list(range(0, len(windows), length))
+    imagined = rollout_latents(model, latents, begins, context, longest, actions)
     where = np.array(HORIZONS) - 1
-    for start, future in zip(starts, imagined, strict=True):
-        end = start + context
+    for start, begin, future in zip(starts.tolist(), begins, imagined, strict=True):
+        frames = footage.clip(index, start, start + length)
+        end = begin + context
         steps = torch.tensor(HORIZONS, device=latents.device)[:, None]
         straight = latents[end - 1] + steps * (latents[end - 1] - latents[end - 2])
         found = {
             "model": decode_latents(model, future[torch.from_numpy(where)]),
-            "copy": np.broadcast_to(frames[end - 1], (len(where), *frames.shape[1:])),
+            "copy": np.broadcast_to(frames[context - 1], (len(where), *frames.shape[1:])),
             "linear": decode_latents(model, straight),
         }
         if runner is not None:
-            given = None if taken is None else taken[start : end + longest - 1]
-            found[runner.name] = runner.rollout(frames[start:end], longest, given)[where]
+            given = None if taken is None else taken[start : start + length - 1]
+            found[runner.name] = runner.rollout(frames[:context], longest, given)[where]
         place = f"{footage.spans.names[index]} from frame {start} on"
         for tally in tallies:
             for who, pictures in found.items():
-                tally.add_rollout(who, pictures, frames[end + where], place)
+                tally.add_rollout(who, pictures, frames[context + where], place)
 
 
 @dataclass
@@ -265,12 +308,12 @@ class _Tally:
     def latent_sums(self, who: str) -> _LatentSums:
         return self.latents.setdefault(who, _LatentSums(self.vq))
 
-    def add_codes(self, frames: np.ndarray, codes: Tensor, latents: Tensor) -> None:
-        self.clips += 1
-        self.frames += len(frames)
+    def add_codes(self, frames: np.ndarray, codes: Tensor, latents: Tensor, before: int) -> None:
+        """`before` of the frames, at most the first, were counted before."""
+        self.frames += len(frames) - before
         codes = codes.cpu()
-        self.uses += codes.flatten().bincount(minlength=len(self.uses))
-        values = latents.cpu().double()
+        self.uses += codes[before:].flatten().bincount(minlength=len(self.uses))
+        values = latents[before:].cpu().double()
         self.moments += torch.stack(
             [torch.tensor(float(values.numel())), values.sum(), values.square().sum()]
         )

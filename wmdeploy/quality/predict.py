@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wmdeploy.clips.footage import Footage
 from wmdeploy.models.precision import exact_float32
 from wmdeploy.models.vqvae import VQVAE
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
@@ -15,19 +16,38 @@ _CHUNK_VALUES = 2**22  # latent or pixel values held at once
 
 @torch.inference_mode()
 @exact_float32()
-def encode_frames(
-    vqvae: VQVAE, frames: np.ndarray, progress: Callable[[int], None] = lambda done: None
-) -> Tensor:
+def encode_frames(vqvae: VQVAE, frames: np.ndarray) -> Tensor:
     """(T, H, W, 3) uint8 -> (T, N) int16, or int32 for a codebook of more than 32,768."""
     kind = torch.int16 if vqvae.config.codebook_size <= 2**15 else torch.int32
     device = vqvae.vq.embedding.weight.device
-    size = max(1, _CHUNK_VALUES // (16 * frames[0].size))
     parts = []
-    for start in range(0, len(frames), size):
-        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + size]))
+    for part in torch.from_numpy(np.ascontiguousarray(frames)).split(_encoded_at_once(vqvae)):
         parts.append(vqvae.encode(to_signal(part.to(device)))[1].to(kind).cpu())
-        progress(start + len(part))
     return torch.cat(parts)
+
+
+def encode_clip(
+    vqvae: VQVAE,
+    footage: Footage,
+    index: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """The codes of one clip, (T, N) as `encode_frames`; of its frames only some are in memory.
+
+    Args:
+        progress: called with the frames done.
+    """
+    length, size = footage.spans.lengths[index], _encoded_at_once(vqvae)
+    parts = []
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        parts.append(encode_frames(vqvae, footage.clip(index, start, end)))
+        progress(end)
+    return torch.cat(parts)
+
+
+def _encoded_at_once(vqvae: VQVAE) -> int:
+    return max(1, _CHUNK_VALUES // (16 * 3 * vqvae.config.image_size**2))
 
 
 @exact_float32()

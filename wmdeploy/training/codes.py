@@ -18,7 +18,7 @@ from torch import Tensor
 from wmdeploy.clips.footage import Footage, Spans
 from wmdeploy.files import check_inside, staged_file
 from wmdeploy.models.vqvae import VQVAE
-from wmdeploy.quality.predict import encode_frames
+from wmdeploy.quality.predict import encode_clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def encode_footage(
         def told(done: int, start: int = start) -> None:
             progress(start + done, len(footage))
 
-        parts.append(encode_frames(vqvae, footage.clip(index), told))
+        parts.append(encode_clip(vqvae, footage, index, told))
     actions = None if footage.actions is None else torch.from_numpy(footage.actions)
     return CodedFootage(footage.spans, torch.cat(parts), actions)
 

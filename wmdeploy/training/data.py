@@ -5,21 +5,19 @@ Knows no model.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.folder import (
-    INDEX_NAME,
-    DataFolder,
-    find_clips,
-    read_data_folder,
-    split_clips,
-)
+from wmdeploy.clips.clip import sum_up
+from wmdeploy.clips.find import left_out_line, search
+from wmdeploy.clips.folder import INDEX_NAME, DataFolder, read_data_folder, split_clips
 from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
-from wmdeploy.clips.read import count_frames, open_source
+from wmdeploy.clips.read import look, open_source
+from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.files import real_path
 
@@ -33,12 +31,16 @@ class TrainingClips:
         size: both sides of a frame, in pixels.
         num_actions: 0 where actions are not used.
         skipped: what could not be read or used, one line for each file, with its reason.
+        roots: the folders that the clips were found in.
+        read: how the clips are read.
     """
 
     paths: tuple[list[Path], list[Path]]
     size: int
     num_actions: int
     skipped: list[str]
+    roots: tuple[Path, ...] = ()
+    read: ReadOptions = ReadOptions()
     progress: Progress = lambda done, total: None
     _read: dict[int, Footage] = field(default_factory=dict)
     _hashed: dict[int, list[str]] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class TrainingClips:
 
     def sha256(self) -> str:
         """Hex digest over both sides, to tell one set of clips, cut one way, from another."""
-        told = [self.size, self.num_actions, self.digests(0), self.digests(1)]
+        told = [self.size, self.num_actions, str(self.read), self.digests(0), self.digests(1)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def hold_out(self, seen: Iterable[str]) -> None:
@@ -87,7 +89,13 @@ class TrainingClips:
     def _footage(self, side: int) -> Footage:
         if side not in self._read:
             self._read[side] = read_footage(
-                self.paths[side], self.size, self.num_actions > 0, self.skipped, self.progress
+                self.paths[side],
+                self.size,
+                self.num_actions > 0,
+                self.skipped,
+                self.progress,
+                self.roots,
+                self.read,
             )
         return self._read[side]
 
@@ -99,45 +107,76 @@ def find_data(
     validation: float,
     seed: int,
     actions: bool,
+    read: ReadOptions = AS_IS,
     progress: Progress = lambda done, total: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> TrainingClips:
-    """Find, check and split the clips of some folders, without decoding them.
+    """Find, check and split the clips of some folders, decoding one frame of each.
 
     Args:
-        folders: each as `find_clips` takes it.
+        folders: each as `clips.find.search` takes it.
         size: both sides of a frame, in pixels.
         validation: share of the episodes that is held out; see `split_clips`.
         seed: of the split.
         actions: whether to use the actions where clips have them.
+        read: how the clips are read.
         progress: called, while frames are read, with the clips done and their number.
+        tell: called, before anything long begins, with what is not read and how the rest is.
 
     Raises:
         ClipError: a folder holds no clip, or fewer than two episodes are left.
         TrainingError: only some clips have actions, or they mean different things.
     """
-    found = [path for folder in folders for path in find_clips(real_path(folder))]
+    roots = tuple(real_path(folder) for folder in folders)
+    found: dict[Path, None] = {}
+    for root in roots:
+        here = search(root, read.series)
+        found.update(dict.fromkeys(here.clips))
+        if line := left_out_line(root, here):
+            tell(line)
     taken: dict[Path, np.ndarray | None] = {}
-    skipped = []
-    for path in dict.fromkeys(found):
+    skipped: list[tuple[Path, str]] = []
+    notes: list[list[str]] = []
+    for path in found:
         try:
-            count = count_frames(path)
-            reason = "has 1 frame, and nothing follows it" if count == 1 else ""
-            known = open_source(path).actions() if actions else None
+            source = open_source(path, read)
+            count = source.count()
+            reason = "" if count > 1 else f"has {count} frame, and nothing follows it"
+            known = source.actions() if actions else None
+            look(source, size, read.fit)
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")
         if reason:
-            skipped.append(f"{path}: {reason}")
+            skipped.append((path, reason))
         else:
             taken[path] = known
+            notes.append(source.notes)
+    for line in sum_up(notes):
+        tell(line)
     usable = list(taken)
     if skipped and len(usable) < 2:
         raise ClipError(
             f"{len(usable)} of {len(found)} clips can be used, expected at least 2; the others: "
-            + "; ".join(skipped)
+            + _alike(skipped)
         )
-    num_actions = _num_actions(taken, folders) if actions else 0
+    num_actions = _num_actions(taken) if actions else 0
     split = split_clips(usable, validation=validation, seed=seed)
-    return TrainingClips(split, size, num_actions, skipped, progress)
+    lines = [f"{path}: {reason}" for path, reason in skipped]
+    return TrainingClips(split, size, num_actions, lines, roots, read, progress)
+
+
+def _alike(skipped: Sequence[tuple[Path, str]]) -> str:
+    """The first reasons for which clips were left out, each with how many clips it holds for."""
+    first: dict[str, Path] = {}
+    for path, reason in skipped:
+        first.setdefault(reason, path)
+    counts = Counter(reason for _, reason in skipped)
+    told = [
+        f"{path}: {reason}" + (f" ({counts[reason] - 1} more alike)" if counts[reason] > 1 else "")
+        for reason, path in list(first.items())[:3]
+    ]
+    rest = len(first) - len(told)
+    return "; ".join(told) + (f"; and {rest} other reasons" if rest else "")
 
 
 def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) -> np.ndarray:
@@ -158,7 +197,7 @@ def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) 
     return numbers[order[index * batch : (index + 1) * batch]]
 
 
-def _num_actions(known: Mapping[Path, np.ndarray | None], folders: Sequence[Path]) -> int:
+def _num_actions(known: Mapping[Path, np.ndarray | None]) -> int:
     """How many actions there are: as the data folders say, elsewhere the highest one and 1."""
     taken = [actions for actions in known.values() if actions is not None]
     if not taken:
@@ -169,6 +208,7 @@ def _num_actions(known: Mapping[Path, np.ndarray | None], folders: Sequence[Path
             f"actions: {len(taken)} of {len(known)} clips have them, clip {bare.stem} has none; "
             "expected all or none: train without actions, or leave those clips out"
         )
+    folders = dict.fromkeys(path.parent for path in known)
     indexed = [read_data_folder(f) for f in folders if (f / INDEX_NAME).is_file()]
     _check_meanings(indexed)
     return max([*(data.num_actions for data in indexed), *(int(a.max()) + 1 for a in taken)])

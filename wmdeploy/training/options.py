@@ -1,10 +1,11 @@
 """What to train, and how progress is told. Knows no torch, so that a command line loads at once."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import TrainingError
 from wmdeploy.files import real_path
 
@@ -64,6 +65,7 @@ class TrainOptions:
         accumulate: batches in one optimizer step.
         checkpointing: compute activations again in the backward pass: less memory, more time.
         log: folder for TensorBoard's curves and pictures, or None.
+        read: how the clips are read.
 
     Raises:
         TrainingError: a number is outside its range, or there is no data folder.
@@ -98,6 +100,7 @@ class TrainOptions:
     accumulate: int = 1
     checkpointing: bool = False
     log: Path | None = None
+    read: ReadOptions = ReadOptions()
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -145,5 +148,6 @@ class TrainOptions:
         return {
             **chosen,
             "data": [str(real_path(folder)) for folder in self.data],
+            "read": asdict(self.read),
             "vqvae": str(real_path(self.vqvae)) if self.vqvae else None,
         }

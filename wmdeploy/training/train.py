@@ -9,6 +9,7 @@ and the first of them writes it.
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +56,10 @@ _STRIP_FRAMES = 24
 
 
 def train(
-    options: TrainOptions, report: Reporter, config: WorldModelConfig | None = None
+    options: TrainOptions,
+    report: Reporter,
+    config: WorldModelConfig | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> TrainSummary:
     """Train a model and write it to `options.output`, or say that it is there already.
 
@@ -64,6 +68,7 @@ def train(
         report: told of every step; see `Reporter`.
         config: sizes of the model instead of the preset's. The number of actions is always taken
             from the data.
+        tell: called with lines on the data, before the training begins; see `find_data`.
 
     Raises:
         TrainingError: the options do not fit the data, the machine or what lies at the output, the
@@ -89,7 +94,9 @@ def train(
         validation=options.validation,
         seed=options.seed,
         actions=options.actions,
+        read=options.read,
         progress=lambda done, total: report("read", done, total, None),
+        tell=tell,
     )
     clips.hold_out(read_training(options.vqvae).clips if options.vqvae else ())
     settings["clips_sha256"] = clips.sha256()

@@ -1,0 +1,44 @@
+"""ONNX Runtime's usage data: a device id and a database under the user's cache, unless told not to.
+
+It decides when it is imported, so these run in processes of their own, whose home is empty.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bundles
+from wmdeploy.clips.read import SAMPLE_CLIP
+
+SWITCH = "ORT_DISABLE_TELEMETRY"
+PLACES = {"HOME": "home", "XDG_CACHE_HOME": "cache", "TMPDIR": "tmp"}
+
+
+def files_written(place: Path, *command: str | Path, **environment: str) -> set[str]:
+    """Run Python with a home, a cache and a temporary folder of its own; the files there, after."""
+    inherited = {name: value for name, value in os.environ.items() if name != SWITCH}
+    for name in PLACES.values():
+        (place / name).mkdir()
+    places = {variable: str(place / name) for variable, name in PLACES.items()}
+    subprocess.run([sys.executable, *command], check=True, env=inherited | places | environment)
+    return {path.name for path in place.rglob("*") if path.is_file()}
+
+
+def test_rollout_leaves_no_file_of_onnxruntime(bundles: Bundles, tmp_path: Path) -> None:
+    rollout = ("-m", "wmdeploy.cli", "rollout", bundles().path, SAMPLE_CLIP, "--horizon", "2")
+    assert files_written(tmp_path, *rollout, "-o", tmp_path / "o.mkv") == {"o.mkv"}
+
+
+@pytest.mark.parametrize(
+    "module", ["benchmarks.worker", "benchmarks.onnx_values", "engines.ort", "exporters.verify"]
+)
+def test_any_package_of_ours_before_onnxruntime_is_enough(module: str, tmp_path: Path) -> None:
+    assert files_written(tmp_path, "-c", f"import {module}, onnxruntime") == set()
+
+
+def test_a_user_can_leave_it_on(tmp_path: Path) -> None:
+    code = f"import os, wmdeploy; assert os.environ['{SWITCH}'] == '0'"
+    files_written(tmp_path, "-c", code, **{SWITCH: "0"})
