@@ -4,8 +4,9 @@ VENV := .venv
 EXTRAS ?= cpu,data,report,rtx,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
+LOWEST := .venv-lowest
 
-.PHONY: demo test test-gpu check setup clean-demo
+.PHONY: demo test test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -25,6 +26,13 @@ FRAMES ?= 4000
 # one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
+
+# the suite with the lowest versions that pyproject.toml allows; TORCH_INDEX: where torch comes from
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(if $(TORCH_INDEX),$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt --index-url $(TORCH_INDEX) torch)
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[cpu,data,report,train]" pytest pytest-xdist
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
 # on a machine with an NVIDIA GPU: make test-gpu EXTRAS=gpu,rtx,report,train,dev
 test-gpu: setup

@@ -108,7 +108,8 @@ def bisect(
     for graph in graphs:
         bundle.checked_graph(graph)
     progress("load the model")
-    model = load_model(bundle.checked_model())
+    with bundle.model_to_load() as directory:
+        model = load_model(directory)
     progress("run PyTorch on real frames")
     size = model.config.vqvae.image_size
     clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)

@@ -20,7 +20,8 @@ def baseline_cases(
 ) -> dict[str, np.ndarray]:
     """Feeds of each graph of the bundle, and what the model as written answers, in float32."""
     recipe = bundle.manifest.recipe
-    model = load_model(bundle.checked_model())
+    with bundle.model_to_load() as directory:
+        model = load_model(directory)
     acted = torch.tensor(actions) if actions is not None else None
     acted = acted if model.config.temporal.num_actions else None
     float_type: DType = "float32" if recipe.precision == "fp32" else "float16"

@@ -21,6 +21,7 @@ from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
 from wmdeploy.models.precision import allow_tf32
@@ -111,7 +112,7 @@ def evaluate(
     conditioned = model.config.temporal.num_actions > 0
     skipped: list[str] = []
     paths: list[Path] = []
-    roots = [folder.resolve() for folder in options.data]
+    roots = [real_path(folder) for folder in options.data]
     for root in roots:
         paths += _usable(root, trained_on, options, size, conditioned, skipped, tell)
     if not paths:
@@ -158,9 +159,10 @@ def _load(
         model = load_model(options.source, remarks=remarks)
         return model.to(device), read_training(path), None
     bundle = Bundle.open(path)
-    source = bundle.checked_model()
+    with bundle.model_to_load() as source:
+        model, training = load_model(source), read_training(source)
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source).to(device), read_training(source), SessionRunner(backend)
+    return model.to(device), training, SessionRunner(backend)
 
 
 def _usable(

@@ -15,7 +15,7 @@ from benchmarks.report import Report, Row
 from wmdeploy.text import printable
 
 LISTS = ("samples_ms", "round_ms", "device_samples_ms")  # a spreadsheet has one line for each row
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell that a spreadsheet computes begins
+FORMULA = tuple("=+-@＝＋－＠")  # how a cell that a spreadsheet computes begins
 SUMMARY_STAGES = ("frame", "imagine", "slide", "encode", "prefill", "step", "decode")
 
 
@@ -129,9 +129,11 @@ def worst_db(row: Row) -> str:
 
 
 def _cell(value: Any) -> Any:
+    """A text in one printable line that no spreadsheet computes."""
     if not isinstance(value, str):
         return value
-    return f"'{printable(value)}" if value.startswith(FORMULA) else printable(value)
+    text = " ".join(printable(value).split())
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _escape(value: object) -> str:

@@ -88,9 +88,9 @@ class OnnxValues:
         distrust: bool = False,
     ) -> None:
         self.backend, self._graph = backend, graph
-        self._path = bundle.checked_graph(graph)
         record = bundle.manifest.graphs[graph]
-        self._model = onnx.load(self._path, load_external_data=False)
+        with bundle.graph_to_load(graph) as self._path:  # parts of it read its weights later, too
+            self._model = onnx.load(self._path, load_external_data=False)
         self._given = [value.name for value in self._model.graph.input]
         found = {*self._given, *(value.name for value in self._model.graph.output)}
         if found != {spec.name for spec in (*record.inputs, *record.outputs)}:

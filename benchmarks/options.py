@@ -16,6 +16,7 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BackendError, ClipError
+from wmdeploy.files import real_path
 
 LONGEST_HORIZON = 4096
 LARGEST_BATCH = 1024
@@ -115,7 +116,7 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
     baseline = scratch / "0"
     return [
         Job(
-            bundle=options.bundle.resolve(),
+            bundle=real_path(options.bundle),
             backend=name,
             label=label,
             settings=dataclasses.replace(options.settings, threads=threads),

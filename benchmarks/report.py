@@ -9,11 +9,13 @@ import msgspec
 from benchmarks.memory import Memory
 from benchmarks.parity import Curve, Parity
 from wmdeploy.errors import WmdeployError
-from wmdeploy.files import refuse_pointer
+from wmdeploy.files import read_document, refuse_pointer
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 MOST_ROUNDS = 400  # of a stage
 MOST_POOLED = 16  # reports that are read as one
+LARGEST_REPORT = 64 * 2**20  # bytes; sixteen pooled ones take 10 MB
+MOST_ENTRIES = 2000  # rows, and whatever else a report lists: more than any run has
 STAGES = (
     "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
     "slide",
@@ -120,11 +122,14 @@ def read_json(path: Path) -> Report:
     """The report in a file, of this or an older schema; what that did not have is empty.
 
     Raises:
-        WmdeployError: it is no report, or of a schema newer than this version's.
+        WmdeployError: it cannot be read, is no report, has more than one of ours has, or is of a
+            schema newer than this version's.
     """
     refuse_pointer(path, WmdeployError)
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
+        report = msgspec.json.decode(read_document(path, LARGEST_REPORT), type=Report)
+    except OSError as error:
+        raise WmdeployError(f"{path}: cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise WmdeployError(
             f"{path}: is no report of wmdeploy bench ({error}); give what --json wrote"
@@ -133,4 +138,10 @@ def read_json(path: Path) -> Report:
         raise WmdeployError(
             f"{path}: has schema {report.schema}, expected at most {SCHEMA}; update wmdeploy"
         )
+    for name, entries in vars(report).items():
+        if isinstance(entries, list | dict) and len(entries) > MOST_ENTRIES:
+            raise WmdeployError(
+                f"{path}: lists {len(entries)} {name}, expected at most {MOST_ENTRIES}; "
+                "give what --json wrote"
+            )
     return report

@@ -4,8 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,7 +38,8 @@ from benchmarks.rounds import Run, race
 from benchmarks.timing import Effort, Samples
 from engines.base import GPU_ONLY
 from wmdeploy.bundle import Bundle
-from wmdeploy.files import sha256
+from wmdeploy.files import real_path, sha256
+from wmdeploy.leftovers import scratch_directory
 from wmdeploy.manifest import MANIFEST_FILE, Precision
 
 SWAP_PAST_CONTEXT = 8  # frames with a window that slides
@@ -61,11 +60,11 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
     cpus = sorted(os.sched_getaffinity(0))
     horizon = check(options, bundle.manifest.wiring.context, len(cpus))
     names = clip_names(options.clips)
-    with tempfile.TemporaryDirectory(prefix="wmdeploy-bench-") as scratch:
+    with scratch_directory("wmdeploy-bench-") as scratch:
         remarks: list[str] = []
-        clips = write_clips(options, bundle, horizon, Path(scratch), remarks)
+        clips = write_clips(options, bundle, horizon, scratch, remarks)
         with Workers(progress) as workers:
-            baseline, *others = jobs(options, clips, horizon, Path(scratch))
+            baseline, *others = jobs(options, clips, horizon, scratch)
             _start(workers, baseline)  # alone, so that the ceilings' arrays find room
             before = _ceilings(workers.outcomes, options.settings.tf32, progress)
             for job in others:
@@ -248,7 +247,7 @@ def _warnings(outcomes: list[Outcome], rows: list[Row]) -> list[str]:
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
-        "name": bundle.path.resolve().name,
+        "name": real_path(bundle.path).name,
         "manifest_sha256": sha256(bundle.path / MANIFEST_FILE),
         "recipe": dataclasses.asdict(manifest.recipe),
         "model": manifest.model,

@@ -25,7 +25,7 @@ from exporters.export import ExportOptions, export_bundle
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.footage import clip_digest
 from wmdeploy.errors import WmdeployError
-from wmdeploy.files import sha256, write_document
+from wmdeploy.files import check_inside, sha256, write_document
 from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
 
 _COMPARED = ("frame", "memory", "psnr")
@@ -89,11 +89,14 @@ def sweep(
 
     Raises:
         BackendError, ClipError, CheckpointError: nothing can be run with these options.
-        WmdeployError: the folder cannot be written.
+        WmdeployError: the folder cannot be written, or holds a link where a report would lie.
     """
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
-    for layout, precision in itertools.product(options.layouts, options.precisions):
+    kinds = list(itertools.product(options.layouts, options.precisions))
+    for made in (name for kind in kinds for name in ("-".join(kind), f"{'-'.join(kind)}.json")):
+        check_inside(options.output / made, options.output)
+    for layout, precision in kinds:
         name = f"{layout}-{precision}"
         try:
             report = _report(options, layout, precision, progress, remarks)

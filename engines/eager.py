@@ -90,7 +90,8 @@ def bundled_model(bundle: Bundle) -> WorldModel:
         BundleError: there is none, it was altered, or its sizes are not the manifest's.
         CheckpointError: the manifest's sizes are no model's.
     """
-    model = load_model(bundle.checked_model())
+    with bundle.model_to_load() as directory:
+        model = load_model(directory)
     if model.config != WorldModelConfig.from_dict(bundle.manifest.model):
         raise BundleError(
             f"{bundle.path}: the model in it has other sizes than the manifest; export again"

@@ -5,10 +5,11 @@ go on with another one (onnxruntime issues 25145 and 27006).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
@@ -17,10 +18,16 @@ from engines.base import Backend, Settings
 from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import GraphRecord, TensorSpec
+from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal
 
 CPU = "CPUExecutionProvider"
+ORT_TYPES: dict[DType, str] = {
+    "uint8": "tensor(uint8)",
+    "int64": "tensor(int64)",
+    "float16": "tensor(float16)",
+    "float32": "tensor(float)",
+}
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -37,8 +44,9 @@ class OrtEngine:
         self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
         self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
         self._output_names = [spec.name for spec in self.outputs]
-        path = bundle.checked_graph(name)
-        self._session = open_session(path, threads, pattern=name not in CONVOLUTIONAL)
+        self._checked = False  # whether a result is what the manifest says
+        with bundle.graph_to_load(name) as path:
+            self._session = open_session(path, threads, pattern=name not in CONVOLUTIONAL)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,6 +55,9 @@ class OrtEngine:
             results = self._session.run(self._output_names, arrays)
         except Exception as error:  # its exception types are private to its C extension
             raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
+        if not self._checked:
+            check_results(self.name, self.outputs, results, _batch(self.inputs, arrays))
+            self._checked = True
         return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
 
     def synchronize(self) -> None:
@@ -152,11 +163,50 @@ def inference_session(
 
 
 def check_signature(path: Path, session: Any, record: GraphRecord) -> None:
-    """Compare a session's tensors with the manifest's.
+    """Compare a session's tensors with the manifest's: names, dtypes and shapes.
 
     Raises:
-        BackendError: they have other names.
+        BackendError: they are others.
     """
-    found = {tensor.name for tensor in (*session.get_inputs(), *session.get_outputs())}
-    if found != {spec.name for spec in (*record.inputs, *record.outputs)}:
+    given = (*session.get_inputs(), *session.get_outputs())
+    found = {tensor.name: (tensor.type, tensor.shape) for tensor in given}
+    specs = {spec.name: spec for spec in (*record.inputs, *record.outputs)}
+    if found.keys() != specs.keys() or len(given) != len(specs):
         raise BackendError(f"{path}: has other tensors than the manifest says; export again")
+    for name, (kind, shape) in found.items():
+        spec = specs[name]
+        fits = len(shape) == len(spec.shape) and all(
+            not isinstance(size, int) if wanted == BATCH else size == wanted
+            for size, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if kind != ORT_TYPES[spec.dtype] or not fits:
+            raise BackendError(
+                f'{path}: the tensor "{name}" is {kind} {shape}, the manifest says {spec}; '
+                "export again"
+            )
+
+
+def check_results(
+    graph: str, specs: Sequence[TensorSpec], results: Sequence[Any], batch: int
+) -> None:
+    """Compare what a graph answered with what the manifest says, which the graph only declares.
+
+    Raises:
+        BackendError: an array is of another dtype or shape.
+    """
+    for spec, result in zip(specs, results, strict=True):
+        expected = tuple(batch if size == BATCH else size for size in spec.shape)
+        if not isinstance(result, np.ndarray):
+            found = type(result).__name__
+        elif result.dtype == spec.dtype and result.shape == expected:
+            continue
+        else:
+            found = f"{result.dtype} {result.shape}"
+        raise BackendError(
+            f'{graph}: its output "{spec.name}" is {found}, the manifest says {spec}; export again'
+        )
+
+
+def _batch(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> int:
+    spec = next(spec for spec in specs if BATCH in spec.shape)
+    return int(arrays[spec.name].shape[spec.shape.index(BATCH)])

@@ -116,6 +116,7 @@ def test_failing_swap_brings_the_old_directory_back(
     target = tmp_path / "bundle"
     with staged_directory(target, KIND) as partial:
         (partial / "m.json").write_text(OURS)
+    monkeypatch.setattr("wmdeploy.files.exchange", lambda left, right: False)
     replace = Path.replace
 
     def fail(self: Path, destination: Path) -> Path:

@@ -1,25 +1,32 @@
 """A bundle: a directory with `manifest.json`, the ONNX graphs with their weights, and the model.
 
-A bundle is untrusted input: every path stays inside it, every file is a regular file of its
-recorded size, and its hash is checked before anything reads it. A file may be a link to a regular
-one, as in the cache of a download, because what is read through it has been hashed; a directory
-that is a link is refused, and so is writing through a link.
+A bundle is a stranger's. It can answer anything, and take the time and the memory that its sizes
+ask for. It cannot run a program, read or write files outside itself, or hold operators that no
+export writes (`wmdeploy/graph_file.py`). Plans are the exception, code for a GPU: README.md says
+whom to take them from.
+
+Every path stays inside the bundle, every file is a regular file of its recorded size, and its hash
+is checked before anything reads it. A file may be a link to a regular one, as in the cache of a
+download, because what is read through it has been hashed; a directory that is a link is refused,
+and so is writing through a link.
 
     bundle = Bundle.open(Path("pong.bundle"))
     bundle.manifest.graphs["step"].inputs
-    bundle.checked_graph("step")  # the path of step.onnx, after hashing it and its weights
+    with bundle.graph_to_load("step") as path:  # step.onnx, after hashing it and its weights
+        ...  # load it: a bundle that is replaced meanwhile is an error, never a mixture of two
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import DirectoryKind, refuse_pointer, sha256
+from wmdeploy.files import DirectoryKind, read_document, refuse_pointer, sha256
+from wmdeploy.graph_file import external_data_files
 from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, PlanRecord, read_manifest
 
 MODEL_DIRECTORY = "model"
@@ -47,7 +54,7 @@ class Bundle:
         """
         bundle = cls(path, read_manifest(path))
         for name, record in bundle.manifest.files.items():
-            size = bundle._regular_file(name).stat().st_size
+            size = _size(bundle._regular_file(name))
             if size != record.bytes:
                 raise bundle._other_size(name, size)
         for graph in bundle.manifest.graphs.values():
@@ -64,8 +71,11 @@ class Bundle:
         records = self.manifest.files
         if names is not None:
             records = {name: records[name] for name in names}
-        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-            hashes = pool.map(lambda name: sha256(self._regular_file(name)), records)
+        try:
+            with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+                hashes = list(pool.map(lambda name: sha256(self._regular_file(name)), records))
+        except OSError as error:
+            raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
         for (name, record), found in zip(records.items(), hashes, strict=True):
             if found != record.sha256:
                 raise BundleError(
@@ -74,31 +84,57 @@ class Bundle:
                 )
 
     def checked_graph(self, name: str) -> Path:
-        """The path of a graph's ONNX file, once it and its weights have been hashed.
+        """The path of a graph's ONNX file, once it and its weights have been checked.
+
+        What loads it uses `graph_to_load`, which sees that the files stay the same until then.
 
         Raises:
-            BundleError: the graph is not in the bundle, was altered, or reads weights elsewhere.
+            BundleError: as `graph_to_load`.
+        """
+        with self.graph_to_load(name) as path:
+            return path
+
+    @contextmanager
+    def graph_to_load(self, name: str) -> Iterator[Path]:
+        """The path of a graph's ONNX file, to be loaded with its weights within the block.
+
+        Raises:
+            BundleError: the graph is not in the bundle, was altered, holds what no export of ours
+                writes, or reads weights elsewhere; at the end of the block: it was replaced.
         """
         if name not in self.manifest.graphs:
             have = ", ".join(self.manifest.graphs)
             raise BundleError(f'{self.path}: no graph "{name}"; it has {have}')
-        file = self.manifest.graphs[name].file
-        self.verify([file])
-        weights = external_data_files(self.path / file)
-        unknown = sorted(weights - self.manifest.files.keys())
-        if unknown:
-            raise BundleError(
-                f"{self.path / file}: reads weights from {unknown[0]!r}, which is not one of the "
-                "manifest's files; refused"
-            )
-        self.verify(weights)
-        return self.path / file
+        path = self.path / self.manifest.graphs[name].file
+        weights = PurePosixPath(f"{self.manifest.graphs[name].file}.data").as_posix()
+        names = [self.manifest.graphs[name].file]
+        names += [weights] if weights in self.manifest.files else []
+        with self._unchanged(names):
+            if external_data_files(path) and len(names) == 1:
+                raise BundleError(
+                    f"{path}: reads weights from {path.name}.data, which is not one of the "
+                    "manifest's files; refused"
+                )
+            yield path
 
     def checked_model(self) -> Path:
         """The directory of the source model, once its files have been hashed.
 
+        What loads it uses `model_to_load`, which sees that the files stay the same until then.
+
         Raises:
-            BundleError: the bundle was exported with --slim, or the model was altered.
+            BundleError: as `model_to_load`.
+        """
+        with self.model_to_load() as directory:
+            return directory
+
+    @contextmanager
+    def model_to_load(self) -> Iterator[Path]:
+        """The directory of the source model, to be loaded within the block.
+
+        Raises:
+            BundleError: the bundle was exported with --slim, or the model was altered; at the end
+                of the block: it was replaced.
         """
         names = [name for name in self.manifest.files if name.startswith(f"{MODEL_DIRECTORY}/")]
         if not names:
@@ -106,8 +142,29 @@ class Bundle:
                 f"{self.path}: carries no PyTorch model, because it was exported with --slim; "
                 "the backends eager and compile need it: export again without --slim"
             )
+        with self._unchanged(names):
+            yield self.path / MODEL_DIRECTORY
+
+    @contextmanager
+    def _unchanged(self, names: Sequence[str]) -> Iterator[None]:
+        """Hash files, let the block read them again, and see that they are those that were hashed.
+
+        Raises:
+            BundleError: one was altered, or is another file at the end, whatever the block says.
+        """
+        before = self._identities(names)
         self.verify(names)
-        return self.path / MODEL_DIRECTORY
+        try:
+            yield
+        finally:
+            if self._identities(names) != before:
+                raise BundleError(
+                    f"{self.path}: was replaced while it was read; run the same command again"
+                )
+
+    def _identities(self, names: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """What tells files from others, and the bundle from one that has changed places with it."""
+        return [_identity(self.path), *(_identity(self.path / name) for name in names)]
 
     def graph_digest(self, name: str) -> str:
         """One hash for a graph and its weights, from the hashes in the manifest."""
@@ -129,12 +186,15 @@ class Bundle:
                 raise BundleError(f"{path}: is a link")
         except BundleError:
             raise BundleError(f"{path}: the plan is missing, or no regular file; {fix}") from None
-        plan = path.read_bytes()
-        if len(plan) != record.bytes:
+        if (size := _size(path)) != record.bytes:
             raise BundleError(
-                f"{path}: got {len(plan)} bytes, expected {record.bytes}; the plan was cut short "
+                f"{path}: got {size} bytes, expected {record.bytes}; the plan was cut short "
                 f"or swapped; {fix}"
             )
+        try:
+            plan = read_document(path, record.bytes)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); {fix}") from error
         if hashlib.sha256(plan).hexdigest() != record.sha256:
             raise BundleError(
                 f"{path}: its sha256 is not the manifest's; the plan was altered or swapped, and "
@@ -174,43 +234,20 @@ class Bundle:
         return path
 
 
-def external_data_files(graph: Path) -> set[str]:
-    """Names of the files, relative to the graph's directory, that its weights are read from.
-
-    Raises:
-        BundleError: it is not an ONNX file.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
+def _size(path: Path) -> int:
     try:
-        model = onnx.load_model_from_string(graph.read_bytes())  # whatever its name is
-    except DecodeError as error:
-        raise BundleError(f"{graph}: not an ONNX file ({error}); export the model again") from error
-    tensors = list(_tensors(model.graph))
-    for function in model.functions:
-        tensors += _node_tensors(function.node)
-    entries = [entry for tensor in tensors for entry in tensor.external_data]
-    return {entry.value for entry in entries if entry.key == "location"}
+        return path.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor of an ONNX graph that could name a file, those of inner graphs too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Any) -> Iterator[Any]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        yield attribute.t
-        yield from attribute.tensors
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.ByteSize():
-                yield from _tensors(inner)
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Of a file or directory; its ctime changes with its content, and when it is moved."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def describe_files(directory: Path) -> dict[str, FileRecord]:

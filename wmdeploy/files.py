@@ -1,32 +1,91 @@
-"""Files and directories that exist whole or not at all, and their hashes.
+"""Files and directories that exist whole or not at all, read and written so that none does harm.
 
-Everything is written beside its destination under a name that starts with a dot, then renamed.
-A killed process leaves at most such a dot-name, which the next write to the same destination
-removes.
+Everything is written beside its destination in a directory whose name starts with a dot, then
+renamed. A killed process leaves at most such a dot-name, which the next write to the same
+destination removes, with all that libraries left in it.
 """
 
 import errno
-import glob
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
-import psutil
 
 from wmdeploy.errors import WmdeployError
+from wmdeploy.leftovers import forget, leftovers, new_place, remove
+from wmdeploy.locks import exchange
+
+LARGEST_DOCUMENT = 16 * 2**20  # bytes; 100,000 clips in an index take 10 MB
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file, or a link to one, for reading; anything else is not waited for.
+
+    Raises:
+        OSError: there is none, or it is a pipe, a device, a socket or a directory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(_checked(descriptor, path), "rb")
+
+
+def read_document(path: Path, most: int = LARGEST_DOCUMENT) -> bytes:
+    """The bytes of a regular file, or of a link to one, that is small enough to be read whole.
+
+    Raises:
+        OSError: there is none, it is no regular file, or it holds more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        document = file.read(most + 1)
+    if len(document) > most:
+        raise OSError(errno.EFBIG, f"holds more than {most / 2**20:g} MiB", str(path))
+    return document
+
+
+def append_regular(path: Path) -> TextIO:
+    """Open a text file to add to its end, made if it is not there; a stranger may have made it.
+
+    Raises:
+        OSError: it is a link, no regular file, a file with a second name, or cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = _checked(os.open(path, flags, 0o666), path)
+    file = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+    if os.fstat(descriptor).st_nlink > 1:
+        file.close()
+        raise OSError(errno.EMLINK, "has a second name, a hard link", str(path))
+    return file
+
+
+def _checked(descriptor: int, path: Path) -> int:
+    """An open file, closed again if it is no regular one."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return descriptor
+
+
+def real_path(path: Path) -> Path:
+    """An absolute path without links; of a link that leads to itself, the link."""
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError there
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """The hex SHA-256 of a regular file's bytes.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -39,13 +98,12 @@ def refuse_pointer(path: Path, kind: type[WmdeployError]) -> None:
     """
     mark = b"version https://git-lfs.github.com/spec/"
     with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(len(mark)) == mark:
-                    raise kind(
-                        f"{path}: is a pointer of Git LFS, not the file itself, which was not "
-                        f"downloaded; run git lfs pull in {path.parent}"
-                    )
+        with open_regular(path) as file:
+            if file.read(len(mark)) == mark:
+                raise kind(
+                    f"{path}: is a pointer of Git LFS, not the file itself, which was not "
+                    f"downloaded; run git lfs pull in {path.parent}"
+                )
 
 
 def cache_file(name: str) -> Path:
@@ -108,7 +166,7 @@ class DirectoryKind:
     def stranger(self, path: Path) -> str | None:
         """Why `path` is not of this kind, or None if it is."""
         try:
-            document = json.loads((path / self.marker).read_bytes())
+            document = json.loads(read_document(path / self.marker))
         except (OSError, ValueError, RecursionError):
             return f"holds no {self.marker} of ours"
         if not isinstance(document, dict) or not {"schema", self.key} <= document.keys():
@@ -127,10 +185,10 @@ def check_output(target: Path, *inputs: Path) -> None:
             too long, or it is one of `inputs`, inside one, or the file of arrays that one lies in.
     """
     check_name(target)
-    resolved = target.resolve()
+    resolved = real_path(target)
     if resolved.exists() and not resolved.is_file():
         raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
-    for path in (path.resolve() for path in inputs):
+    for path in map(real_path, inputs):
         if resolved == path or path in resolved.parents or resolved in path.parents:
             raise WmdeployError(
                 f"{target}: is the input {path} or inside it; choose another output"
@@ -147,13 +205,31 @@ def check_output_directory(target: Path, *inputs: Path) -> None:
         WmdeployError: replacing `target` would destroy one of `inputs`, or its name is too long.
     """
     check_name(target)
-    resolved = target.resolve()
-    for path in (path.resolve() for path in inputs):
+    resolved = real_path(target)
+    for path in map(real_path, inputs):
         if resolved == path or resolved in path.parents or path in resolved.parents:
             raise WmdeployError(
                 f"{target}: overlaps with the input {path}, which would be lost; "
                 "choose another output"
             )
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse to write to `path`, below a directory that may be a stranger's, where it would leave.
+
+    Raises:
+        WmdeployError: `path`, or a directory between it and `root`, is a link, or what is there is
+            no regular file.
+    """
+    parts = [path, *path.parents]
+    for part in parts[: parts.index(root)]:
+        if part.is_symlink():
+            raise WmdeployError(
+                f"{part}: is a link, and nothing is written through one inside {root}; remove it, "
+                "or work on a copy without links (cp -rL)"
+            )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise WmdeployError(f"{path}: exists and is no regular file; remove it")
 
 
 def check_name(target: Path) -> None:
@@ -180,22 +256,23 @@ def explained(error: OSError) -> str:
 def staged_file(target: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `target` when the block ends without an error.
 
-    The suffix is kept, because video writers choose their container by it. A link is followed.
+    It has the name of the target, in a directory of its own, where a library may leave files of its
+    own, too. A link is followed: where `target` may be a stranger's, call `check_inside` first.
 
     Raises:
         WmdeployError: the disk is full, or the place cannot be written to.
     """
     check_output(target)
-    partial = _partial_path(target.resolve())
+    resolved = real_path(target)
+    partial = _partial_path(resolved)
     try:
-        yield partial
-        partial.replace(target.resolve())
+        partial.mkdir()
+        yield partial / resolved.name
+        (partial / resolved.name).replace(resolved)
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        _ours.discard(partial)
+        forget(partial)
 
 
 @contextmanager
@@ -203,14 +280,14 @@ def staged_directory(target: Path, kind: DirectoryKind) -> Iterator[Path]:
     """Yield an empty directory; it becomes `target` when the block ends without an error.
 
     An older `target` is replaced only if it is of the same kind and holds nothing else, so that a
-    mistyped `-o` never removes a stranger's files. A link is followed.
+    mistyped `-o` never removes a stranger's files. At every moment one of both is there, where the
+    file system can exchange them. A link is followed.
 
     Raises:
         WmdeployError: `target` is something else, the disk is full, or the place cannot be written.
     """
-    target = target.resolve()
+    target = real_path(target)
     partial = _partial_path(target)
-    retired = partial.with_name(f".retired{partial.name}")
     try:
         if target.exists() and not _is_empty_directory(target):
             if reason := kind.stranger(target):
@@ -220,6 +297,18 @@ def staged_directory(target: Path, kind: DirectoryKind) -> Iterator[Path]:
                 )
         partial.mkdir()
         yield partial
+        if not (target.exists() and exchange(partial, target)):
+            _replace_in_two_steps(partial, target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        forget(partial)
+
+
+def _replace_in_two_steps(partial: Path, target: Path) -> None:
+    """With a moment between them in which there is no target; `_partial_path` knows of it."""
+    retired = partial.with_name(f".retired{partial.name}")
+    try:
         if target.exists():
             target.replace(retired)
         try:
@@ -228,20 +317,14 @@ def staged_directory(target: Path, kind: DirectoryKind) -> Iterator[Path]:
             if retired.exists():
                 retired.replace(target)
             raise
-    except OSError as error:
-        raise _cannot_write(target, error) from error
     finally:
-        for leftover in (partial, retired):
-            shutil.rmtree(leftover, ignore_errors=True)
-        _ours.discard(partial)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 NAME_BYTES = 255  # of one name, in every file system that is in use here
 # what staging adds to a name: two dots, "retired", "partial-", a process, a token of 8 characters
 _STAGED_BYTES = len(".retired..partial-") + 10 + 1 + 8
 _PARTIAL = re.compile(r"\.([^/]+)\.partial-\d+-[0-9a-f]{8}")
-
-_ours: set[Path] = set()  # partial paths that this process is writing to
 
 
 def _partial_path(target: Path) -> Path:
@@ -250,25 +333,16 @@ def _partial_path(target: Path) -> Path:
     prefix = f".{stem}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for name in (f".retired{prefix}", prefix):
-            for leftover in target.parent.glob(f"{glob.escape(name)}*{glob.escape(suffix)}"):
-                owner = re.match(r"\d{1,9}(?=-|$|\.)", leftover.name.removeprefix(name))
-                if owner is None or leftover in _ours or _is_alive(int(owner[0])):
-                    continue
-                if name.startswith(".retired") and not target.exists():
-                    leftover.replace(target)  # killed between two renames: the old one is whole
-                else:
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for retired in leftovers(target.parent, f".retired{prefix}", suffix):
+            if target.exists() or retired.is_symlink():
+                remove(retired)
+            else:
+                retired.replace(target)  # killed between two renames: the old one is whole
+        for leftover in leftovers(target.parent, prefix, suffix):
+            remove(leftover)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    token = secrets.token_hex(4)  # process numbers repeat, in containers above all
-    partial = target.with_name(f"{prefix}{os.getpid()}-{token}{suffix}")
-    _ours.add(partial)
-    return partial
-
-
-def _is_alive(process: int) -> bool:
-    return process != os.getpid() and psutil.pid_exists(process)
+    return new_place(target.parent, prefix, suffix)
 
 
 def _is_empty_directory(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wmdeploy.errors import BundleError
-from wmdeploy.files import refuse_pointer, staged_file
+from wmdeploy.files import read_document, refuse_pointer, staged_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -210,7 +210,7 @@ def read_manifest(path: Path) -> Manifest:
             + bundle_inside(path)
         )
     try:
-        document = msgspec.json.decode(file.read_bytes())
+        document = msgspec.json.decode(read_document(file))
         found = document.get("schema") if isinstance(document, dict) else None
         if found != SCHEMA:
             raise BundleError(
@@ -218,7 +218,7 @@ def read_manifest(path: Path) -> Manifest:
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
     except OSError as error:
         raise BundleError(f"{file}: cannot be read ({error.strerror})") from error

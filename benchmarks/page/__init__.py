@@ -19,6 +19,7 @@ from wmdeploy.files import write_text
 from wmdeploy.text import printable
 
 LARGEST = 2_000_000  # bytes of a page
+MOST_SHOWN = 400  # of each kind; half as many rows fill the page
 PNG = b"\x89PNG\r\n\x1a\n"
 _HERE = Path(__file__).parent
 
@@ -55,6 +56,12 @@ def render(report: Report) -> str:
     Raises:
         WmdeployError: jinja2 or matplotlib is missing, or it is too large without them.
     """
+    for name in ("rows", "curves", "pacing", "strips"):
+        if (count := len(getattr(report, name))) > MOST_SHOWN:
+            raise WmdeployError(
+                f"a page of {count} {name} would be too large, expected at most {MOST_SHOWN}; make "
+                "it of a report with fewer backends, batches or clips"
+            )
     jinja2 = require("jinja2", extra="report", purpose="making a page")
     require("matplotlib", extra="report", purpose="making a page")
     from markupsafe import Markup

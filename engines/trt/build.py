@@ -44,7 +44,7 @@ def build(flavour: Flavour, order: Order, log: TextIO, progress: Progress) -> Bu
     """Build one plan. Ctrl-C cancels the build and is raised again once the builder has stopped.
 
     Args:
-        log: all that TensorRT says goes there.
+        log: all that TensorRT says goes there, a line for each message.
 
     Raises:
         BackendError: TensorRT refuses the graph, or cannot build it; with its first reason.
@@ -100,7 +100,9 @@ class _Build:
         """All but the chatter goes to the log; errors and memory figures are kept."""
         kinds = self.flavour.trt.ILogger
         if severity != kinds.VERBOSE:
-            print(f"{self.order.graph} {severity}: {message}", file=self.log, flush=True)
+            # names of the graph's nodes are in it, and those are a stranger's
+            told = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+            print(f"{self.order.graph} {severity}: {told}", file=self.log, flush=True)
         if severity in (kinds.ERROR, kinds.INTERNAL_ERROR):
             self.errors.append(message)
         if figure := re.match(r"Total (Weights|Activation) Memory: (\d+) bytes", message):

@@ -14,7 +14,7 @@ from typing import Any
 
 from wmdeploy.doctor import Finding
 from wmdeploy.errors import BackendError, MissingError
-from wmdeploy.files import cache_file, staged_file
+from wmdeploy.files import cache_file, check_inside, read_document, staged_file
 from wmdeploy.gpu import gpu
 from wmdeploy.install import install_command
 
@@ -26,6 +26,7 @@ INSTALL = {
 # The first whose GroupNormalization has a scale for each channel; older ones have one for each
 # group, and give other numbers (TensorRT's documentation of add_normalization_v2).
 OLDEST = {"tensorrt": "10.15", "tensorrt-rtx": "1.4"}
+LARGEST_CACHE = 2**30  # bytes
 CURRENT = "current"  # the architecture of the GPU that is there
 
 
@@ -54,6 +55,14 @@ class Flavour:
         flag = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
+    def is_malformed(self, plan: bytes) -> bool:
+        """Whether the runtime says that these bytes are no plan; only TensorRT-RTX can be asked."""
+        runtime = self.trt.Runtime(_silent(self.trt))  # it would also say that there is no GPU
+        if not hasattr(runtime, "get_engine_validity"):
+            return False
+        _, found = runtime.get_engine_validity(plan)
+        return bool(int(found) & int(self.trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE))
+
     def target(self, config: Any, architectures: tuple[str, ...]) -> None:
         """Tell the builder what the plan is to run on."""
         if not self.architectures:
@@ -69,13 +78,15 @@ class Flavour:
         """Let the builder use what earlier builds have timed; TensorRT-RTX times nothing."""
         if self.name == "tensorrt":
             path = self._timing_cache(architectures)
-            known = path.read_bytes() if path.is_file() else b""
+            known = read_document(path, LARGEST_CACHE) if path.is_file() else b""
             config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
 
     def keep_timing_cache(self, config: Any, architectures: tuple[str, ...]) -> None:
         """Store what this build has timed, for the next one."""
         if self.name == "tensorrt":
-            with staged_file(self._timing_cache(architectures)) as partial:
+            cache = self._timing_cache(architectures)
+            check_inside(cache, cache.parent)
+            with staged_file(cache) as partial:
                 partial.write_bytes(config.get_timing_cache().serialize())
 
     def _timing_cache(self, architectures: tuple[str, ...]) -> Path:
@@ -95,7 +106,7 @@ class Flavour:
         config.dynamic_shapes_kernel_specialization_strategy = eager
         kernels = config.create_runtime_cache()
         if cache.is_file():
-            kernels.deserialize(cache.read_bytes())
+            kernels.deserialize(read_document(cache, LARGEST_CACHE))
         config.set_runtime_cache(kernels)
         return Context(engine.create_execution_context(config), config, kernels)
 
@@ -111,8 +122,20 @@ class Context:
     def keep_compiled_kernels(self, cache: Path) -> None:
         """Store what TensorRT-RTX has compiled, for the next process; TensorRT compiles nothing."""
         if self.kernels is not None:
+            check_inside(cache, cache.parent)
             with staged_file(cache) as partial:
                 partial.write_bytes(self.kernels.serialize())
+
+
+def _silent(trt: ModuleType) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            pass
+
+    return Logger()
 
 
 def load_flavour(name: str) -> Flavour:

@@ -9,7 +9,6 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from engines.trt.build import Built, Order, build
 from engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flavour
 from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
 from wmdeploy.errors import BackendError, BundleError, MissingError
-from wmdeploy.files import staged_file
+from wmdeploy.files import append_regular, check_inside, staged_file
 from wmdeploy.gpu import Gpu, gpu
+from wmdeploy.locks import sole_writer
 from wmdeploy.manifest import PlanRecord, check_changeable, write_manifest
 
 LOG_FILE = "build.log"
@@ -58,19 +58,22 @@ def build_plans(
     Raises:
         BackendError: the flavour, an option or a graph cannot be built.
         BundleError: the bundle is damaged, or in the cache of a download.
+        WmdeployError: what is written would lie outside it, or another process builds there.
     """
     bundle = Bundle.open(options.bundle)
     check_changeable(options.bundle)
     _check(options, bundle)
     flavour = load_flavour(options.flavour)
+    _check_place(bundle)
     device = gpu()
     check_architectures(flavour, options.architectures, device.architecture if device else None)
     results = []
-    for name in dict.fromkeys(options.graphs or bundle.manifest.graphs):
-        wanted = _wanted(options, bundle, flavour, name, device)
-        record = _existing(bundle, wanted)
-        results.append((record or _build(bundle, flavour, wanted, progress), record is None))
-        bundle = Bundle.open(options.bundle)
+    with sole_writer(bundle.path):
+        for name in dict.fromkeys(options.graphs or bundle.manifest.graphs):
+            wanted = _wanted(options, bundle, flavour, name, device)
+            record = _existing(bundle, flavour, wanted)
+            results.append((record or _build(bundle, flavour, wanted, progress), record is None))
+            bundle = Bundle.open(options.bundle)
     return results
 
 
@@ -165,44 +168,63 @@ def _wanted(
     )
 
 
-def _existing(bundle: Bundle, wanted: PlanRecord) -> PlanRecord | None:
+def _existing(bundle: Bundle, flavour: Flavour, wanted: PlanRecord) -> PlanRecord | None:
     """The plan in the bundle that was built exactly as wanted, and is whole."""
     blank = {name: getattr(wanted, name) for name in TOLD_BY_BUILD}
     for record in bundle.manifest.plans:
         if dataclasses.replace(record, **blank) == wanted:
-            with suppress(BundleError):
-                bundle.checked_plan(record)
-                return record
+            try:
+                plan = bundle.checked_plan(record)
+            except BundleError:
+                continue  # it is built again
+            if flavour.is_malformed(plan):
+                raise BundleError(
+                    f"{bundle.path / record.file}: is no plan of {flavour.name}, although its "
+                    "sha256 is the manifest's, so whoever made the bundle made it so; remove it, "
+                    "and build again"
+                )
+            return record
     return None
+
+
+def _check_place(bundle: Bundle) -> None:
+    """Refuse, before a build, a bundle in which what is written would lie elsewhere.
+
+    Raises:
+        WmdeployError: plans/ or its log is a link, or no regular file.
+    """
+    plans = bundle.path / PLANS_DIRECTORY
+    check_inside(plans / LOG_FILE, bundle.path)
+    if plans.exists() and not plans.is_dir():
+        raise BundleError(f"{plans}: is no directory; remove it, and build again")
 
 
 def _build(
     bundle: Bundle, flavour: Flavour, wanted: PlanRecord, progress: BuildProgress
 ) -> PlanRecord:
-    plans = bundle.path / PLANS_DIRECTORY
-    if plans.is_symlink() or (plans.exists() and not plans.is_dir()):
-        raise BundleError(f"{plans}: is a link or no directory; remove it, and build again")
-    plans.mkdir(exist_ok=True)
-    order = Order(
-        graph=wanted.graph,
-        onnx=bundle.checked_graph(wanted.graph),
-        inputs=bundle.manifest.graphs[wanted.graph].inputs,
-        architectures=wanted.architectures,
-        batches=wanted.batches,
-        opt_level=wanted.opt_level,
-        workspace_gib=wanted.workspace_gib,
-    )
-
-    def tell(phase: str, done: float) -> None:
-        progress(wanted.graph, phase, done)
-
-    start = time.perf_counter()
-    log = plans / LOG_FILE
+    log = bundle.path / PLANS_DIRECTORY / LOG_FILE
     try:
-        with log.open("a") as file:
-            built = build(flavour, order, file, tell)
-    except BackendError as error:
-        raise BackendError(f"{error}; TensorRT's log is {log}") from error
+        log.parent.mkdir(exist_ok=True)
+        file = append_regular(log)
+    except OSError as error:
+        raise BundleError(f"{log}: cannot be written ({error.strerror})") from error
+    start = time.perf_counter()
+    with file, bundle.graph_to_load(wanted.graph) as onnx:
+        order = Order(
+            graph=wanted.graph,
+            onnx=onnx,
+            inputs=bundle.manifest.graphs[wanted.graph].inputs,
+            architectures=wanted.architectures,
+            batches=wanted.batches,
+            opt_level=wanted.opt_level,
+            workspace_gib=wanted.workspace_gib,
+        )
+        try:
+            built = build(
+                flavour, order, file, lambda phase, done: progress(wanted.graph, phase, done)
+            )
+        except BackendError as error:
+            raise BackendError(f"{error}; TensorRT's log is {log}") from error
     return _store(bundle.path, wanted, built, time.perf_counter() - start)
 
 
@@ -220,6 +242,7 @@ def _store(path: Path, wanted: PlanRecord, built: Built, seconds: float) -> Plan
         activation_bytes=built.activation_bytes,
         build_seconds=round(seconds, 3),
     )
+    check_inside(path / record.file, path)
     with staged_file(path / record.file) as partial:
         partial.write_bytes(built.plan)
     manifest = Bundle.open(path).manifest

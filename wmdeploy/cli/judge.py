@@ -24,7 +24,7 @@ from wmdeploy.cli.common import (
 from wmdeploy.cli.reports import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.errors import WmdeployError, require
-from wmdeploy.files import check_output, write_document, write_text
+from wmdeploy.files import check_inside, check_output, write_document, write_text
 from wmdeploy.manifest import MANIFEST_FILE
 
 commands = typer.Typer()
@@ -172,7 +172,9 @@ def _check_report_folder(output: Path) -> None:
     for marker in (CONFIG_FILE, MANIFEST_FILE):
         if (output / marker).exists():
             raise WmdeployError(f"{output}: holds a {marker}; choose a folder of its own")
-    check_output(output / "milestone.json")
+    for name in ("milestone.json", "milestone.md"):
+        check_inside(output / name, output)
+        check_output(output / name)
 
 
 @commands.command(epilog=example("wmdeploy inspect bundles/pong"))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wmdeploy.cli.common import err, example, out
 from wmdeploy.errors import WmdeployError
-from wmdeploy.files import check_output, write_text
+from wmdeploy.files import check_output, real_path, write_text
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
@@ -89,7 +89,7 @@ def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:
     given = [path for path in paths if path is not None]
     for number, path in enumerate(given):
         check_output(path, *inputs)
-        if path.resolve() in (other.resolve() for other in given[:number]):
+        if real_path(path) in (real_path(other) for other in given[:number]):
             raise WmdeployError(f"{path}: is given twice; each output needs a file of its own")
     return given
 

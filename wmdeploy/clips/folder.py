@@ -19,7 +19,7 @@ from typing import Any
 from wmdeploy.clips.clip import reason
 from wmdeploy.clips.layout import MOST_FRAMES
 from wmdeploy.errors import ClipError
-from wmdeploy.files import DirectoryKind, refuse_pointer
+from wmdeploy.files import DirectoryKind, read_document, real_path, refuse_pointer
 
 INDEX_NAME = "clips.json"
 DATA_KIND = DirectoryKind(INDEX_NAME, "clips", ("clip-*",))
@@ -61,7 +61,7 @@ def read_data_folder(folder: Path) -> DataFolder:
     index = folder / INDEX_NAME
     refuse_pointer(index, ClipError)
     try:
-        document = json.loads(index.read_text(encoding="utf-8"))
+        document = json.loads(read_document(index))
     except (OSError, ValueError, RecursionError) as error:
         raise ClipError(f"{index}: cannot be read ({reason(error)})") from error
     if not isinstance(document, dict):
@@ -168,7 +168,7 @@ def _check_inside(index: Path, name: str) -> None:
     """Refuse a file name that leaves the folder, by itself or through a link, or is not there."""
     plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
     folder = index.parent
-    if not plain or (folder / name).resolve().parent != folder.resolve():
+    if not plain or real_path(folder / name).parent != real_path(folder):
         raise ClipError(
             f"{index}: got the file name {reprlib.repr(name)}, expected a plain name of a file "
             "inside the folder"

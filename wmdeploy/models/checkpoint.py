@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import DirectoryKind, refuse_pointer, staged_directory
+from wmdeploy.files import DirectoryKind, read_document, refuse_pointer, staged_directory
 from wmdeploy.manifest import bundle_inside, not_the_folder
 from wmdeploy.models.config import PRESETS, WorldModelConfig, preset
 from wmdeploy.models.reference import load_reference
@@ -114,7 +114,7 @@ def read_config(directory: Path) -> WorldModelConfig:
     path = directory / CONFIG_FILE
     refuse_pointer(path, CheckpointError)
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_document(path))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory}: no {CONFIG_FILE}; expected a model directory with {CONFIG_FILE} "
@@ -145,7 +145,7 @@ def read_notes(source: str | Path) -> dict[str, Any]:
     if not _is_ours(path.parent):
         return {}
     read_config(path.parent)
-    about = json.loads(path.read_text(encoding="utf-8")).get("about") or {}
+    about = json.loads(read_document(path)).get("about") or {}
     return _convert(about, dict[str, Any], path)
 
 
@@ -179,7 +179,7 @@ def _load_directory(directory: Path) -> WorldModel:
 def _is_ours(directory: Path) -> bool:
     """Whether its config.json is for `read_config` to judge; other programs have one, too."""
     try:
-        document = json.loads((directory / CONFIG_FILE).read_bytes())
+        document = json.loads(read_document(directory / CONFIG_FILE))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, RecursionError):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.files import refuse_pointer
+from wmdeploy.files import read_document, refuse_pointer
 from wmdeploy.models.pickles import NumpyArray, listed, read_pickle
 
 PARTS = ("vqvae", "temporal_model")
@@ -129,7 +129,7 @@ def _read_shards(index: Path) -> tuple[Any, list[str]]:
     """The tensors of all files that an index names, each of which lies beside it."""
     refuse_pointer(index, CheckpointError)
     try:
-        files = set(json.loads(index.read_bytes())["weight_map"].values())
+        files = set(json.loads(read_document(index))["weight_map"].values())
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{index}: is no index of shards ({reprlib.repr(error)})") from error
     tensors: dict[str, Any] = {}

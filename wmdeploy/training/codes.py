@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.clips.footage import Footage, Spans
-from wmdeploy.files import staged_file
+from wmdeploy.files import check_inside, staged_file
 from wmdeploy.models.vqvae import VQVAE
 from wmdeploy.quality.predict import encode_clip
 
@@ -65,6 +65,7 @@ def save_codes(coded: CodedFootage, path: Path, made_of: str) -> None:
         tensors["actions"] = coded.actions
     names = json.dumps(coded.spans.names)
     notes = {"made_of": made_of, "sha256": _digest(tensors, names), "names": names}
+    check_inside(path, path.parent)
     with staged_file(path) as staged:
         try:
             save_file(tensors, staged, metadata=notes)

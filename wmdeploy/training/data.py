@@ -19,6 +19,7 @@ from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError, TrainingError
+from wmdeploy.files import real_path
 
 
 @dataclass
@@ -126,7 +127,7 @@ def find_data(
         ClipError: a folder holds no clip, or fewer than two episodes are left.
         TrainingError: only some clips have actions, or they mean different things.
     """
-    roots = tuple(folder.resolve() for folder in folders)
+    roots = tuple(real_path(folder) for folder in folders)
     found: dict[Path, None] = {}
     for root in roots:
         here = search(root, read.series)

@@ -26,6 +26,7 @@ from wmdeploy.errors import TrainingError
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import AttentionBlock, ResidualBlock
 from wmdeploy.training.log import TrainingLog
+from wmdeploy.training.optimizer import restore
 from wmdeploy.training.options import Reporter, TrainOptions
 from wmdeploy.training.state import Progress, StageRecord, TrainFolder
 
@@ -134,7 +135,8 @@ def run_stage(
     `progress` is brought up to date with every step and then says that the stage is over.
 
     Raises:
-        TrainingError: the loss or its gradient is NaN or infinite; the last checkpoint stays.
+        TrainingError: the loss or its gradient is NaN or infinite; the last checkpoint stays. Or
+            `progress` has the optimizers of another training.
         WmdeployError: a checkpoint cannot be written.
     """
     record = progress.current
@@ -145,10 +147,11 @@ def run_stage(
     stage.resume(_done(record, stage.steps, budget))
     module = accelerator.prepare(stage.module)  # it may move parameters, or share the first one's
     optimizers = stage.optimizers()
-    for optimizer, state in zip(optimizers, progress.optimizers, strict=bool(progress.optimizers)):
-        optimizer.load_state_dict(state)
-    if accelerator.scaler is not None and progress.scaler:
-        accelerator.scaler.load_state_dict(progress.scaler)
+    with folder.state_told():
+        if progress.optimizers:
+            restore(optimizers, progress.optimizers)
+        if accelerator.scaler is not None and progress.scaler:
+            accelerator.scaler.load_state_dict(progress.scaler)
 
     def save() -> None:
         accelerator.wait_for_everyone()

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import TrainingError
+from wmdeploy.files import real_path
 
 VQVAE_SHARE = 0.7  # of the minutes that a training may take
 # where the model goes, and how its training is told and stored; not what it becomes
@@ -146,7 +147,7 @@ class TrainOptions:
         }
         return {
             **chosen,
-            "data": [str(folder.resolve()) for folder in self.data],
+            "data": [str(real_path(folder)) for folder in self.data],
             "read": asdict(self.read),
-            "vqvae": str(self.vqvae.resolve()) if self.vqvae else None,
+            "vqvae": str(real_path(self.vqvae)) if self.vqvae else None,
         }

@@ -8,22 +8,28 @@ Knows nothing of how a stage trains.
 import json
 import pickle
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wmdeploy.errors import TrainingError
-from wmdeploy.files import staged_file
+from wmdeploy.files import check_inside, open_regular, read_document, real_path, staged_file
+from wmdeploy.locks import sole_writer
 
 OPTIONS_FILE = "options.json"
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 SCHEMA = 2
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 @dataclass
@@ -37,18 +43,18 @@ class StageRecord:
         elapsed: the same with looks at held-out clips and checkpoints: what a budget counts.
         held_out: the loss on held-out batches when it was last computed; `best` the lowest so far.
         worse: how many times in a row it was not lower than that.
-        ended: "" while running, then "steps", "time" or "patience".
+        ended: "" while running, then "steps", "time" or "patience"; "given" where it did not run.
     """
 
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-    elapsed: float = 0.0
+    step: Count = 0
+    images: Count = 0
+    seconds: Seconds = 0.0
+    data_seconds: Seconds = 0.0
+    elapsed: Seconds = 0.0
     held_out: float | None = None
     best: float | None = None
-    worse: int = 0
-    ended: str = ""
+    worse: Count = 0
+    ended: Literal["", "steps", "time", "patience", "given"] = ""
 
 
 @dataclass
@@ -64,7 +70,7 @@ class Progress:
     finished: dict[str, StageRecord] = field(default_factory=dict)
     current: StageRecord = field(default_factory=StageRecord)
     optimizers: list[dict[str, Any]] = field(default_factory=list)
-    scaler: dict[str, Any] | None = None
+    scaler: dict[str, int | float] | None = None
 
     def next_stage(self, name: str) -> None:
         """The current stage, of that name, is over."""
@@ -73,35 +79,61 @@ class Progress:
 
 
 class TrainFolder:
-    """`<output>.train`: opened for one set of options, see `open`."""
+    """`<output>.train`: opened for one set of options, see `opened`."""
 
     def __init__(self, output: Path) -> None:
-        output = output.resolve()
+        output = real_path(output)
         self.path = output.with_name(f"{output.name}.train")
 
-    def open(self, settings: dict[str, Any]) -> None:
+    def check(self) -> None:
+        """Refuse, before any work, a folder that is not ours to write to.
+
+        Raises:
+            TrainingError: it is not the folder of a training.
+            WmdeployError: it or a file in it is a link, or another process trains there.
+        """
+        for name in (OPTIONS_FILE, STATE_FILE, BEST_FILE):
+            check_inside(self.path / name, self.path.parent)
+        if self.path.exists() and not (self.path / OPTIONS_FILE).is_file() and not self._is_empty():
+            raise TrainingError(
+                f"{self.path}: is no folder of an unfinished training (no {OPTIONS_FILE}); "
+                "choose another output or remove it yourself"
+            )
+        if self.path.exists():
+            with sole_writer(self.path):
+                pass
+
+    @contextmanager
+    def opened(self, settings: dict[str, Any]) -> Iterator[None]:
         """Make the folder, or check that the one which is there belongs to these settings.
+
+        Until the block ends no other process can open it.
 
         Args:
             settings: all that decides the weights, as JSON types.
 
         Raises:
-            TrainingError: it belongs to others, or is not such a folder.
-            WmdeployError: it cannot be written.
+            TrainingError: it belongs to others.
+            WmdeployError: it cannot be written, or as `check`.
         """
-        path = self.path / OPTIONS_FILE
-        if self.path.exists() and not path.is_file() and not self._is_empty():
-            raise TrainingError(
-                f"{self.path}: is no folder of an unfinished training (no {OPTIONS_FILE}); "
-                "choose another output or remove it yourself"
-            )
-        if not path.is_file():
-            with staged_file(path) as staged:
-                staged.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            return
+        self.check()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be made ({error.strerror})") from error
+        with sole_writer(self.path):
+            path = self.path / OPTIONS_FILE
+            if path.is_file():
+                self._compare(path, settings)
+            else:
+                with staged_file(path) as staged:
+                    staged.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            yield
+
+    def _compare(self, path: Path, settings: dict[str, Any]) -> None:
+        try:
+            found = json.loads(read_document(path))
+        except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"{path}: cannot be read ({error}); remove {self.path}") from error
         if told := differences(found, settings):
             raise TrainingError(
@@ -129,8 +161,11 @@ class TrainFolder:
             except RuntimeError as error:  # its own type for a full disk
                 raise OSError(None, str(error)) from error
 
-    def load(self, model: nn.Module) -> Progress:
+    def load(self, model: nn.Module, steps: Mapping[str, int]) -> Progress:
         """Bring `model` to the last checkpoint; without one nothing changes.
+
+        Args:
+            steps: of each stage, in order.
 
         Raises:
             TrainingError: the checkpoint is damaged.
@@ -138,25 +173,30 @@ class TrainFolder:
         path = self.path / STATE_FILE
         if not path.exists():
             return Progress()
-        try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
+        with self.state_told():
+            with open_regular(path) as file:
+                document = torch.load(file, map_location="cpu", weights_only=True)
             if document["schema"] != SCHEMA:
                 raise ValueError(f"schema {document['schema']}, expected {SCHEMA}")
             model.load_state_dict(document["model"])
-            finished = document["finished"]
-            return Progress(
-                finished={name: StageRecord(**finished[name]) for name in finished},
-                current=StageRecord(**document["current"]),
-                optimizers=document["optimizers"],
-                scaler=document["scaler"],
-            )
+            return _progress(document, steps)
+
+    @contextmanager
+    def state_told(self) -> Iterator[None]:
+        """Tell whatever goes wrong with the checkpoint, in reading or in using it, in one way.
+
+        Raises:
+            TrainingError: it is damaged.
+        """
+        try:
+            yield
         except (
             *(RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError),
-            pickle.UnpicklingError,
+            *(pickle.UnpicklingError, msgspec.ValidationError),
         ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(
-                f"{path}: is damaged and cannot be resumed from ({reason}); "
+                f"{self.path / STATE_FILE}: is damaged and cannot be resumed from ({reason}); "
                 f"remove {self.path} and start again"
             ) from error
 
@@ -197,6 +237,29 @@ class TrainFolder:
         """Remove the folder, if it is one of ours."""
         if (self.path / OPTIONS_FILE).is_file():
             shutil.rmtree(self.path)
+
+
+def _progress(document: dict[str, Any], steps: Mapping[str, int]) -> Progress:
+    """What a checkpoint says, each value of its type and in its range.
+
+    Raises:
+        ValueError, KeyError, msgspec.ValidationError: one is not.
+    """
+    told = {name: document[name] for name in ("finished", "current", "optimizers", "scaler")}
+    progress = msgspec.convert(told, Progress)
+    known = {field.name for field in fields(StageRecord)}
+    for record in (document["current"], *document["finished"].values()):
+        if record.keys() != known:
+            raise ValueError("a stage without all its figures")
+    names = list(steps)
+    if sorted(progress.finished) != sorted(names[: len(progress.finished)]):
+        raise ValueError(f"the finished stages {', '.join(progress.finished)}")
+    rest = names[len(progress.finished) :]
+    records = {**progress.finished, **({rest[0]: progress.current} if rest else {})}
+    for name, record in records.items():
+        if record.step > steps[name]:
+            raise ValueError(f"step {record.step} of {steps[name]}")
+    return progress
 
 
 def differences(found: Any, wanted: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ and the first of them writes it.
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from accelerate import Accelerator
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
-from wmdeploy.files import cache_file, sha256
+from wmdeploy.files import cache_file, real_path, sha256
 from wmdeploy.models.checkpoint import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -85,6 +85,9 @@ def train(
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
     _check_output(options.output, settings)
     _check_log(options)
+    folder = TrainFolder(options.output)
+    if first := os.environ.get("RANK", "0") == "0":
+        folder.check()
     clips = find_data(
         options.data,
         size=sizes.vqvae.image_size,
@@ -99,18 +102,18 @@ def train(
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
-    folder = TrainFolder(options.output)
     if finished := _finished(options.output, settings):
-        if os.environ.get("RANK", "0") == "0":
+        if first:
             folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    with started(options) as accelerator, torch.random.fork_rng(devices=[]):
+    steps = {VQVAEStage.name: options.vqvae_steps, TemporalStage.name: options.temporal_steps}
+    with started(options) as accelerator, torch.random.fork_rng(devices=[]), ExitStack() as held:
         settings["processes"] = accelerator.num_processes
         if accelerator.is_main_process:
-            folder.open(settings)
+            held.enter_context(folder.opened(settings))
         accelerator.wait_for_everyone()
         model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
-        progress = folder.load(model)
+        progress = folder.load(model, steps)
         _train_stages(model, clips, accelerator, progress, folder, options, report)
         model.eval()
         return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
@@ -258,8 +261,8 @@ def _check_log(options: TrainOptions) -> None:
     """Refuse a log that would lie where the model is written."""
     if options.log is None:
         return
-    log = options.log.resolve()
-    for place in (options.output.resolve(), TrainFolder(options.output).path):
+    log = real_path(options.log)
+    for place in (real_path(options.output), TrainFolder(options.output).path):
         if log == place or place in log.parents:
             raise TrainingError(
                 f"log: got {options.log}, which is inside {place}, where the model is made; "

@@ -1,0 +1,81 @@
+"""What an ONNX file of a bundle may hold: what our exports write, and nothing else.
+
+ONNX Runtime runs whatever a file asks for: loops without end, functions that call themselves twice,
+operators of any domain, weights from any file (and, before 1.24.4, from any address).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wmdeploy.errors import BundleError
+from wmdeploy.files import read_document
+
+LARGEST_GRAPH = 64 * 2**20  # bytes without weights; those of our models are below 1 MB
+STANDARD = ("", "ai.onnx")  # the one domain, by its two names
+
+# What exports of our models hold in any layout, precision and opset, and what other versions of
+# torch.onnx may write for the same, element by element or along one axis. None has a graph of its
+# own or draws at random, and none but Expand makes much out of little.
+OPERATORS = frozenset(
+    """
+    Abs Add And ArgMax ArgMin Attention BatchNormalization Cast Ceil Clip Concat Constant Conv
+    ConvTranspose Cos Div Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu
+    Gemm Greater GreaterOrEqual GroupNormalization Identity InstanceNormalization IsInf IsNaN
+    LayerNormalization Less LessOrEqual Log LogSoftmax MatMul Max Min Mod Mul Neg Not Or Pow
+    RMSNormalization Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape
+    Round Shape Sigmoid Sign Sin Size Slice Softmax Split Sqrt Squeeze Sub Sum Swish Tanh Transpose
+    Trilu Unsqueeze Where
+    """.split()
+)
+
+
+def external_data_files(graph: Path) -> set[str]:
+    """The files that a graph reads weights from, relative to its own: none, or `<its name>.data`.
+
+    Raises:
+        BundleError: it is not an ONNX file, or holds what no export of ours writes.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(read_document(graph, LARGEST_GRAPH))
+    except OSError as error:
+        raise BundleError(f"{graph}: cannot be read ({error.strerror})") from error
+    except DecodeError as error:
+        raise BundleError(f"{graph}: not an ONNX file ({error}); export the model again") from error
+    if what := next(_unknown(model), None):
+        raise BundleError(f"{graph}: holds {what}, which no export of ours does; refused")
+    tensors = [*model.graph.initializer, *_constants(model.graph.node)]
+    entries = [entry for tensor in tensors for entry in tensor.external_data]
+    files = {entry.value for entry in entries if entry.key == "location"}
+    if other := sorted(files - {f"{graph.name}.data"}):
+        raise BundleError(
+            f"{graph}: reads weights from {other[0][:80]!r}, expected {graph.name}.data; refused"
+        )
+    return files
+
+
+def _unknown(model: Any) -> Iterator[str]:
+    """What no export holds, in words."""
+    if model.functions:
+        yield "functions"
+    if model.training_info:
+        yield "a training graph"
+    if model.graph.sparse_initializer:
+        yield "sparse weights"
+    for node in model.graph.node:
+        if node.domain not in STANDARD or node.op_type not in OPERATORS:
+            yield f"the operator {f'{node.domain}::{node.op_type}'.removeprefix('::')[:80]!r}"
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                yield "a graph inside a node"
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                yield "sparse weights"
+
+
+def _constants(nodes: Any) -> Iterator[Any]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield attribute.t
+        yield from attribute.tensors
