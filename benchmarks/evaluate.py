@@ -13,6 +13,7 @@ import torch
 
 from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.devices import exact_floats, pytorch_device
+from engines.same_codes import TieFinder, with_same_codes
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips import find_clips
@@ -21,6 +22,7 @@ from wmdeploy.clips.read import count_frames
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
@@ -53,15 +55,28 @@ class EvaluateOptions:
 
 
 class SessionRunner:
-    """A backend's sessions, for `wmdeploy.quality.measure`."""
+    """A backend's sessions, for `wmdeploy.quality.measure`.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        model: PyTorch's side, from whose codes the sessions go on where the backend's tie.
+    """
+
+    def __init__(self, backend: Backend, model: WorldModel) -> None:
         self.name = backend.name
-        self._session = Session(backend)
+        self._ties = TieFinder(model, backend.precision)
+        self._session = Session(with_same_codes(backend, self._ties))
         self._conditioned = bool(backend.wiring.window_actions)
 
-    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
+    @property
+    def codes(self) -> CodeCount:
+        """The backend's codes beside the model's, of all frames so far."""
+        return self._ties.count
+
+    def following(
+        self, frames: np.ndarray, codes: np.ndarray, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """See `wmdeploy.quality.measure.Runner`."""
+        self._ties.expect(frames, codes)
         self._session.reset(frames[:1])
         predicted = []
         for index, frame in enumerate(frames[1:]):
@@ -69,8 +84,11 @@ class SessionRunner:
             self._session.observe(frame)
         return np.stack(predicted)
 
-    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
-        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+    def rollout(
+        self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """See `wmdeploy.quality.measure.Runner`."""
+        self._ties.expect(frames, codes)
         given = len(frames) - 1
         taken = actions if self._conditioned else None
         self._session.reset(frames, None if taken is None else taken[:given])
@@ -137,7 +155,8 @@ def _load(options: EvaluateOptions) -> tuple[WorldModel, dict, SessionRunner | N
     bundle = Bundle.open(path)
     source = bundle.checked_model()
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return load_model(source).to(device), read_notes(source), SessionRunner(backend)
+    model = load_model(source).to(device)
+    return model, read_notes(source), SessionRunner(backend, model)
 
 
 def _usable(

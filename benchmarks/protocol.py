@@ -14,11 +14,15 @@ from benchmarks.memory import Memory
 from benchmarks.timing import Samples
 from engines.base import Settings
 from wmdeploy.gpu import GpuState
-from wmdeploy.manifest import Layout
+from wmdeploy.manifest import Layout, Precision
+from wmdeploy.models.ties import CodeCount
 
 ANSWER = "wmdeploy bench> "
 EXPECTED_ERROR = "error: "  # how the last line on standard error begins if the user can mend it
 CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
+
+TIES_FILE = "ties.npz"  # written by the baseline beside a backend's rollouts, see `benchmarks.tied`
+SAME_CODES = "same-codes"  # folder of what a backend records from the baseline's codes
 
 
 def rollout_file(clip: int) -> str:
@@ -72,7 +76,24 @@ class Hold(msgspec.Struct, tag=True, frozen=True):
 
 
 class Record(msgspec.Struct, tag=True, frozen=True):
-    """Write rollouts and the graphs' outputs into the job's directory."""
+    """Write rollouts and the graphs' outputs into the job's directory.
+
+    Attributes:
+        same_codes: from the baseline's codes where its own tie, into the folder `SAME_CODES` there.
+    """
+
+    same_codes: bool = False
+
+
+class FindTies(msgspec.Struct, tag=True, frozen=True):
+    """Compare a backend's codes with the baseline's, which alone is asked.
+
+    Attributes:
+        directory: where the backend recorded; if codes tie, `TIES_FILE` is written there.
+    """
+
+    directory: str
+    precision: Precision
 
 
 class Pace(msgspec.Struct, tag=True, frozen=True):
@@ -92,7 +113,7 @@ class Count(msgspec.Struct, tag=True, frozen=True):
     """Count the weights that the bundle's graphs would have in its other layout."""
 
 
-Command = Warm | Block | Hold | Record | Pace | Swap | Count
+Command = Warm | Block | Hold | Record | FindTies | Pace | Swap | Count
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,7 @@ class Loaded:
     `stages` are those that the backend has at batch 1, in the order in which they are timed.
     """
 
-    precision: str
+    precision: Precision
     device: str
     gpu_found: bool
     threads: int | None
@@ -140,6 +161,13 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class FoundTies:
+    """By clip."""
+
+    counts: list[CodeCount]
+
+
+@dataclass(frozen=True)
 class Paced:
     """See `benchmarks.report.Pacing`."""
 
@@ -164,4 +192,4 @@ class Counted:
     graph_weight_bytes: dict[str, int]
 
 
-Answer = Loaded | Warmed | Timed | Held | Recorded | Paced | Swapped | Counted
+Answer = Loaded | Warmed | Timed | Held | Recorded | FoundTies | Paced | Swapped | Counted

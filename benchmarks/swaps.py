@@ -15,6 +15,7 @@ from benchmarks.protocol import Swapped
 from benchmarks.rollouts import Rollout
 from engines.base import Backend, Engine, Tenancy
 from engines.eager import ModuleEngine, bundled_model
+from engines.same_codes import SameCodesEncoder, TieFinder
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.models.graphs import GRAPHS, deployment
@@ -57,6 +58,8 @@ def swap_graphs(
 ) -> Swapped:
     """The worst frame of a rollout for each graph that is the backend's.
 
+    Its encoder's codes are PyTorch's where they tie.
+
     Raises:
         BundleError, BackendError: as the engines say.
     """
@@ -72,11 +75,22 @@ def swap_graphs(
 
     expected = rollout(exact.engines)
     worst = {}
+    ties = TieFinder(bundled_model(bundle), backend.precision)
+    ties.expect(clip[0][:context], _codes(exact, clip[0][:context]))
     for name in GRAPHS:
-        engine = CastEngine(backend.engines[name], exact.engines[name])
+        engine: Engine = CastEngine(backend.engines[name], exact.engines[name])
+        if name == "encoder":
+            engine = SameCodesEncoder(engine, exact.wiring, ties)
         got = rollout({**exact.engines, name: engine})
         worst[name] = psnr(float(frame_errors(got, expected).max()))
     return Swapped(worst)
+
+
+def _codes(exact: Backend, frames: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> (T, N) int64."""
+    encoder, wiring = exact.engines["encoder"], exact.wiring
+    each = (torch.tensor(frame[None], device=exact.device) for frame in frames)
+    return np.concatenate([encoder.run({wiring.frames: f})[wiring.codes].cpu() for f in each])
 
 
 def pytorch_backend(bundle: Bundle, backend: Backend) -> Backend:

@@ -20,6 +20,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import ClipError
+from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.predict import (
@@ -47,15 +48,28 @@ Told = Callable[[int, int], None]
 
 
 class Runner(Protocol):
-    """Something else that runs the model, such as a session on a bundle."""
+    """Something else that runs the model, such as a session on a bundle.
+
+    It is given the model's codes of its frames, and goes on from these where its own tie with them.
+    """
 
     name: str
 
-    def following(self, frames: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T - 1, H, W, 3) uint8: each frame from the true ones before."""
+    @property
+    def codes(self) -> CodeCount:
+        """Its codes beside the model's, of all frames so far."""
 
-    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
-        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+    def following(
+        self, frames: np.ndarray, codes: np.ndarray, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8, codes (T, N) int64 -> (T - 1, H, W, 3) uint8: each frame from
+        the true ones before."""
+
+    def rollout(
+        self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """A context (C, H, W, 3) uint8, codes (C, N) int64, actions (C + horizon - 1,) ->
+        (horizon, H, W, 3) uint8."""
 
 
 def evaluate(
@@ -96,6 +110,7 @@ def evaluate(
         codebook_size=model.config.vqvae.codebook_size,
         groups=(*groups, everything.report("all")),
         skipped=tuple(skipped),
+        codes=None if runner is None else runner.codes,
     )
 
 
@@ -124,7 +139,7 @@ def _measure_clip(
         "linear": decode_latents(model, line),
     }
     if runner is not None:
-        following[runner.name] = runner.following(frames, taken)
+        following[runner.name] = runner.following(frames, codes.cpu().numpy(), taken)
     changed = _changed(frames)
     whole = _similarity(decoded, frames)
     parts = {who: _similarity(pictures, frames[1:]) for who, pictures in following.items()}
@@ -136,7 +151,9 @@ def _measure_clip(
         guesses = {"model": predicted, "copy": latents[:-1], "linear": line}
         for who, guess in guesses.items():
             tally.latent_sums(who).add(guess, latents, codes)
-    _measure_rollouts(model, footage, index, frames, latents, taken, runner, context, tallies)
+    _measure_rollouts(
+        model, footage, index, frames, codes, latents, taken, runner, context, tallies
+    )
 
 
 def _measure_rollouts(
@@ -144,6 +161,7 @@ def _measure_rollouts(
     footage: Footage,
     index: int,
     frames: np.ndarray,
+    codes: Tensor,
     latents: Tensor,
     taken: np.ndarray | None,
     runner: Runner | None,
@@ -170,7 +188,8 @@ def _measure_rollouts(
         }
         if runner is not None:
             given = None if taken is None else taken[start : end + longest - 1]
-            found[runner.name] = runner.rollout(frames[start:end], longest, given)[where]
+            known = codes[start:end].cpu().numpy()
+            found[runner.name] = runner.rollout(frames[start:end], known, longest, given)[where]
         place = f"{footage.spans.names[index]} from frame {start} on"
         for tally in tallies:
             for who, pictures in found.items():
