@@ -19,6 +19,7 @@ from engines.same_codes import SameCodesEncoder, TieFinder
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.models.graphs import GRAPHS, deployment
+from wmdeploy.models.world_model import WorldModel
 
 Clip = tuple[np.ndarray, np.ndarray | None]
 
@@ -65,7 +66,8 @@ def swap_graphs(
     """
     if backend.wiring != bundle.manifest.wiring:
         return Swapped({}, "runs graphs of its own, which fit none of the bundle's")
-    exact = pytorch_backend(bundle, backend)
+    model = bundled_model(bundle)
+    exact = pytorch_backend(model, bundle, backend)
 
     def rollout(engines: Mapping[str, Engine]) -> np.ndarray:
         tried = dataclasses.replace(exact, engines=engines, tenancy=Tenancy())
@@ -75,7 +77,7 @@ def swap_graphs(
 
     expected = rollout(exact.engines)
     worst = {}
-    ties = TieFinder(bundled_model(bundle), backend.precision)
+    ties = TieFinder(model, backend.precision)
     ties.expect(clip[0][:context], _codes(exact, clip[0][:context]))
     for name in GRAPHS:
         engine: Engine = CastEngine(backend.engines[name], exact.engines[name])
@@ -93,10 +95,10 @@ def _codes(exact: Backend, frames: np.ndarray) -> np.ndarray:
     return np.concatenate([encoder.run({wiring.frames: f})[wiring.codes].cpu() for f in each])
 
 
-def pytorch_backend(bundle: Bundle, backend: Backend) -> Backend:
+def pytorch_backend(model: WorldModel, bundle: Bundle, backend: Backend) -> Backend:
     """The bundle's own graphs in float32 PyTorch, where the backend is."""
     recipe = bundle.manifest.recipe
-    deployed = deployment(bundled_model(bundle), recipe.layout, "fp32")
+    deployed = deployment(model, recipe.layout, "fp32")
     engines: dict[str, Engine] = {}
     # all are built before any is moved: they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wmdeploy.models.vqvae import VectorQuantizer
 
 FLOAT32_ROUNDING = 2.0**-24  # relative, of one operation
+FEW_TIES = 3  # that may come by chance where PyTorch itself has none
 DEVIATIONS = 6.0  # standard deviations that are still taken for rounding
 
 
@@ -48,6 +49,16 @@ class CodeCount:
     tie_margin: float = 0.0
     wrong_margin: float = 0.0
     rounding: float = 0.0
+
+    @property
+    def agreement(self) -> float:
+        """The share of codes that are equal, or tie no more often than rounding explains.
+
+        That is twice as often as in PyTorch if its own rounding changes, and `FEW_TIES` more; ties
+        beyond that count as wrong codes do, so that a fault cannot hide in many small steps.
+        """
+        explained = min(self.tied, 2 * self.unsteady + FEW_TIES)
+        return 1 - (self.tied + self.wrong - explained) / self.codes
 
     def __str__(self) -> str:
         """Such as "1 of 2,560 codes tied (distances equal to 2.4e-06)"."""
