@@ -63,27 +63,27 @@ def whole(**changes: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document.update(changes)
 
 
+def each(
+    make: Callable[..., Callable[[dict[str, Any]], None]], name: str, *values: Any
+) -> list[Callable[[dict[str, Any]], None]]:
+    return [make(**{name: value}) for value in values]
+
+
 FINISHED = {"step": 1, "images": 0, "seconds": 0.0, "data_seconds": 0.0, "elapsed": 0.0,
             "held_out": None, "best": None, "worse": 0, "ended": "steps"}  # fmt: skip
-# values of other types than training writes, or out of range
-STEPS: list[Any] = ["abc", -5, 1.5, NAN, None, 10**12, True, 13]
-RECORDS: list[Any] = [5, [1], None, {}]
-STAGES: list[Any] = [[], 5, {"vqvae": 5}, {"vqvae": {}}, {5: FINISHED}]
-OPTIMIZERS: list[Any] = [5, [{}], [{}] * 9, ["x"], [{"state": 5}] * 2, None]
-SCALERS: list[Any] = [5, {"scale": "x"}]
 DAMAGE: list[Callable[[dict[str, Any]], None]] = [
-    *(current(step=value) for value in STEPS),
-    *(current(elapsed=value) for value in ("x", NAN, float("inf"), -1.0, None)),
-    *(current(best=value) for value in ("x", [1])),
+    *each(current, "step", "abc", -5, 1.5, NAN, None, 10**12, True, 13),
+    *each(current, "elapsed", "x", NAN, float("inf"), -1.0, None),
+    *each(current, "best", "x", [1]),
     current(ended="tomorrow"),
     nothing,
-    *(whole(current=value) for value in RECORDS),
-    *(whole(finished=value) for value in STAGES),
+    *each(whole, "current", 5, [1], None, {}),
+    *each(whole, "finished", [], 5, {"vqvae": 5}, {"vqvae": {}}, {5: FINISHED}),
     whole(finished={"stranger": FINISHED}),
     whole(finished={"vqvae": {**FINISHED, "step": 10**12}}),
-    *(whole(optimizers=value) for value in OPTIMIZERS),
-    *(whole(scaler=value) for value in SCALERS),
-    *(whole(model=value) for value in RECORDS),
+    *each(whole, "optimizers", 5, [{}], [{}] * 9, ["x"], [{"state": 5}] * 2, None),
+    *each(whole, "scaler", 5, {"scale": "x"}),
+    *each(whole, "model", 5, {}, None),
     other_shape,
     without_moments,
     words_for_moments,
