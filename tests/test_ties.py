@@ -100,7 +100,7 @@ def test_count_in_words() -> None:
     assert str(tied) == "1 of 2,560 codes tied (distances equal to 2.4e-06)"
     wrong = CodeCount(codes=1440, wrong=2, wrong_margin=0.03, rounding=1e-6)
     assert str(add_counts([tied, wrong])) == (
-        "2 of 4,000 codes wrong (distances differ by up to 3.0e-02, rounding explains 1.0e-05), "
+        "2 of 4,000 codes wrong (distances differ by up to 3.0e-02, rounding explains 1.0e-06), "
         "1 of 4,000 codes tied (distances equal to 2.4e-06)"
     )
 

@@ -38,8 +38,10 @@ class CodeCount:
             frames where a code is another one.
         tie_margin: how much further off the chosen vectors are, the most of all ties, relative to
             the squared distance of PyTorch's choice; 0 without ties.
-        wrong_margin: the same, the most of all wrong codes; infinity is told as the largest float.
-        rounding: what rounding explains, relative likewise, the most of all codes that differ.
+        wrong_margin: the same of the wrong code that is furthest off; the largest float if it is no
+            index of the codebook.
+        rounding: what rounding explains there, relative likewise; without wrong codes, the most
+            that it explains of a tie.
     """
 
     codes: int
@@ -78,15 +80,15 @@ class CodeCount:
 
 def add_counts(counts: Iterable[CodeCount]) -> CodeCount:
     """Of several clips together."""
-    parts = list(counts)
+    parts = [CodeCount(codes=0), *counts]
     return CodeCount(
         codes=sum(part.codes for part in parts),
         tied=sum(part.tied for part in parts),
         wrong=sum(part.wrong for part in parts),
         unsteady=sum(part.unsteady for part in parts),
-        tie_margin=max((part.tie_margin for part in parts), default=0.0),
-        wrong_margin=max((part.wrong_margin for part in parts), default=0.0),
-        rounding=max((part.rounding for part in parts), default=0.0),
+        tie_margin=max(part.tie_margin for part in parts),
+        wrong_margin=max(part.wrong_margin for part in parts),
+        rounding=max(parts, key=lambda part: (part.wrong_margin, part.rounding)).rounding,
     )
 
 
@@ -200,6 +202,7 @@ def _count(
 ) -> CodeCount:
     """Of one frame, all (N,), as a part of a count that knows how many codes there are."""
     wrong = differs & ~tied
+    furthest = np.argmax(np.where(wrong, margin, -1.0) if wrong.any() else rounding * tied)
     return CodeCount(
         codes=0,
         tied=int(tied.sum()),
@@ -207,5 +210,5 @@ def _count(
         unsteady=unsteady,
         tie_margin=float(margin[tied].max(initial=0.0)),
         wrong_margin=float(np.nan_to_num(margin[wrong]).max(initial=0.0)),
-        rounding=float(np.nan_to_num(rounding[differs]).max(initial=0.0)),
+        rounding=float(np.nan_to_num(rounding[furthest])),
     )
