@@ -191,12 +191,12 @@ def _check_place(bundle: Bundle) -> None:
     """Refuse, before a build, a bundle in which what is written would lie elsewhere.
 
     Raises:
-        WmdeployError: plans/ or its log is a link, or no regular file.
+        WmdeployError: plans/ or its log is a link, or something else than they are.
     """
     plans = bundle.path / PLANS_DIRECTORY
+    if plans.is_symlink() or (plans.exists() and not plans.is_dir()):
+        raise BundleError(f"{plans}: is a link or no directory; remove it, and build again")
     check_inside(plans / LOG_FILE, bundle.path)
-    if plans.exists() and not plans.is_dir():
-        raise BundleError(f"{plans}: is no directory; remove it, and build again")
 
 
 def _build(
