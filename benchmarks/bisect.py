@@ -22,6 +22,7 @@ from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import DType, Precision
+from wmdeploy.models.ties import CodeCount
 
 if TYPE_CHECKING:
     from benchmarks.onnx_values import OnnxValues
@@ -51,7 +52,7 @@ class Findings:
     """One graph, its nodes in the order of the file.
 
     `culprit` is the index of the first whose accumulated error is past `tolerance`, None if none
-    is.
+    is. `codes` are those of an encoder, beside PyTorch's.
     """
 
     graph: str
@@ -61,6 +62,7 @@ class Findings:
     nodes: tuple[Node, ...]
     culprit: int | None
     warnings: tuple[str, ...] = ()
+    codes: CodeCount | None = None
 
     @property
     def shown(self) -> int:
@@ -141,7 +143,14 @@ def examine(
     nodes = tuple(comparison.nodes())
     past = (i for i, node in enumerate(nodes) if not node.accumulated <= tolerance)
     return Findings(
-        exact.graph, tested.backend, exact.precision, tolerance, nodes, next(past, None), warnings
+        exact.graph,
+        tested.backend,
+        exact.precision,
+        tolerance,
+        nodes,
+        next(past, None),
+        warnings,
+        comparison.codes,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from engines.base import BASELINE, Backend, Settings, load_backend
 from engines.devices import pytorch_device
+from engines.same_codes import TieFinder, with_same_codes
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import sum_up
@@ -25,6 +26,7 @@ from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
 from wmdeploy.models.precision import allow_tf32
+from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.pictures import strip
@@ -59,26 +61,40 @@ class EvaluateOptions:
 
 
 class SessionRunner:
-    """A backend's sessions, for `wmdeploy.quality.measure`."""
+    """A backend's sessions, for `wmdeploy.quality.measure`.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        model: PyTorch's side, from whose codes the sessions go on where the backend's tie.
+    """
+
+    def __init__(self, backend: Backend, model: WorldModel) -> None:
         self.name = backend.name
-        self._session = Session(backend)
+        self._ties = TieFinder(model, backend.precision)
+        self._session = Session(with_same_codes(backend, self._ties))
         self._conditioned = bool(backend.wiring.window_actions)
 
+    @property
+    def codes(self) -> CodeCount:
+        """The backend's codes beside the model's, of all frames so far."""
+        return self._ties.count
+
     def following(
-        self, frames: Iterable[np.ndarray], actions: np.ndarray | None
+        self, frames: Iterable[np.ndarray], codes: np.ndarray, actions: np.ndarray | None
     ) -> Iterator[np.ndarray]:
-        """T frames (H, W, 3) uint8 -> T - 1 of them: each predicted from the true ones before."""
+        """See `wmdeploy.quality.measure.Runner`."""
         for index, frame in enumerate(frames):
+            self._ties.expect(frame[None], codes[index : index + 1])
             if index == 0:
                 self._session.reset(frame[None])
                 continue
             yield self._session.step(self._action(actions, index - 1))[0]
             self._session.observe(frame)
 
-    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
-        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+    def rollout(
+        self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """See `wmdeploy.quality.measure.Runner`."""
+        self._ties.expect(frames, codes)
         given = len(frames) - 1
         taken = actions if self._conditioned else None
         self._session.reset(frames, None if taken is None else taken[:given])
@@ -162,7 +178,7 @@ def _load(
     with bundle.model_to_load() as source:
         model, training = load_model(source), read_training(source)
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return model.to(device), training, SessionRunner(backend)
+    return model.to(device), training, SessionRunner(backend, model)
 
 
 def _usable(

@@ -18,23 +18,25 @@ from benchmarks.parity import (
     horizons,
     tensor_parity,
 )
-from benchmarks.protocol import CASES_FILE, rollout_file
+from benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
 from benchmarks.strips import strip
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import Precision
+from wmdeploy.models.ties import CodeCount, add_counts
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Parity by stage, curves by clip, the worst frame's strip, and what misses the gate, if any.
 
-    Empty for the baseline.
+    `note` says what was tied, where the gate is passed. Empty for the baseline.
     """
 
     parity: dict[str, Parity] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
     strip: str = ""
     reason: str | None = None
+    note: str | None = None
 
 
 def judge(
@@ -44,36 +46,47 @@ def judge(
     baseline: Path,
     bundle: Bundle,
     clips: Sequence[str],
+    counts: Sequence[CodeCount],
 ) -> Judgement:
     """Compare what two workers left in their directories.
 
     The gate looks at codes, and at free-running frames up to 2·S, where the context has left the
     window. Past that a model that amplifies whatever differs drowns in its own rounding, which is
     told, and no backend's fault. Frames that follow true ones are told, too: in those, one code
-    that ties, as the gate on codes allows, is another picture.
+    that is wrong, as the gate on codes allows, is another picture. Where codes tie, frames are
+    those that the backend made from the baseline's codes, and those from its own are told.
 
     Args:
         precision: which gate the backend must pass.
         clips: their names, in the order of their numbers.
+        counts: of their codes, in that order.
     """
-    parity, errors = _stages(directory, baseline, bundle)
+    same = directory / SAME_CODES if (directory / SAME_CODES).exists() else directory
+    parity, errors = _stages(same, baseline, bundle)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     curves: list[Curve] = []
-    for number, clip in enumerate(clips):
+    for number, (clip, count) in enumerate(zip(clips, counts, strict=True)):
         with (
-            np.load(directory / rollout_file(number)) as got,
+            np.load(same / rollout_file(number)) as got,
+            np.load(directory / rollout_file(number)) as own,
             np.load(baseline / rollout_file(number)) as expected,
         ):
-            curves.append(curve(backend, clip, got, expected))
+            alone = curve(backend, clip, own, expected)
+            found = curve(backend, clip, got, expected)
+            found = dataclasses.replace(found, code_agreement=alone.code_agreement, codes=count)
+            if same != directory:
+                found = dataclasses.replace(found, own_db=alone.free_db)
+            curves.append(found)
             pairs.append((got["free"], expected["free"]))
     context = bundle.manifest.wiring.context
     at = horizons(context, len(pairs[0][0]))
     gated = [horizon for horizon in at if horizon <= 2 * context]
     codes = float(np.mean([found.code_agreement for found in curves]))
-    frame = dataclasses.replace(frame_parity(pairs, at), code_agreement=codes)
+    total = add_counts(counts)
+    frame = dataclasses.replace(frame_parity(pairs, at), code_agreement=codes, codes=total)
     parity |= {stage: frame for stage in ("frame", "imagine", "slide")}  # the same rollouts
     encode = parity.get("encode", Parity())
-    parity["encode"] = dataclasses.replace(encode, code_agreement=codes)
+    parity["encode"] = dataclasses.replace(encode, code_agreement=codes, codes=total)
     # the clip that is furthest off comes first: it is the one to be told of
     ordered = sorted(zip(curves, pairs, strict=True), key=lambda both: min(both[0].free_db))
     (worst, (got_frames, expected_frames)), *_ = ordered
@@ -81,10 +94,22 @@ def judge(
     shown = strip(expected_frames[at_worst], got_frames[at_worst])
     reason = failure(GATES[precision], Parity(), errors)
     for found, pair in reversed(ordered):
-        one = dataclasses.replace(frame_parity([pair], gated), code_agreement=found.code_agreement)
+        one = dataclasses.replace(
+            frame_parity([pair], gated), code_agreement=found.code_agreement, codes=found.codes
+        )
         missed = failure(GATES[precision], one, {})
         reason = f"{missed}, on {found.clip}" if missed else reason
-    return Judgement(parity, curves, shown, reason)
+    note = _note(total, curves)
+    reason = f"{reason}; {note}" if reason and note else reason
+    return Judgement(parity, curves, shown, reason, note)
+
+
+def _note(codes: CodeCount, curves: Sequence[Curve]) -> str | None:
+    """What is to be told of codes that differ; None if none does."""
+    if not codes.tied and not codes.wrong:
+        return None
+    own = min((min(found.own_db) for found in curves if found.own_db), default=None)
+    return str(codes) if own is None else f"{codes}; worst frame from its own {own:.1f} dB"
 
 
 def _stages(

@@ -1,7 +1,7 @@
 """Errors of a graph's nodes against PyTorch: of the graph as it runs, and of each node alone.
 
 An error is the largest absolute difference over the largest absolute value of PyTorch's. A choice
-(a code, a rounded pixel) is judged by what it costs, as two codes may tie within rounding; PyTorch
+(a code, a rounded pixel) is judged by what it costs, and a code that ties costs nothing; PyTorch
 goes on from the backend's choice.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.onnx_values import OnnxValues, Row
     from benchmarks.pytorch_values import Operation, PytorchValues, Visit
     from wmdeploy.models.cases import Case
+    from wmdeploy.models.ties import CodeCount
 
 BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 
@@ -54,6 +55,7 @@ class Comparison:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._choices: dict[str, Tensor] = {}
         self._broken = False
+        self.codes: CodeCount | None = None  # of an encoder, as they come out of the graph
 
     def measure_own(self) -> None:
         """Each row on PyTorch's values, as soon as they are there; also checks the trace."""
@@ -113,13 +115,19 @@ class Comparison:
         self._exact.run(self._feeds, self._comparing(values))
 
     def _comparing(self, values: "dict[str, Tensor]") -> "Visit":
+        import torch
+
         def visit(operation: "Operation", value: "Tensor", given: tuple[Any, ...]) -> "Tensor":
             name = operation.name
             if name in values:
                 got = values.pop(name)
-                self._accumulated[name] = error(operation, got, value, given)
                 if operation.kind in COSTS and got.shape == value.shape:
                     self._choices[name] = got.to(value.dtype)
+                if operation.kind == "argmin" and got.shape == value.shape:
+                    ties = self._exact.find_ties(self._feeds, value, got)
+                    self.codes = ties.count
+                    got = value.where(torch.from_numpy(ties.tied), got)
+                self._accumulated[name] = error(operation, got, value, given)
             return self._choices.get(name, value)
 
         return visit

@@ -13,6 +13,7 @@ from benchmarks.ratio import Ratio, ratio
 from benchmarks.report import Row, Verdict
 from benchmarks.rounds import Run
 from benchmarks.timing import percentile
+from wmdeploy.models.ties import CodeCount
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages
 NOT_FRAMES = ("load", "first_call", "prefill", "download")
@@ -23,7 +24,7 @@ class Outcome:
     """What one backend's worker has given so far, or why it gives no more.
 
     A backend for which this machine lacks something is skipped; one that refuses the bundle, or
-    breaks, has failed. `memory` is by batch.
+    breaks, has failed. `memory` is by batch, `codes` by clip.
     """
 
     backend: str
@@ -33,6 +34,7 @@ class Outcome:
     memory: dict[int, Memory] = field(default_factory=dict)
     paced: Paced | None = None
     swapped: Swapped | None = None
+    codes: list[CodeCount] = field(default_factory=list)
     reason: str | None = None
     verdict: Verdict = "pass"
 
@@ -125,7 +127,7 @@ def _row(
         memory=memory,
         parity=judgement.parity.get(run.stage) if run.batch == 1 else None,
         verdict=verdict,
-        reason=judgement.reason,
+        reason=judgement.reason or (judgement.note if run.stage == "frame" else None),
         threads=outcome.loaded.threads,
         warmup=run.warmup,
         noisy=interval is not None and interval.precision > precision,

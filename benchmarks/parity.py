@@ -1,9 +1,11 @@
 """How far a backend is from the baseline, and how far it may be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from wmdeploy.models.ties import CodeCount
 
 IDENTICAL_DB = 120.0  # reported for equal frames: above any PSNR of unequal uint8 frames of 256x256
 
@@ -14,7 +16,7 @@ class Parity:
 
     `max_abs` and `mean_abs` are in the tensor's own unit (levels of 255 for frames). `psnr_db` is
     of the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst
-    of them; keys are h. `code_agreement` is the share of equal codes.
+    of them; keys are h. `code_agreement` is the share of equal codes, `codes` what the others are.
     """
 
     max_abs: float | None = None
@@ -23,11 +25,14 @@ class Parity:
     psnr_db: dict[str, float] | None = None
     worst_frame_psnr_db: dict[str, float] | None = None
     code_agreement: float | None = None
+    codes: CodeCount | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
     """One backend against the baseline on one clip, frame by frame.
+
+    Where codes tie, frames are those from the baseline's codes, but for `own_db`.
 
     Attributes:
         clip: the clip's name, as given.
@@ -38,6 +43,8 @@ class Curve:
         code_agreement: share of equal codes of the clip's own frames.
         imagined_agreement: share of equal codes when each backend encodes its own imagined frames.
         first_difference: the first horizon at which one of those codes differs; None if none does.
+        codes: which of the clip's codes tie, and which are wrong; None in older reports.
+        own_db: as `free_db`, from the backend's own codes; empty where no code of any clip ties.
     """
 
     backend: str
@@ -47,6 +54,8 @@ class Curve:
     code_agreement: float
     imagined_agreement: float
     first_difference: int | None
+    codes: CodeCount | None = None
+    own_db: list[float] = field(default_factory=list)
 
     @property
     def worst_frame(self) -> int:
@@ -56,7 +65,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a precision must reach to pass."""
+    """What a precision must reach to pass.
+
+    `code_agreement` is the share of codes that are equal or tie, as `CodeCount.agreement` counts.
+    """
 
     first_frame_db: float
     worst_frame_db: float
@@ -146,8 +158,9 @@ def failure(gate: Gate, rollout: Parity, stages: dict[str, float]) -> str | None
         stages: relative error (max_abs over the largest expected value) of each stage's output.
     """
     worst = rollout.worst_frame_psnr_db or {}
-    if rollout.code_agreement is not None and rollout.code_agreement < gate.code_agreement:
-        return f"codes agree {rollout.code_agreement:.2%}, expected {gate.code_agreement:.1%}"
+    agreement = rollout.code_agreement if rollout.codes is None else rollout.codes.agreement
+    if agreement is not None and agreement < gate.code_agreement:
+        return f"codes agree {agreement:.2%}, expected {gate.code_agreement:.1%}"
     for horizon, value in worst.items():
         needed = gate.first_frame_db if horizon == "1" else gate.worst_frame_db
         if not value >= needed:

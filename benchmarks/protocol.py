@@ -14,13 +14,17 @@ from benchmarks.memory import Memory
 from benchmarks.timing import Samples
 from engines.base import Settings
 from wmdeploy.gpu import GpuState
-from wmdeploy.manifest import Layout
+from wmdeploy.manifest import Layout, Precision
+from wmdeploy.models.ties import CodeCount
 
 ANSWER = "wmdeploy bench> "
 # How the last line on standard error begins where a worker ends with an error of ours.
 MISSING = "missing: "  # this machine lacks what the backend needs
 REFUSED = "error: "
 CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
+
+TIES_FILE = "ties.npz"  # written by the baseline beside a backend's rollouts, see `benchmarks.tied`
+SAME_CODES = "same-codes"  # folder of what a backend records from the baseline's codes
 
 
 def rollout_file(clip: int) -> str:
@@ -74,7 +78,24 @@ class Hold(msgspec.Struct, tag=True, frozen=True):
 
 
 class Record(msgspec.Struct, tag=True, frozen=True):
-    """Write rollouts and the graphs' outputs into the job's directory."""
+    """Write rollouts and the graphs' outputs into the job's directory.
+
+    Attributes:
+        same_codes: from the baseline's codes where its own tie, into the folder `SAME_CODES` there.
+    """
+
+    same_codes: bool = False
+
+
+class FindTies(msgspec.Struct, tag=True, frozen=True):
+    """Compare a backend's codes with the baseline's, which alone is asked.
+
+    Attributes:
+        directory: where the backend recorded; if codes tie, `TIES_FILE` is written there.
+    """
+
+    directory: str
+    precision: Precision
 
 
 class Pace(msgspec.Struct, tag=True, frozen=True):
@@ -94,7 +115,7 @@ class Count(msgspec.Struct, tag=True, frozen=True):
     """Count the weights that the bundle's graphs would have in its other layout."""
 
 
-Command = Warm | Block | Hold | Record | Pace | Swap | Count
+Command = Warm | Block | Hold | Record | FindTies | Pace | Swap | Count
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,7 @@ class Loaded:
     `stages` are those that the backend has at batch 1, in the order in which they are timed.
     """
 
-    precision: str
+    precision: Precision
     device: str
     gpu_found: bool
     threads: int | None
@@ -142,6 +163,13 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class FoundTies:
+    """By clip."""
+
+    counts: list[CodeCount]
+
+
+@dataclass(frozen=True)
 class Paced:
     """See `benchmarks.report.Pacing`."""
 
@@ -166,4 +194,4 @@ class Counted:
     graph_weight_bytes: dict[str, int]
 
 
-Answer = Loaded | Warmed | Timed | Held | Recorded | Paced | Swapped | Counted
+Answer = Loaded | Warmed | Timed | Held | Recorded | FoundTies | Paced | Swapped | Counted

@@ -20,7 +20,8 @@ from exporters.to_onnx import translate
 from exporters.verify import TOLERANCES, compare
 from wmdeploy.errors import ExportError
 from wmdeploy.manifest import Recipe
-from wmdeploy.models.graphs import Graph, deployment
+from wmdeploy.models.graphs import Graph, GraphEncoder, deployment
+from wmdeploy.models.ties import Ties, find_ties
 from wmdeploy.models.world_model import WorldModel
 
 
@@ -69,6 +70,13 @@ class PytorchValues:
         inputs = list(_inputs(self._program, self._exact, _widened(feeds)))
         results = _Float32(self._program.graph_module, self._operations, visit).run(*inputs)
         return {spec.name: r for spec, r in zip(self._exact.outputs, results, strict=True)}
+
+    def find_ties(self, feeds: Mapping[str, Tensor], expected: Tensor, got: Tensor) -> Ties:
+        """Which of the codes (B, N) that an encoder chose otherwise are ties."""
+        module, (frames,) = self._exact.module, (feeds[spec.name] for spec in self._exact.inputs)
+        assert isinstance(module, GraphEncoder)
+        codes = expected.numpy(), got.numpy()
+        return find_ties(module.encoder, module.vq, frames.numpy(), *codes, self.precision)
 
     @torch.inference_mode()
     def check(self, feeds: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:

@@ -31,7 +31,8 @@ class Row:
 
     `device_p50_ms` is the median between two CUDA events; `memory_mb` is the headline of `memory`.
     `frames_per_s` counts those of all `batch` sessions. Parity is measured at batch 1, which alone
-    has it; the verdict is the backend's.
+    has it; the verdict is the backend's, and `reason` why it failed or was skipped. In a row of
+    stage `frame` that passes, `reason` is what was tied.
 
     Backends take turns: in every round each runs a few times. `round_ms` are the medians of each
     round, in the order of the rounds, which are the same for all backends of a stage and batch.

@@ -23,6 +23,8 @@ from benchmarks.process import Progress, Workers
 from benchmarks.protocol import (
     Count,
     Counted,
+    FindTies,
+    FoundTies,
     Held,
     Hold,
     Job,
@@ -40,7 +42,7 @@ from engines.base import GPU_ONLY
 from wmdeploy.bundle import Bundle
 from wmdeploy.files import real_path, sha256
 from wmdeploy.leftovers import scratch_directory
-from wmdeploy.manifest import MANIFEST_FILE, Precision
+from wmdeploy.manifest import MANIFEST_FILE
 
 SWAP_PAST_CONTEXT = 8  # frames with a window that slides
 BATCH_STAGES = ("frame", "imagine")  # what is timed for more than one session
@@ -118,7 +120,19 @@ def _work(workers: Workers, options: BenchOptions, bundle: Bundle, horizon: int)
         _pace(workers, options.fps, options.pace_seconds)
     if options.swap:
         _swap(workers, min(horizon, bundle.manifest.wiring.context + SWAP_PAST_CONTEXT))
+    for label in workers.alive[1:]:
+        _resolve_ties(workers, label)
     return workers.ask(workers.alive[0], Count(), Counted, "count the other layout")
+
+
+def _resolve_ties(workers: Workers, label: str) -> None:
+    """Where codes tie, let a backend record once more, from the baseline's."""
+    outcome = workers.outcome(label)
+    command = FindTies(str(outcome.directory), workers.loaded(label).precision)
+    found = workers.ask(workers.alive[0], command, FoundTies, f"compare the codes of {label}")
+    outcome.codes = found.counts if found is not None else []
+    if any(count.tied for count in outcome.codes):
+        workers.ask(label, Record(same_codes=True), Recorded, "parity from the same codes")
 
 
 def _judged(
@@ -128,9 +142,15 @@ def _judged(
     found = {}
     for outcome in outcomes[1:]:
         if outcome.verdict == "pass" and outcome.loaded is not None:
-            gate: Precision = "fp16" if outcome.loaded.precision == "fp16" else "fp32"
+            precision, baseline = outcome.loaded.precision, outcomes[0].directory
             judgement = judge(
-                outcome.backend, gate, outcome.directory, outcomes[0].directory, bundle, clips
+                outcome.backend,
+                precision,
+                outcome.directory,
+                baseline,
+                bundle,
+                clips,
+                outcome.codes,
             )
             if judgement.reason and not swapped:
                 hint = f"{judgement.reason}; --swap tells which graph"

@@ -15,10 +15,12 @@ from benchmarks.protocol import Swapped
 from benchmarks.rollouts import Rollout
 from engines.base import Backend, Engine, Tenancy
 from engines.eager import ModuleEngine, bundled_model
+from engines.same_codes import SameCodesEncoder, TieFinder
 from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.models.graphs import GRAPHS, deployment
 from wmdeploy.models.precision import exact_float32
+from wmdeploy.models.world_model import WorldModel
 
 Clip = tuple[np.ndarray, np.ndarray | None]
 
@@ -66,12 +68,15 @@ def swap_graphs(
 ) -> Swapped:
     """The worst frame of a rollout for each graph that is the backend's.
 
+    Its encoder's codes are PyTorch's where they tie.
+
     Raises:
         BundleError, BackendError: as the engines say.
     """
     if backend.wiring != bundle.manifest.wiring:
         return Swapped({}, "runs graphs of its own, which fit none of the bundle's")
-    exact = pytorch_backend(bundle, backend)
+    model = bundled_model(bundle)
+    exact = pytorch_backend(model, bundle, backend)
 
     def rollout(engines: Mapping[str, Engine]) -> np.ndarray:
         tried = dataclasses.replace(exact, engines=engines, tenancy=Tenancy())
@@ -81,17 +86,28 @@ def swap_graphs(
 
     expected = rollout(exact.engines)
     worst = {}
+    ties = TieFinder(model, backend.precision)
+    ties.expect(clip[0][:context], _codes(exact, clip[0][:context]))
     for name in GRAPHS:
-        engine = CastEngine(backend.engines[name], exact.engines[name])
+        engine: Engine = CastEngine(backend.engines[name], exact.engines[name])
+        if name == "encoder":
+            engine = SameCodesEncoder(engine, exact.wiring, ties)
         got = rollout({**exact.engines, name: engine})
         worst[name] = psnr(float(frame_errors(got, expected).max()))
     return Swapped(worst)
 
 
-def pytorch_backend(bundle: Bundle, backend: Backend) -> Backend:
+def _codes(exact: Backend, frames: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> (T, N) int64."""
+    encoder, wiring = exact.engines["encoder"], exact.wiring
+    each = (torch.tensor(frame[None], device=exact.device) for frame in frames)
+    return np.concatenate([encoder.run({wiring.frames: f})[wiring.codes].cpu() for f in each])
+
+
+def pytorch_backend(model: WorldModel, bundle: Bundle, backend: Backend) -> Backend:
     """The bundle's own graphs in float32 PyTorch, where the backend is."""
     recipe = bundle.manifest.recipe
-    deployed = deployment(bundled_model(bundle), recipe.layout, "fp32")
+    deployed = deployment(model, recipe.layout, "fp32")
     engines: dict[str, Engine] = {}
     # all are built before any is moved: they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:

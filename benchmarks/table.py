@@ -11,6 +11,7 @@ from benchmarks.parity import Parity
 from benchmarks.report import STAGES, Report, Row
 from benchmarks.timing import percentile
 
+_WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 _BINDS = {"compute": "ops", "bandwidth": "bytes"}
 
 
@@ -206,12 +207,11 @@ def _parity(report: Report) -> Table:
 
 
 def _reasons(report: Report) -> list[str]:
-    """The backends that failed or did not run, by reason: too long for a cell."""
+    """Why backends failed or did not run, and what was tied, by reason: too long for a cell."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in report.rows:
-        if (row.stage, row.batch) == ("frame", 1) and row.verdict != "pass":
-            word = "skipped" if row.verdict == "skipped" else "failed"
-            reasons.setdefault((word, row.reason or ""), []).append(row.backend)
+        if (row.stage, row.batch) == ("frame", 1) and (row.verdict != "pass" or row.reason):
+            reasons.setdefault((_WORDS[row.verdict], row.reason or ""), []).append(row.backend)
     return [f"{word}: {', '.join(names)}: {why}" for (word, why), names in reasons.items()]
 
 

@@ -20,11 +20,15 @@ from benchmarks.protocol import (
     CASES_FILE,
     MISSING,
     REFUSED,
+    SAME_CODES,
+    TIES_FILE,
     Answer,
     Block,
     Command,
     Count,
     Counted,
+    FindTies,
+    FoundTies,
     Held,
     Hold,
     Job,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from benchmarks.rollouts import Filled
     from benchmarks.stages import Feeds
     from benchmarks.timing import Stage
+    from engines.base import Backend
 
 WARM_FRAMES = 3  # before the pacing
 FILL_CONTEXT = 2  # frames given where only the time of a full window matters
@@ -111,7 +116,9 @@ class Worker:
                 case Hold():
                     return Held(self.meter.measure(self.on_gpu, self.backend.statistics()))
                 case Record():
-                    return self._record()
+                    return self._record(command.same_codes)
+                case FindTies():
+                    return self._find_ties(command)
                 case Pace():
                     return self._pace(command)
                 case Swap():
@@ -159,20 +166,43 @@ class Worker:
         self._filled = rollout.filled
         return stage
 
-    def _record(self) -> Recorded:
+    def _record(self, same_codes: bool) -> Recorded:
         from benchmarks.cases import backend_answers, baseline_cases
-        from benchmarks.rollouts import record
+        from benchmarks.rollouts import Rollout, record
+        from engines.session import Session
 
         job, first = self.job, self.rollouts[0]
-        for number, rollout in enumerate(self.rollouts):
+        backend, rollouts, directory = self.backend, self.rollouts, job.directory
+        if same_codes:
+            backend, directory = self._with_same_codes(), directory / SAME_CODES
+            session = Session(backend, refill=job.refill)
+            rollouts = [Rollout(session, r.frames, r.actions, job.context) for r in rollouts]
+            directory.mkdir()
+        for number, rollout in enumerate(rollouts):
             arrays = record(rollout, job.horizon)
-            np.savez(job.directory / rollout_file(number), allow_pickle=False, **arrays)
+            np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
         if job.cases is None:
             arrays = baseline_cases(self.bundle, first.frames[: job.context], first.actions)
         else:
-            arrays = backend_answers(self.backend, self.bundle, job.cases / CASES_FILE)
-        np.savez(job.directory / CASES_FILE, allow_pickle=False, **arrays)
+            arrays = backend_answers(backend, self.bundle, job.cases / CASES_FILE)
+        np.savez(directory / CASES_FILE, allow_pickle=False, **arrays)
         return Recorded()
+
+    def _with_same_codes(self) -> "Backend":
+        from benchmarks.tied import read_corrections
+        from engines.same_codes import with_same_codes
+
+        clips = [rollout.frames for rollout in self.rollouts]
+        correct = read_corrections(self.job.directory / TIES_FILE, clips)
+        return with_same_codes(self.backend, correct)
+
+    def _find_ties(self, command: FindTies) -> FoundTies:
+        from benchmarks.tied import write_ties
+
+        clips = [rollout.frames for rollout in self.rollouts]
+        directory = Path(command.directory)
+        found = write_ties(self.bundle, clips, self.job.directory, directory, command.precision)
+        return FoundTies(found)
 
     def _pace(self, command: Pace) -> Paced:
         from benchmarks.pace import pace

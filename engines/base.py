@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import BATCH, TensorSpec, Wiring
+from wmdeploy.manifest import BATCH, Precision, TensorSpec, Wiring
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ class Backend:
     """
 
     name: str
-    precision: str
+    precision: Precision
     device: "torch.device"
     engines: Mapping[str, Engine]
     wiring: Wiring

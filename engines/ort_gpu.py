@@ -228,8 +228,8 @@ def _load(
     wiring, recipe = bundle.manifest.wiring, bundle.manifest.recipe
     engines = {}
     for graph, record in bundle.manifest.graphs.items():
-        path = bundle.checked_graph(graph)
-        session = open_graph(graph, path)
+        with bundle.graph_to_load(graph) as path:
+            session = open_graph(graph, path)
         check_signature(path, session, record)
         engines[graph] = StaticEngine(
             graph,

@@ -60,6 +60,10 @@ def test_a_line_is_one_line_at_any_width(shown: Shown, width: int) -> None:
     assert shown(told, Text(told), width=width) == f"{told}\n{told}\n"
 
 
+def test_figures_in_a_line_have_no_colours_of_their_own() -> None:
+    assert out.render_str("24 frames, 'x': /a/b.mkv").spans == []
+
+
 @pytest.mark.parametrize("width", [10, 40, 80, 200])
 def test_inspect_cuts_no_name_and_no_hash(bundles: Bundles, shown: Shown, width: int) -> None:
     bundle = bundles()

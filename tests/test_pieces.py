@@ -43,7 +43,7 @@ def test_figures_do_not_depend_on_the_pieces(
     footage = read_footage([tmp_path / "0.npz", tmp_path / "1.npz"], 32, True, [])
 
     def measured() -> QualityReport:
-        runner = SessionRunner(load_backend("ort-cpu", bundles(actions=True)))
+        runner = SessionRunner(load_backend("ort-cpu", bundles(actions=True)), micro_actions)
         return evaluate(micro_actions, footage, name="micro", runner=runner)
 
     whole = measured()

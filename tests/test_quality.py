@@ -120,9 +120,9 @@ def test_bundle_is_judged_beside_its_own_model(
 
 
 def test_session_follows_true_frames(bundles: Bundles, micro: WorldModel, clip: Clip) -> None:
-    runner = SessionRunner(load_backend("eager", bundles()))
-    found = list(runner.following(clip.frames[:12], None))
-    latents, _ = micro.encode(torch.from_numpy(clip.frames[None, :12]))
+    runner = SessionRunner(load_backend("eager", bundles()), micro)
+    latents, codes = micro.encode(torch.from_numpy(clip.frames[None, :12]))
+    found = list(runner.following(clip.frames[:12], codes[0].numpy(), None))
     last = micro.temporal_model(latents[:, 11 - 6 : 11])[:, -1:]
     expected = to_pixels(micro.decode(last)[0]).numpy()[0]
     assert np.abs(found[10].astype(int) - expected).max() <= 1

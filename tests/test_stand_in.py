@@ -169,11 +169,11 @@ def outputs_of(engine: Any, frames: np.ndarray) -> Tensor:
 
 
 def test_reference_of_a_swap_is_exact(
-    gpu: Gpu, bundles: Bundles, frames: np.ndarray, tf32_everywhere: None
+    gpu: Gpu, bundles: Bundles, micro: WorldModel, frames: np.ndarray, tf32_everywhere: None
 ) -> None:
     backend = load_backend("ort-cpu", bundles())
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    reference = pytorch_backend(bundles(), backend).engines["encoder"]
+    reference = pytorch_backend(micro, bundles(), backend).engines["encoder"]
     expected = outputs_of(reference, frames)  # without the stand-in, on a CPU
     with gpu.running():
         assert torch.equal(outputs_of(reference, frames), expected)

@@ -13,6 +13,7 @@ import pytest
 from engines.base import load_backend
 from engines.rollout import rollout
 from tests.conftest import Bundles
+from wmdeploy import cli
 from wmdeploy.clips import Clip, read_clip, write_npz, write_npz_frames, write_video
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import ClipError
@@ -63,6 +64,13 @@ def test_a_rollout_keeps_no_frames(bundles: Bundles, clip: Clip) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 500_000  # bytes; the frames are 3 million
+
+
+def test_a_clip_that_ends_with_its_context_has_no_future(bundles: Bundles, tmp_path: Path) -> None:
+    write_npz(tmp_path / "clip.npz", np.stack(list(frames(4))))
+    given = ["rollout", str(bundles().path), str(tmp_path / "clip.npz"), "--context", "4"]
+    cli.app([*given, "--horizon", "2", "-o", str(tmp_path / "o.mkv")], standalone_mode=False)
+    assert read_clip(tmp_path / "o.mkv").frames.shape == (2, 32, 32, 3)
 
 
 def test_a_rollout_is_refused_before_its_first_frame(bundles: Bundles, clip: Clip) -> None:

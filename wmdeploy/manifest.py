@@ -97,7 +97,8 @@ class Parity:
 
     `max_abs` and `mean_abs` are in the tensor's own unit; `relative` is max_abs over the largest
     absolute value of the reference, for pixels the root mean square error of the worst frame over
-    255 (1e-3 is 60 dB of PSNR); `agreement` is the share of equal integers (codes).
+    255 (1e-3 is 60 dB of PSNR); `agreement` is the share of equal integers (codes), of which `tied`
+    are others within rounding and `wrong` beyond it (see `wmdeploy.models.ties`).
     """
 
     max_abs: float
@@ -105,6 +106,8 @@ class Parity:
     relative: float
     agreement: float | None
     tolerance: float
+    tied: int | None = None
+    wrong: int | None = None
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,12 @@ def _graphs(bundle: Bundle) -> Table:
 
 
 def _agreement(parity: dict[str, Parity]) -> str:
-    return "".join(f"{p.agreement:.2%}" for p in parity.values() if p.agreement is not None)
+    """Such as "100.00%" or "99.80%, 1 tied"."""
+    return "".join(
+        f"{p.agreement:.2%}" + (f", {p.tied:,} tied" if p.tied else "")
+        for p in parity.values()
+        if p.agreement is not None
+    )
 
 
 def _tensors(bundle: Bundle) -> Table:

@@ -96,7 +96,9 @@ def clips(report: Report) -> Table:
             _number(min(curve.free_db, default=None), ".1f"),
             _number(curve.worst_frame if curve.free_db else None, "d"),
             _number(min(curve.forced_db, default=None), ".1f"),
+            _number(min(curve.own_db, default=None), ".1f"),
             _number(curve.code_agreement, ".3%"),
+            _number(curve.codes.tied or None if curve.codes else None, "d"),
             _number(curve.imagined_agreement, ".3%"),
             Cell("none", 1e9)
             if curve.first_difference is None
@@ -105,8 +107,8 @@ def clips(report: Report) -> Table:
         for curve in report.curves
     ]
     return _without_empty(
-        ("backend", "clip", "worst dB, free", "at horizon", "worst dB, forced", "codes",
-         "imagined codes", "first other code at"),
+        ("backend", "clip", "worst dB, free", "at horizon", "worst dB, forced",
+         "worst dB, own codes", "codes", "tied", "imagined codes", "first other code at"),
         cells,
         words=("backend", "clip"),
     )  # fmt: skip

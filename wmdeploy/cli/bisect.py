@@ -56,6 +56,8 @@ def bisect(
             found.append(findings)
             out.print(nodes_table(findings))
             out.print(in_words(findings))
+            if findings.codes is not None:
+                out.print(f"{findings.graph}: {findings.codes}")
     for warning in dict.fromkeys(warning for findings in found for warning in findings.warnings):
         err.print(Text("warning: ", style="yellow").append(warning, style="default"))
     if json:

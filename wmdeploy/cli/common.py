@@ -153,8 +153,7 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 def print_note(line: str) -> None:
     """What a user should know of the data, beside the results."""
-    text = Text("note: ", style="yellow").append(line, style="default")
-    err.print(text, highlight=False, soft_wrap=True)
+    err.print(Text("note: ", style="yellow").append(line, style="default"))
 
 
 def progress_bar() -> Any:

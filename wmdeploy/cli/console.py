@@ -25,7 +25,7 @@ class Terminal(Console):
     """A console without markup and emoji, as paths may hold square brackets and colons."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
-        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         if all(isinstance(one, str | Text) for one in objects):

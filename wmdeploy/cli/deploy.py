@@ -185,10 +185,10 @@ def rollout(
         if output.suffix.lower() == ".npz":
             write_npz_frames(output, frames, horizon)
         else:
-            known = min(have - context, horizon)
-            future = iter_frames(clip, size=size, start=context, count=known, options=read)
-            shown = _beside(future, size, frames) if known else frames
-            write_video(output, shown, past.fps)
+            if known := min(have - context, horizon):
+                future = iter_frames(clip, size=size, start=context, count=known, options=read)
+                frames = _beside(future, size, frames)
+            write_video(output, frames, past.fps)
     out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wmdeploy.manifest import DType, Layout
+from wmdeploy.manifest import DType, Layout, Precision
 from wmdeploy.models.graphs import GraphPrefill
+from wmdeploy.models.ties import CodeCount, find_ties
 from wmdeploy.models.world_model import WorldModel, to_pixels
 
 Tensors = Mapping[str, Tensor]
@@ -22,12 +23,13 @@ class Case:
     """One run of one graph.
 
     `expected` is a function of the graph's own outputs: where an encoder picks another code than
-    PyTorch, because two distances tie within rounding, its token is judged by the code it picked,
-    and the codes are judged by how many agree.
+    PyTorch, its token is judged by the code it picked. `count_codes`, of an encoder, says of these
+    outputs which of such codes tie and which are wrong.
     """
 
     feeds: dict[str, Tensor]
     expected: Callable[[Tensors], dict[str, Tensor]]
+    count_codes: Callable[[Tensors], CodeCount] | None = None
 
 
 @torch.inference_mode()
@@ -88,6 +90,12 @@ def world_model_cases(
         chosen = model.vqvae.vq.lookup(outputs["codes"]).flatten(1)
         return {layout: project(chosen), "codes": codes[0, :2]}
 
+    def count_codes(outputs: Tensors) -> CodeCount:
+        pair = codes[0, :2].numpy(), outputs["codes"].numpy()
+        precision: Precision = "fp32" if dtype == "float32" else "fp16"
+        vqvae = model.vqvae
+        return find_ties(vqvae.encoder, vqvae.vq, frames[:2].numpy(), *pair, precision).count
+
     length = torch.tensor([size, size // 2])
     window: dict[str, Tensor] = {f"{layout}s": both(tokens).to(stream), "length": length}
     now: dict[str, Tensor] = {
@@ -112,7 +120,7 @@ def world_model_cases(
     else:
         shown = {"latent": following.to(stream)}
     return {
-        "encoder": Case({"frames": frames[:2]}, encoded),
+        "encoder": Case({"frames": frames[:2]}, encoded, count_codes),
         "prefill": Case(window, predicted(length, "")),
         "step": Case(now, predicted(length, "next_")),
         "decoder": Case(shown, lambda outputs: {"frame": frame}),

@@ -21,6 +21,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import ClipError
+from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.predict import (
@@ -49,17 +50,28 @@ Told = Callable[[int, int], None]
 
 
 class Runner(Protocol):
-    """Something else that runs the model, such as a session on a bundle."""
+    """Something else that runs the model, such as a session on a bundle.
+
+    It is given the model's codes of its frames, and goes on from these where its own tie with them.
+    """
 
     name: str
 
-    def following(
-        self, frames: Iterable[np.ndarray], actions: np.ndarray | None
-    ) -> Iterator[np.ndarray]:
-        """T frames (H, W, 3) uint8 -> T - 1 of them: each predicted from the true ones before."""
+    @property
+    def codes(self) -> CodeCount:
+        """Its codes beside the model's, of all frames so far."""
 
-    def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
-        """A context (C, H, W, 3), actions (C + horizon - 1,) -> (horizon, H, W, 3) uint8."""
+    def following(
+        self, frames: Iterable[np.ndarray], codes: np.ndarray, actions: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """T frames (H, W, 3) uint8, codes (T, N) int -> T - 1 frames: each from the true ones
+        before it."""
+
+    def rollout(
+        self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """A context (C, H, W, 3) uint8, codes (C, N) int64, actions (C + horizon - 1,) ->
+        (horizon, H, W, 3) uint8."""
 
 
 def evaluate(
@@ -100,6 +112,7 @@ def evaluate(
         codebook_size=model.config.vqvae.codebook_size,
         groups=(*groups, everything.report("all")),
         skipped=tuple(skipped),
+        codes=None if runner is None else runner.codes,
     )
 
 
@@ -114,7 +127,9 @@ def _measure_clip(
 ) -> None:
     codes = encode_clip(model.vqvae, footage, index)  # (T, N)
     taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
-    told = None if runner is None else runner.following(footage.iter_clip(index), taken)
+    told = (
+        None if runner is None else runner.following(footage.iter_clip(index), codes.numpy(), taken)
+    )
     for tally in tallies:
         tally.clips += 1
     piece = max(2, PIECE_BYTES // (3 * footage.size**2))
@@ -213,7 +228,8 @@ def _measure_rollouts(
         }
         if runner is not None:
             given = None if taken is None else taken[start : start + length - 1]
-            found[runner.name] = runner.rollout(frames[:context], longest, given)[where]
+            known = codes[start : start + context].cpu().numpy()
+            found[runner.name] = runner.rollout(frames[:context], known, longest, given)[where]
         place = f"{footage.spans.names[index]} from frame {start} on"
         for tally in tallies:
             for who, pictures in found.items():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from wmdeploy.models.ties import CodeCount
+
 HORIZONS = (1, 2, 4, 8, 16, 32)
 
 
@@ -96,6 +98,7 @@ class QualityReport:
         codebook_size: how many codes there are.
         groups: each data folder, then "all".
         skipped: clips left out, with the reason: trained on, unreadable, too short.
+        codes: the backend's beside the model's, from which it goes on where its own tie.
     """
 
     model: str
@@ -104,6 +107,7 @@ class QualityReport:
     codebook_size: int
     groups: tuple[GroupReport, ...]
     skipped: tuple[str, ...]
+    codes: CodeCount | None = None
 
     @property
     def all(self) -> GroupReport:

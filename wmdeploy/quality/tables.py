@@ -23,7 +23,7 @@ def _single_frames(report: QualityReport) -> Table:
         title=f"{report.model}, on frames never trained on",
         caption="next: from the true frames before. ceiling: its true latent decoded. copy: the "
         "frame before. linear: the straight line through two latents. moved: pixels and codes that "
-        "are not those of the frame before",
+        "are not those of the frame before" + _told_codes(report),
         title_justify="left",
         caption_justify="left",
     )
@@ -61,6 +61,14 @@ def _single_frames(report: QualityReport) -> Table:
     deviation = (f"{g.latent_deviation:.2f}" for g in groups)
     table.add_row("standard deviation of latents", *deviation)
     return table
+
+
+def _told_codes(report: QualityReport) -> str:
+    """What is to be told of a backend's codes, where some are not the model's."""
+    codes = report.codes
+    if codes is None or not (codes.tied or codes.wrong):
+        return ""
+    return f". {report.backend}: {codes}"
 
 
 def _rollouts(report: QualityReport) -> Table:

@@ -1,0 +1,138 @@
+"""A backend that goes on from PyTorch's codes where its own tie with them.
+
+Both then imagine from the same vectors, so that what differs is the fault of what follows the
+encoder. Which codes tie is decided in `wmdeploy.models.ties`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engines.base import Backend, Engine
+from wmdeploy.manifest import Precision, TensorSpec, Wiring
+from wmdeploy.models.ties import CodeCount, add_counts, find_ties
+from wmdeploy.models.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What becomes of one frame's encoding.
+
+    Attributes:
+        codes: (N,) int64, PyTorch's where the backend's tie, else the backend's.
+        moved: by how much the encoder's other output moves with them, float32: "token" (D,) and
+            "latent" (L,), by its name. What is moved keeps the backend's own rounding and faults.
+    """
+
+    codes: np.ndarray
+    moved: Mapping[str, np.ndarray]
+
+
+# A frame (H, W, 3) uint8 and the backend's codes of it (N,) -> what to correct, if anything.
+Correct = Callable[[np.ndarray, np.ndarray], Correction | None]
+
+
+@torch.inference_mode()
+def correction(
+    model: WorldModel, expected: np.ndarray, got: np.ndarray, tied: np.ndarray
+) -> Correction:
+    """Of one frame's codes, (N,) each, `tied` bool."""
+    vq = model.vqvae.vq
+    # the same vector on both sides where nothing ties, as the backend's code may be none
+    there, here = (
+        vq.lookup(torch.tensor(np.where(tied, codes, 0)[None], device=vq.embedding.weight.device))
+        for codes in (expected, got)
+    )
+    moved = (there - here).flatten(1)  # (1, L)
+    token = F.linear(moved, model.temporal_model.latent_proj.weight)
+    codes = np.where(tied, expected, got).astype(np.int64)
+    return Correction(codes, {"token": token[0].cpu().numpy(), "latent": moved[0].cpu().numpy()})
+
+
+class TieFinder:
+    """Finds what to correct as frames come, where the model is at hand.
+
+    Args:
+        model: float32.
+        precision: of the backend.
+    """
+
+    def __init__(self, model: WorldModel, precision: Precision) -> None:
+        self._model, self._precision = model, precision
+        self._expected: dict[bytes, np.ndarray] = {}
+        self._found: dict[tuple[bytes, bytes], tuple[CodeCount, Correction | None]] = {}
+
+    def expect(self, frames: np.ndarray, codes: np.ndarray) -> None:
+        """PyTorch's codes (T, N) int of frames (T, H, W, 3) uint8; others are left as they are."""
+        pairs = zip(frames, codes.astype(np.int64), strict=True)
+        self._expected = {_digest(frame): row for frame, row in pairs}
+
+    @property
+    def count(self) -> CodeCount:
+        """Of all expected frames that came, equal ones once."""
+        return add_counts(count for count, _ in self._found.values())
+
+    def __call__(self, frame: np.ndarray, codes: np.ndarray) -> Correction | None:
+        name = _digest(frame)
+        if name not in self._expected:
+            return None
+        key = name, codes.tobytes()
+        if key not in self._found:
+            self._found[key] = self._find(frame, self._expected[name], codes)
+        return self._found[key][1]
+
+    def _find(
+        self, frame: np.ndarray, expected: np.ndarray, got: np.ndarray
+    ) -> tuple[CodeCount, Correction | None]:
+        vqvae = self._model.vqvae
+        ties = find_ties(
+            vqvae.encoder, vqvae.vq, frame[None], expected[None], got[None], self._precision
+        )
+        if not ties.tied.any():
+            return ties.count, None
+        return ties.count, correction(self._model, expected, got, ties.tied[0])
+
+
+def _digest(frame: np.ndarray) -> bytes:
+    return hashlib.sha256(frame.tobytes()).digest()
+
+
+class SameCodesEncoder:
+    """A backend's encoder, corrected."""
+
+    def __init__(self, inner: Engine, wiring: Wiring, correct: Correct) -> None:
+        self.name = inner.name
+        self.inputs: tuple[TensorSpec, ...] = inner.inputs
+        self.outputs: tuple[TensorSpec, ...] = inner.outputs
+        self._inner, self._wiring, self._correct = inner, wiring, correct
+
+    @torch.inference_mode()
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        wiring = self._wiring
+        outputs = {name: value.clone() for name, value in self._inner.run(feeds).items()}
+        encoded, codes = outputs[wiring.encoded], outputs[wiring.codes]
+        for row, frame in enumerate(feeds[wiring.frames].cpu().numpy()):
+            found = self._correct(frame, codes[row].cpu().numpy())
+            if found is not None:
+                moved = torch.tensor(found.moved[wiring.encoded], device=encoded.device)
+                encoded[row] = (encoded[row].float() + moved).to(encoded.dtype)
+                codes[row] = torch.tensor(found.codes, device=codes.device)
+        return outputs
+
+    def synchronize(self) -> None:
+        self._inner.synchronize()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def with_same_codes(backend: Backend, correct: Correct) -> Backend:
+    """The same engines, with an encoder that is corrected."""
+    encoder = SameCodesEncoder(backend.engines["encoder"], backend.wiring, correct)
+    return dataclasses.replace(backend, engines={**backend.engines, "encoder": encoder})
