@@ -1,6 +1,9 @@
 """Every backend of a GPU, on one and on its stand-in: the baseline's frames, never stale."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +28,10 @@ def load_on_gpu(name: str, bundle: Bundle) -> Backend:
     """A backend, with its plans built where it wants some; skip only what is not installed."""
     try:
         if name.startswith("tensorrt"):
-            build_plans(BuildOptions(bundle.path, name))
-            bundle = Bundle.open(bundle.path)
+            path = Path(tempfile.mkdtemp()) / "bundle"  # the bundle is other tests', too
+            shutil.copytree(bundle.path, path)
+            build_plans(BuildOptions(path, name))
+            bundle = Bundle.open(path)
         return load_backend(name, bundle, Settings("cuda"))
     except MissingError as error:
         pytest.skip(str(error))

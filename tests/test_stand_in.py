@@ -1,6 +1,7 @@
 """The stand-in of a GPU forbids what a GPU forbids; and what the engines owe to each rule."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,13 @@ from wmdeploy.quality.predict import encode_frames
 def gpu() -> Iterator[Gpu]:
     with machine() as gpu, torch.inference_mode():
         yield gpu
+
+
+@pytest.fixture
+def patch(gpu: Gpu) -> Iterator[pytest.MonkeyPatch]:
+    """Undone before the stand-in is: monkeypatch is undone after it, and would bring it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
 
 
 def rolled(backend: Backend, frames: np.ndarray, steps: int = 8, batch: int = 1) -> np.ndarray:
@@ -125,12 +133,13 @@ def zeros(spec: TensorSpec) -> Tensor:
 
 def test_what_a_capture_raises_is_what_is_told(gpu: Gpu, bundles: Bundles, tmp_path: Any) -> None:
     """And not that the capture was broken by it."""
-    build_plans(BuildOptions(bundles(precision="fp16").path, "tensorrt", graphs=("step",)))
+    shutil.copytree(bundles(precision="fp16").path, tmp_path / "bundle")
+    build_plans(BuildOptions(tmp_path / "bundle", "tensorrt", graphs=("step",)))
     from engines.trt.flavour import load_flavour
     from engines.trt.plans import find_plan
     from engines.trt.run import Plan
 
-    bundle = Bundle.open(bundles(precision="fp16").path)
+    bundle = Bundle.open(tmp_path / "bundle")
     flavour = load_flavour("tensorrt")
     record = find_plan(bundle, flavour, "step", "sm_89")
     plan = Plan(flavour, record, bundle.checked_plan(record), torch.device("cpu"))
@@ -243,25 +252,25 @@ def test_sessions_of_onnxruntime_are_set_up_on_purpose(
     ],
 )
 def test_tensorrt_that_does_not_fit_is_told(
-    gpu: Gpu, bundles: Bundles, version: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, bundles: Bundles, version: str | None, message: str, patch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
     trt = sys.modules["tensorrt"]
     if version is None:
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        patch.setitem(sys.modules, "tensorrt", None)
     else:
-        monkeypatch.setattr(trt, "__version__", version)
+        patch.setattr(trt, "__version__", version)
         if version.startswith("10.13"):
-            monkeypatch.setattr(trt, "INetworkDefinition", object)
+            patch.setattr(trt, "INetworkDefinition", object)
     with pytest.raises(MissingError, match=message) as caught:
         load_backend("ort-tensorrt", bundles(precision="fp16"))
     assert "\n" not in str(caught.value)
 
 
 def test_rtx_says_on_which_gpus_it_runs(
-    gpu: Gpu, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, bundles: Bundles, patch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     with pytest.raises(MissingError, match="this GPU is sm_90; use the backend tensorrt on it"):
         load_backend("tensorrt-rtx", bundles(precision="fp16"))
