@@ -27,7 +27,9 @@ from wmdeploy.quality.predict import encode_frames
 
 
 @pytest.fixture
-def gpu() -> Iterator[Gpu]:
+def gpu(bundles: Bundles) -> Iterator[Gpu]:
+    for precision in ("fp32", "fp16"):  # exported before torch thinks that it has a GPU
+        bundles(precision=precision)
     with machine() as gpu, torch.inference_mode():
         yield gpu
 
