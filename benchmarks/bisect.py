@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.node_errors import Comparison, Node
+from wmdeploy.benchmarks.node_errors import Comparison, Node
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
@@ -25,8 +25,8 @@ from wmdeploy.manifest import DType, Precision
 from wmdeploy.models.ties import CodeCount
 
 if TYPE_CHECKING:
-    from benchmarks.onnx_values import OnnxValues
-    from benchmarks.pytorch_values import PytorchValues
+    from wmdeploy.benchmarks.onnx_values import OnnxValues
+    from wmdeploy.benchmarks.pytorch_values import PytorchValues
     from wmdeploy.models.cases import Case
     from wmdeploy.models.world_model import WorldModel
 
@@ -94,8 +94,8 @@ def bisect(
         BundleError: the bundle is damaged, has no such graph, or carries no model.
         ExportError: torch.export does not reproduce the model.
     """
-    from benchmarks.onnx_values import OnnxValues, check_backend
-    from benchmarks.pytorch_values import PytorchValues
+    from wmdeploy.benchmarks.onnx_values import OnnxValues, check_backend
+    from wmdeploy.benchmarks.pytorch_values import PytorchValues
     from wmdeploy.models.checkpoint import load_model
     from wmdeploy.models.graphs import GRAPHS
 

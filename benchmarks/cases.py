@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.base import Backend, Engine
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.manifest import BATCH, DType
 from wmdeploy.models.cases import world_model_cases
 from wmdeploy.models.checkpoint import load_model

@@ -1,6 +1,6 @@
 """One figure of two reports: how it changed in speed and memory, and whether that is a regression.
 
-Parity is in `benchmarks.parity_change`.
+Parity is in `wmdeploy.benchmarks.parity_change`.
 """
 
 import math
@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
-from benchmarks.ratio import LogValue, noise, ratio_of
-from benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
+from wmdeploy.benchmarks.matched import FEWEST_ROUNDS, matched_slowdown
+from wmdeploy.benchmarks.ratio import LogValue, noise, ratio_of
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
 from wmdeploy.errors import WmdeployError
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]

@@ -1,14 +1,14 @@
 """Whether two reports measured the same thing, and what else is not the same about them.
 
-It does not look at a single figure: that is `benchmarks.compare`.
+It does not look at a single figure: that is `wmdeploy.benchmarks.compare`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report import Report
-from engines.base import BASELINE
+from wmdeploy.benchmarks.report import Report
+from wmdeploy.engines.base import BASELINE
 from wmdeploy.errors import WmdeployError
 
 LONGEST = 60  # characters of a value that a message shows

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.change import (
+from wmdeploy.benchmarks.change import (
     LEAST_MEMORY,
     Change,
     Key,
@@ -24,11 +24,11 @@ from benchmarks.change import (
     memory_changes,
     speed_changes,
 )
-from benchmarks.comparable import baseline_of, check_comparable
-from benchmarks.narrow import narrow_table
-from benchmarks.parity_change import parity_changes
-from benchmarks.ratio import FALSE_ALARMS
-from benchmarks.report import Report, Row
+from wmdeploy.benchmarks.comparable import baseline_of, check_comparable
+from wmdeploy.benchmarks.narrow import narrow_table
+from wmdeploy.benchmarks.parity_change import parity_changes
+from wmdeploy.benchmarks.ratio import FALSE_ALARMS
+from wmdeploy.benchmarks.report import Report, Row
 from wmdeploy.errors import WmdeployError
 
 STYLES: dict[Status, str] = {  # in the order of the table

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.base import BASELINE, Backend, Settings, load_backend
-from engines.devices import pytorch_device
-from engines.same_codes import TieFinder, with_same_codes
-from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import sum_up
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import ReadOptions
+from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
+from wmdeploy.engines.devices import pytorch_device
+from wmdeploy.engines.same_codes import TieFinder, with_same_codes
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE

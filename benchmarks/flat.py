@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.comparable import flatten, section
-from benchmarks.report import Report, Row
+from wmdeploy.benchmarks.comparable import flatten, section
+from wmdeploy.benchmarks.report import Report, Row
 from wmdeploy.text import printable
 
 LISTS = ("samples_ms", "round_ms", "device_samples_ms")  # a spreadsheet has one line for each row

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from benchmarks.machine import Ceilings
-from benchmarks.report import Bound
+from wmdeploy.benchmarks.machine import Ceilings
+from wmdeploy.benchmarks.report import Bound
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import GraphRecord
 

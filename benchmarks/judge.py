@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.floor import ENGINE_STAGES
-from benchmarks.parity import (
+from wmdeploy.benchmarks.floor import ENGINE_STAGES
+from wmdeploy.benchmarks.parity import (
     GATES,
     Curve,
     Parity,
@@ -18,8 +18,8 @@ from benchmarks.parity import (
     horizons,
     tensor_parity,
 )
-from benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
-from benchmarks.strips import strip
+from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
+from wmdeploy.benchmarks.strips import strip
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount, add_counts

@@ -11,8 +11,8 @@ for a step, which the ratio does not. A change must show in both: what counts is
 
 import numpy as np
 
-from benchmarks.ratio import LogValue
-from benchmarks.resampling import resamples
+from wmdeploy.benchmarks.ratio import LogValue
+from wmdeploy.benchmarks.resampling import resamples
 
 FEWEST_ROUNDS = 12  # for a line
 RESAMPLES = 100

@@ -21,8 +21,8 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.machine import environment
-from benchmarks.memory import peak_resident_mb
+from wmdeploy.benchmarks.machine import environment
+from wmdeploy.benchmarks.memory import peak_resident_mb
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.source import ReadOptions

@@ -16,8 +16,8 @@ from wmdeploy.errors import BackendError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmarks.onnx_values import OnnxValues, Row
-    from benchmarks.pytorch_values import Operation, PytorchValues, Visit
+    from wmdeploy.benchmarks.onnx_values import OnnxValues, Row
+    from wmdeploy.benchmarks.pytorch_values import Operation, PytorchValues, Visit
     from wmdeploy.models.cases import Case
     from wmdeploy.models.ties import CodeCount
 

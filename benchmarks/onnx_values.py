@@ -15,13 +15,13 @@ import torch
 from onnx.utils import Extractor
 from torch import Tensor
 
-from benchmarks.pytorch_values import Operation
-from engines.base import BACKENDS
-from engines.cuda_graph import cuda_graph, may_use_tf32
-from engines.ort import CPU, WEIGHTS_FOLDER, follow_link, inference_session, weights_file
-from engines.split_attention import split_attention
-from engines.trt.graph import tensorrt_graph
+from wmdeploy.benchmarks.pytorch_values import Operation
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import BACKENDS
+from wmdeploy.engines.cuda_graph import cuda_graph, may_use_tf32
+from wmdeploy.engines.ort import CPU, WEIGHTS_FOLDER, follow_link, inference_session, weights_file
+from wmdeploy.engines.split_attention import split_attention
+from wmdeploy.engines.trt.graph import tensorrt_graph
 from wmdeploy.errors import BackendError, BundleError, require
 
 # Each with the extra that brings it.
@@ -186,8 +186,8 @@ def open_session(backend: str, path: Path, model: onnx.ModelProto) -> Any:
 
 def _gpu_providers(backend: str, tf32: bool) -> list[tuple[str, dict[str, str]]]:
     """As `ort_gpu` has them, without CUDA graphs and caches: each graph here runs once."""
-    from engines.devices import cuda_device
-    from engines.ort_gpu import TENSORRT, cuda_provider, load_tensorrt_libraries
+    from wmdeploy.engines.devices import cuda_device
+    from wmdeploy.engines.ort_gpu import TENSORRT, cuda_provider, load_tensorrt_libraries
 
     cuda_device(backend)
     stream = torch.cuda.Stream()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.protocol import Job
-from benchmarks.timing import Effort
-from engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
+from wmdeploy.benchmarks.protocol import Job
+from wmdeploy.benchmarks.timing import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import count_frames, read_clip
 from wmdeploy.clips.source import ReadOptions
+from wmdeploy.engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.files import real_path
 
@@ -146,7 +146,7 @@ def _threads(name: str, options: BenchOptions) -> Iterator[tuple[str, int | None
 def _on_cpu(name: str, settings: Settings) -> bool:
     if name == "ort-cpu" or name in GPU_ONLY:
         return name == "ort-cpu"
-    from engines.devices import pytorch_device
+    from wmdeploy.engines.devices import pytorch_device
 
     return pytorch_device(name, settings).type == "cpu"
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.floor import Floor
-from benchmarks.judge import Judgement
-from benchmarks.memory import Memory
-from benchmarks.protocol import Loaded, Paced, Swapped
-from benchmarks.ratio import Ratio, ratio
-from benchmarks.report import Row, Verdict
-from benchmarks.rounds import Run
-from benchmarks.timing import percentile
+from wmdeploy.benchmarks.floor import Floor
+from wmdeploy.benchmarks.judge import Judgement
+from wmdeploy.benchmarks.memory import Memory
+from wmdeploy.benchmarks.protocol import Loaded, Paced, Swapped
+from wmdeploy.benchmarks.ratio import Ratio, ratio
+from wmdeploy.benchmarks.report import Row, Verdict
+from wmdeploy.benchmarks.rounds import Run
+from wmdeploy.benchmarks.timing import percentile
 from wmdeploy.models.ties import CodeCount
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages

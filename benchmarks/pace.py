@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.protocol import Paced
+from wmdeploy.benchmarks.protocol import Paced
 
 SPIN_SECONDS = 0.001  # the last bit of a wait: sleep comes back late
 FEWEST_FRAMES = 2

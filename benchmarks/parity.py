@@ -125,7 +125,7 @@ def frame_parity(clips: Sequence[tuple[np.ndarray, np.ndarray]], at: Sequence[in
 def curve(
     backend: str, clip: str, got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> Curve:
-    """Two workers' records of one clip, see `benchmarks.rollouts.record`."""
+    """Two workers' records of one clip, see `wmdeploy.benchmarks.rollouts.record`."""
     same = got["imagined_codes"] == expected["imagined_codes"]  # (T, N)
     differs = np.flatnonzero(~same.all(axis=1))
     return Curve(

@@ -10,9 +10,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from benchmarks.change import Change, Key, Status
-from benchmarks.parity import Curve
-from benchmarks.report import Report, Row
+from wmdeploy.benchmarks.change import Change, Key, Status
+from wmdeploy.benchmarks.parity import Curve
+from wmdeploy.benchmarks.report import Report, Row
 
 DB_DROP = 1.0
 EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.change import keyed
-from benchmarks.comparable import (
+from wmdeploy.benchmarks.change import keyed
+from wmdeploy.benchmarks.comparable import (
     baseline_of,
     ceilings_of,
     check_comparable,
@@ -21,10 +21,10 @@ from benchmarks.comparable import (
     hardware_of,
     section,
 )
-from benchmarks.parity import Curve, Parity
-from benchmarks.ratio import ratio
-from benchmarks.report import MOST_POOLED, MOST_ROUNDS, SCHEMA, Report, Row, read_json
-from benchmarks.timing import percentile
+from wmdeploy.benchmarks.parity import Curve, Parity
+from wmdeploy.benchmarks.ratio import ratio
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, SCHEMA, Report, Row, read_json
+from wmdeploy.benchmarks.timing import percentile
 from wmdeploy.errors import WmdeployError
 
 

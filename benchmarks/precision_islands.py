@@ -1,6 +1,6 @@
 """What each float32 island of the fp16 graphs buys: leave one out, and measure.
 
-    python -m benchmarks.precision_islands models/pong --clip data/pong/clip-00000.mkv
+    python -m wmdeploy.benchmarks.precision_islands models/pong --clip data/pong/clip-00000.mkv
 
 Runs the graphs' PyTorch modules in float16 on the CPU, beside the same modules in float32: slow,
 and meant for small models. Prints a table in Markdown, as docs/tensorrt.md has it, and how far the
@@ -18,13 +18,13 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.parity import psnr
-from engines.base import Backend
-from engines.devices import CPU
-from engines.eager import ModuleEngine
-from engines.rollout import rollout
+from wmdeploy.benchmarks.parity import psnr
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.engines.base import Backend
+from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.eager import ModuleEngine
+from wmdeploy.engines.rollout import rollout
 from wmdeploy.manifest import Precision
 from wmdeploy.models import graphs
 from wmdeploy.models.checkpoint import load_model

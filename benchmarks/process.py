@@ -12,12 +12,13 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from benchmarks.outcome import Outcome
-from benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
+from wmdeploy.benchmarks.outcome import Outcome
+from wmdeploy.benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
 from wmdeploy.errors import BackendError
 from wmdeploy.text import one_line
 
-WORKER = "benchmarks.worker"  # the module that is started; tests start one that is slow, or wrong
+# The module that is started; tests start one that is slow, or wrong.
+WORKER = "wmdeploy.benchmarks.worker"
 Kind = TypeVar("Kind")
 Progress = Callable[[str, str], None]  # backend, what it is doing
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.memory import Memory
-from benchmarks.timing import Samples
-from engines.base import Settings
+from wmdeploy.benchmarks.memory import Memory
+from wmdeploy.benchmarks.timing import Samples
+from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.ties import CodeCount
@@ -23,7 +23,7 @@ MISSING = "missing: "  # this machine lacks what the backend needs
 REFUSED = "error: "
 CASES_FILE = "cases.npz"  # written by the baseline: feeds and expected outputs of each graph
 
-TIES_FILE = "ties.npz"  # written by the baseline beside a backend's rollouts, see `benchmarks.tied`
+TIES_FILE = "ties.npz"  # written by the baseline beside a backend's rollouts, see `tied`
 SAME_CODES = "same-codes"  # folder of what a backend records from the baseline's codes
 
 
@@ -171,7 +171,7 @@ class FoundTies:
 
 @dataclass(frozen=True)
 class Paced:
-    """See `benchmarks.report.Pacing`."""
+    """See `wmdeploy.benchmarks.report.Pacing`."""
 
     frames: int
     misses: int

@@ -16,9 +16,9 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from exporters.to_onnx import translate
-from exporters.verify import TOLERANCES, compare
 from wmdeploy.errors import ExportError
+from wmdeploy.exporters.to_onnx import translate
+from wmdeploy.exporters.verify import TOLERANCES, compare
 from wmdeploy.manifest import Recipe
 from wmdeploy.models.graphs import Graph, GraphEncoder, deployment
 from wmdeploy.models.ties import Ties, find_ties

@@ -1,6 +1,6 @@
 """A speed-up with its interval or error, and how large a change must be to be no chance.
 
-It knows rows and intervals, not what is compared with what: that is `benchmarks.compare`.
+It knows rows and intervals, not what is compared with what: that is `wmdeploy.benchmarks.compare`.
 """
 
 import math
@@ -10,8 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from benchmarks.report import Row
-from benchmarks.resampling import resamples
+from wmdeploy.benchmarks.report import Row
+from wmdeploy.benchmarks.resampling import resamples
 
 FALSE_ALARMS = 0.01  # of comparisons in which nothing changed, all rows together
 BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no interval sees

@@ -1,7 +1,7 @@
 """How far runs of one bench command lie apart, and what `wmdeploy compare` makes of them.
 
     for n in 1 2 3 4 5 6; do wmdeploy bench bundles/pong --json run-$n.json; done
-    python -m benchmarks.reruns run-*.json --side 3
+    python -m wmdeploy.benchmarks.reruns run-*.json --side 3
 
 Nothing changed between the runs, so that each is compared with every other one, in both directions,
 and what is flagged is a false alarm; or as many on each side as `--side` says.
@@ -17,12 +17,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.change import keyed
-from benchmarks.comparable import baseline_of
-from benchmarks.compare import compare
-from benchmarks.narrow import narrow_table
-from benchmarks.pooled import pooled
-from benchmarks.report import Report, read_json
+from wmdeploy.benchmarks.change import keyed
+from wmdeploy.benchmarks.comparable import baseline_of
+from wmdeploy.benchmarks.compare import compare
+from wmdeploy.benchmarks.narrow import narrow_table
+from wmdeploy.benchmarks.pooled import pooled
+from wmdeploy.benchmarks.report import Report, read_json
 from wmdeploy.errors import WmdeployError
 
 MOST_PAIRS = 1000  # each takes a tenth of a second or more

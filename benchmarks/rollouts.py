@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.session import Session, Snapshot
+from wmdeploy.engines.session import Session, Snapshot
 
 Filled = tuple[Snapshot, int]  # a session whose window lacks one token, and the frame it is at
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
-from benchmarks.ratio import ratio
-from benchmarks.report import MOST_ROUNDS
-from benchmarks.timing import Effort, Samples, percentile
+from wmdeploy.benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from wmdeploy.benchmarks.ratio import ratio
+from wmdeploy.benchmarks.report import MOST_ROUNDS
+from wmdeploy.benchmarks.timing import Effort, Samples, percentile
 from wmdeploy.gpu import GpuState
 
 MOST_RUNS = 50  # of one block

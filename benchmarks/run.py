@@ -8,19 +8,26 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.floor import floors, moved_bytes
-from benchmarks.judge import Judgement, judge
-from benchmarks.machine import Ceilings, environment
-from benchmarks.options import BenchOptions, check, check_backends, clip_names, jobs, write_clips
-from benchmarks.outcome import (
+from wmdeploy.benchmarks.floor import floors, moved_bytes
+from wmdeploy.benchmarks.judge import Judgement, judge
+from wmdeploy.benchmarks.machine import Ceilings, environment
+from wmdeploy.benchmarks.options import (
+    BenchOptions,
+    check,
+    check_backends,
+    clip_names,
+    jobs,
+    write_clips,
+)
+from wmdeploy.benchmarks.outcome import (
     Outcome,
     clock_warnings,
     noise_warning,
     rows_of,
     rows_without_times,
 )
-from benchmarks.process import Progress, Workers
-from benchmarks.protocol import (
+from wmdeploy.benchmarks.process import Progress, Workers
+from wmdeploy.benchmarks.protocol import (
     Count,
     Counted,
     FindTies,
@@ -35,11 +42,11 @@ from benchmarks.protocol import (
     Swap,
     Swapped,
 )
-from benchmarks.report import SCHEMA, STAGES, Pacing, Report, Row
-from benchmarks.rounds import Run, race
-from benchmarks.timing import Effort, Samples
-from engines.base import GPU_ONLY
+from wmdeploy.benchmarks.report import SCHEMA, STAGES, Pacing, Report, Row
+from wmdeploy.benchmarks.rounds import Run, race
+from wmdeploy.benchmarks.timing import Effort, Samples
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import GPU_ONLY
 from wmdeploy.files import real_path, sha256
 from wmdeploy.leftovers import scratch_directory
 from wmdeploy.manifest import MANIFEST_FILE
@@ -247,7 +254,7 @@ def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[s
 def ceilings_of(device: str, tf32: bool) -> Ceilings:
     """Measured in a process of its own, which alone needs torch."""
     code = (
-        "import msgspec, sys; from benchmarks.machine import measure_ceilings; "
+        "import msgspec, sys; from wmdeploy.benchmarks.machine import measure_ceilings; "
         f"sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings({device!r}, {tf32})))"
     )
     process = subprocess.run([sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE)

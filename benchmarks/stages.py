@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.floor import ENGINE_STAGES
-from benchmarks.rollouts import Rollout
-from benchmarks.timing import Stage
-from engines.base import Backend, Engine
-from engines.static import feedback_of
+from wmdeploy.benchmarks.floor import ENGINE_STAGES
+from wmdeploy.benchmarks.rollouts import Rollout
+from wmdeploy.benchmarks.timing import Stage
+from wmdeploy.engines.base import Backend, Engine
+from wmdeploy.engines.static import feedback_of
 from wmdeploy.manifest import Wiring
 
 SESSION_STAGES = ("imagine", "slide", "frame")

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.parity import frame_errors, psnr
-from benchmarks.protocol import Swapped
-from benchmarks.rollouts import Rollout
-from engines.base import Backend, Engine, Tenancy
-from engines.eager import ModuleEngine, bundled_model
-from engines.same_codes import SameCodesEncoder, TieFinder
-from engines.session import Session
+from wmdeploy.benchmarks.parity import frame_errors, psnr
+from wmdeploy.benchmarks.protocol import Swapped
+from wmdeploy.benchmarks.rollouts import Rollout
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Engine, Tenancy
+from wmdeploy.engines.eager import ModuleEngine, bundled_model
+from wmdeploy.engines.same_codes import SameCodesEncoder, TieFinder
+from wmdeploy.engines.session import Session
 from wmdeploy.models.graphs import GRAPHS, deployment
 from wmdeploy.models.precision import exact_float32
 from wmdeploy.models.world_model import WorldModel

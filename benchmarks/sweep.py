@@ -16,15 +16,15 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.budget import Limit, missed
-from benchmarks.options import BenchOptions
-from benchmarks.parity import IDENTICAL_DB
-from benchmarks.report import Report, read_json
-from benchmarks.run import bench
-from exporters.export import ExportOptions, export_bundle
+from wmdeploy.benchmarks.budget import Limit, missed
+from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.parity import IDENTICAL_DB
+from wmdeploy.benchmarks.report import Report, read_json
+from wmdeploy.benchmarks.run import bench
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.footage import clip_digest
 from wmdeploy.errors import WmdeployError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.files import check_inside, sha256, write_document
 from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
 

@@ -3,10 +3,10 @@
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.budget import Limit, missed
-from benchmarks.flat import figure
-from benchmarks.narrow import narrow_table
-from benchmarks.sweep import Cell, Sweep
+from wmdeploy.benchmarks.budget import Limit, missed
+from wmdeploy.benchmarks.flat import figure
+from wmdeploy.benchmarks.narrow import narrow_table
+from wmdeploy.benchmarks.sweep import Cell, Sweep
 
 
 def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:

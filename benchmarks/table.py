@@ -5,11 +5,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.flat import figure
-from benchmarks.narrow import narrow_table
-from benchmarks.parity import Parity
-from benchmarks.report import STAGES, Report, Row
-from benchmarks.timing import percentile
+from wmdeploy.benchmarks.flat import figure
+from wmdeploy.benchmarks.narrow import narrow_table
+from wmdeploy.benchmarks.parity import Parity
+from wmdeploy.benchmarks.report import STAGES, Report, Row
+from wmdeploy.benchmarks.timing import percentile
 
 _WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 _BINDS = {"compute": "ops", "bandwidth": "bytes"}

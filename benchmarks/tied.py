@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.protocol import TIES_FILE, rollout_file
-from engines.eager import bundled_model
-from engines.same_codes import Correct, Correction, correction
+from wmdeploy.benchmarks.protocol import TIES_FILE, rollout_file
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.eager import bundled_model
+from wmdeploy.engines.same_codes import Correct, Correction, correction
 from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount, find_ties
 

@@ -1,6 +1,6 @@
 """The one place that reads a clock: warm up, then prepare, synchronize, clock, run, synchronize.
 
-It times one thing in one process; who takes turns with whom is decided in `benchmarks.rounds`.
+It times one thing in one process; who takes turns with whom is decided in `rounds`.
 """
 
 import time

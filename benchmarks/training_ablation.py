@@ -1,6 +1,6 @@
 """What each choice in the transformer's training is worth: train it again without, and compare.
 
-    python -m benchmarks.training_ablation --data data/riverraid --data data/boxing \\
+    python -m wmdeploy.benchmarks.training_ablation --data data/riverraid --data data/boxing \\
         --vqvae models/games -o ablation
 
 The VQ-VAE is that of a trained model, so that every row has the same ceiling. Prints a Markdown

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.verdicts REPORT.json ...`: one line for each backend that wmdeploy has.
+"""`python -m wmdeploy.benchmarks.verdicts REPORT.json ...`: one line for each backend.
 
 - works: with its time for a frame, its speed-up, its memory and its worst frame, in each report;
 - wrong: it ran, and its frames are not the baseline's; by how much;
@@ -10,9 +10,9 @@
 import sys
 from pathlib import Path
 
-from benchmarks.flat import worst_db
-from benchmarks.report import Report, Row, read_json
-from engines.base import BACKENDS
+from wmdeploy.benchmarks.flat import worst_db
+from wmdeploy.benchmarks.report import Report, Row, read_json
+from wmdeploy.engines.base import BACKENDS
 from wmdeploy.errors import WmdeployError
 
 WIDTH = max(map(len, BACKENDS))

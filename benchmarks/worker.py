@@ -1,7 +1,7 @@
-"""One backend in a process of its own: `python -m benchmarks.worker JOB.json`.
+"""One backend in a process of its own: `python -m wmdeploy.benchmarks.worker JOB.json`.
 
 So that no backend pays for another's memory, threads or imports. It loads, and then does what it is
-told (`benchmarks.protocol`) until its standard input ends; it knows of no other backend.
+told (`wmdeploy.benchmarks.protocol`) until its standard input ends; it knows of no other backend.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from benchmarks.memory import MemoryMeter
-from benchmarks.protocol import (
+from wmdeploy.benchmarks.memory import MemoryMeter
+from wmdeploy.benchmarks.protocol import (
     ANSWER,
     CASES_FILE,
     MISSING,
@@ -48,10 +48,10 @@ from wmdeploy.errors import MissingError, WmdeployError
 from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
-    from benchmarks.rollouts import Filled
-    from benchmarks.stages import Feeds
-    from benchmarks.timing import Stage
-    from engines.base import Backend
+    from wmdeploy.benchmarks.rollouts import Filled
+    from wmdeploy.benchmarks.stages import Feeds
+    from wmdeploy.benchmarks.timing import Stage
+    from wmdeploy.engines.base import Backend
 
 WARM_FRAMES = 3  # before the pacing
 FILL_CONTEXT = 2  # frames given where only the time of a full window matters
@@ -68,11 +68,11 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
-        from benchmarks.rollouts import Rollout, read_clip_file
-        from benchmarks.stages import stage_names
-        from engines.base import load_backend
-        from engines.session import Session
+        from wmdeploy.benchmarks.rollouts import Rollout, read_clip_file
+        from wmdeploy.benchmarks.stages import stage_names
         from wmdeploy.bundle import Bundle
+        from wmdeploy.engines.base import load_backend
+        from wmdeploy.engines.session import Session
 
         self.job = job
         self.bundle = Bundle.open(job.bundle)
@@ -127,8 +127,8 @@ class Worker:
                     return self._count()
 
     def _warm(self, command: Warm) -> Warmed:
-        from benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
-        from benchmarks.timing import measure, warm_up
+        from wmdeploy.benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
+        from wmdeploy.benchmarks.timing import measure, warm_up
 
         if command.batch != self._batch:  # the smaller batch's memory goes first
             self._stages.clear()
@@ -143,7 +143,7 @@ class Worker:
         return Warmed(len(times), min(times[-2:]))
 
     def _block(self, command: Block) -> Timed:
-        from benchmarks.timing import measure
+        from wmdeploy.benchmarks.timing import measure
         from wmdeploy.gpu import gpu_state
 
         stage = self._stages[command.stage]
@@ -152,9 +152,9 @@ class Worker:
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
     def _session_stage(self, name: str) -> "Stage":
-        from benchmarks.rollouts import Rollout
-        from benchmarks.stages import session_stage
-        from engines.session import Session
+        from wmdeploy.benchmarks.rollouts import Rollout
+        from wmdeploy.benchmarks.stages import session_stage
+        from wmdeploy.engines.session import Session
 
         rollout = self.rollouts[0]
         if self._batch > 1 or name != "imagine":  # which goes back to the same moment each time
@@ -167,9 +167,9 @@ class Worker:
         return stage
 
     def _record(self, same_codes: bool) -> Recorded:
-        from benchmarks.cases import backend_answers, baseline_cases
-        from benchmarks.rollouts import Rollout, record
-        from engines.session import Session
+        from wmdeploy.benchmarks.cases import backend_answers, baseline_cases
+        from wmdeploy.benchmarks.rollouts import Rollout, record
+        from wmdeploy.engines.session import Session
 
         job, first = self.job, self.rollouts[0]
         backend, rollouts, directory = self.backend, self.rollouts, job.directory
@@ -189,15 +189,15 @@ class Worker:
         return Recorded()
 
     def _with_same_codes(self) -> "Backend":
-        from benchmarks.tied import read_corrections
-        from engines.same_codes import with_same_codes
+        from wmdeploy.benchmarks.tied import read_corrections
+        from wmdeploy.engines.same_codes import with_same_codes
 
         clips = [rollout.frames for rollout in self.rollouts]
         correct = read_corrections(self.job.directory / TIES_FILE, clips)
         return with_same_codes(self.backend, correct)
 
     def _find_ties(self, command: FindTies) -> FoundTies:
-        from benchmarks.tied import write_ties
+        from wmdeploy.benchmarks.tied import write_ties
 
         clips = [rollout.frames for rollout in self.rollouts]
         directory = Path(command.directory)
@@ -205,9 +205,9 @@ class Worker:
         return FoundTies(found)
 
     def _pace(self, command: Pace) -> Paced:
-        from benchmarks.pace import pace
-        from benchmarks.stages import session_stage
-        from benchmarks.timing import measure
+        from wmdeploy.benchmarks.pace import pace
+        from wmdeploy.benchmarks.stages import session_stage
+        from wmdeploy.benchmarks.timing import measure
         from wmdeploy.gpu import gpu_state
 
         stage = session_stage(self.rollouts[0], "frame")
@@ -216,14 +216,14 @@ class Worker:
         return dataclasses.replace(paced, gpu=gpu_state() if self.on_gpu else None)
 
     def _swap(self, command: Swap) -> Swapped:
-        from benchmarks.swaps import swap_graphs
+        from wmdeploy.benchmarks.swaps import swap_graphs
 
         first, job = self.rollouts[0], self.job
         clip = (first.frames, first.actions)
         return swap_graphs(self.backend, self.bundle, clip, job.context, command.frames, job.refill)
 
     def _count(self) -> Counted:
-        from benchmarks.layouts import other_layout, other_layout_bytes
+        from wmdeploy.benchmarks.layouts import other_layout, other_layout_bytes
 
         manifest = self.bundle.manifest
         return Counted(other_layout(manifest.recipe.layout), other_layout_bytes(manifest))

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 # Each value is "module:function"; the function takes a Bundle and Settings, and gives a Backend.
 BACKENDS = {
-    "eager": "engines.eager:load",
-    "eager-fp16": "engines.eager:load_half",
-    "compile": "engines.compiled:load",
-    "compile-fp16": "engines.compiled:load_half",
-    "cudagraph": "engines.cudagraph:load",
-    "ort-cpu": "engines.ort:load_cpu",
-    "ort-cuda": "engines.ort_gpu:load_cuda",
-    "ort-cuda-nhwc": "engines.ort_gpu:load_cuda_nhwc",
-    "ort-tensorrt": "engines.ort_gpu:load_tensorrt",
-    "tensorrt": "engines.trt.run:load_tensorrt",
-    "tensorrt-rtx": "engines.trt.run:load_tensorrt_rtx",
+    "eager": "wmdeploy.engines.eager:load",
+    "eager-fp16": "wmdeploy.engines.eager:load_half",
+    "compile": "wmdeploy.engines.compiled:load",
+    "compile-fp16": "wmdeploy.engines.compiled:load_half",
+    "cudagraph": "wmdeploy.engines.cudagraph:load",
+    "ort-cpu": "wmdeploy.engines.ort:load_cpu",
+    "ort-cuda": "wmdeploy.engines.ort_gpu:load_cuda",
+    "ort-cuda-nhwc": "wmdeploy.engines.ort_gpu:load_cuda_nhwc",
+    "ort-tensorrt": "wmdeploy.engines.ort_gpu:load_tensorrt",
+    "tensorrt": "wmdeploy.engines.trt.run:load_tensorrt",
+    "tensorrt-rtx": "wmdeploy.engines.trt.run:load_tensorrt_rtx",
 }
 BASELINE = "eager"
 GPU_ONLY = frozenset(BACKENDS) - {"eager", "compile", "ort-cpu"}

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from engines.base import Backend, Settings
-from engines.devices import cpu_threads, float16_device, pytorch_device
-from engines.eager import ModuleEngine, bundled_model
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import cpu_threads, float16_device, pytorch_device
+from wmdeploy.engines.eager import ModuleEngine, bundled_model
 from wmdeploy.errors import MissingError
 from wmdeploy.models.graphs import baseline_deployment, deployment
 

@@ -12,7 +12,13 @@ from collections import defaultdict
 
 import onnx
 
-from engines.decompose import FLOAT, Replacement, Values, decompose_group_norm, replace_nodes
+from wmdeploy.engines.decompose import (
+    FLOAT,
+    Replacement,
+    Values,
+    decompose_group_norm,
+    replace_nodes,
+)
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("MatMul", "Gemm", "Attention", *CONVOLUTIONS)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from engines.base import Backend, Settings
-from engines.devices import cuda_device
-from engines.eager import bundled_model
-from engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import cuda_device
+from wmdeploy.engines.eager import bundled_model
+from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
 from wmdeploy.models.graphs import deployment
 
 

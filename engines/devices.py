@@ -2,7 +2,7 @@
 
 import torch
 
-from engines.base import Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.errors import MissingError
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engines.base import Backend, Settings
-from engines.devices import CPU, cpu_threads, float16_device, pytorch_device
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import CPU, cpu_threads, float16_device, pytorch_device
 from wmdeploy.errors import BundleError
 from wmdeploy.manifest import Precision, TensorSpec
 from wmdeploy.models.checkpoint import load_model

@@ -14,9 +14,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from engines.base import Backend, Settings
-from engines.split_attention import split_attention
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.split_attention import split_attention
 from wmdeploy.errors import BackendError, require
 from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal

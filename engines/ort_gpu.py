@@ -15,20 +15,20 @@ from typing import Any
 import onnx
 import torch
 
-from engines.base import Backend, Settings
-from engines.cuda_graph import cuda_graph, may_use_tf32
-from engines.devices import cuda_device
-from engines.ort import (
+from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.cuda_graph import cuda_graph, may_use_tf32
+from wmdeploy.engines.devices import cuda_device
+from wmdeploy.engines.ort import (
     WEIGHTS_FOLDER,
     check_signature,
     follow_link,
     inference_session,
     weights_file,
 )
-from engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of, on_stream
-from engines.trt.flavour import load_flavour
-from engines.trt.graph import tensorrt_graph
-from wmdeploy.bundle import Bundle
+from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of, on_stream
+from wmdeploy.engines.trt.flavour import load_flavour
+from wmdeploy.engines.trt.graph import tensorrt_graph
 from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.files import cache_file
 from wmdeploy.manifest import BATCH, GraphRecord

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import BASELINE, Backend, Settings, load_backend
-from engines.session import Session
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
+from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.manifest import MANIFEST_FILE
 
@@ -37,8 +37,8 @@ def open_source(
             f"backend {backend} runs bundles, and {source} is a model; "
             f"export it first: wmdeploy export {source} -o BUNDLE"
         )
-    from engines.devices import pytorch_device
-    from engines.eager import baseline
+    from wmdeploy.engines.devices import pytorch_device
+    from wmdeploy.engines.eager import baseline
     from wmdeploy.models.checkpoint import load_model
     from wmdeploy.models.precision import allow_tf32
 

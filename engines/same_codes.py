@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.base import Backend, Engine
+from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.manifest import Precision, TensorSpec, Wiring
 from wmdeploy.models.ties import CodeCount, add_counts, find_ties
 from wmdeploy.models.world_model import WorldModel

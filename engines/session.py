@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.base import Backend, Engine, check_feeds
-from engines.inputs import checked_actions, checked_rows
+from wmdeploy.engines.base import Backend, Engine, check_feeds
+from wmdeploy.engines.inputs import checked_actions, checked_rows
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 

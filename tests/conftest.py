@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.export import ExportOptions, export_bundle
 from tests.squares import write_squares
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig

@@ -6,8 +6,8 @@ Or at once: HOW says what it says then.
 import os
 import signal
 
-from benchmarks import worker
-from benchmarks.protocol import Block, Job, Timed
+from wmdeploy.benchmarks import worker
+from wmdeploy.benchmarks.protocol import Block, Job, Timed
 from wmdeploy.errors import BackendError, MissingError
 
 blocks = 0

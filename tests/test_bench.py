@@ -19,21 +19,21 @@ import pytest
 import torch
 from rich.console import Console
 
-import benchmarks.run
-from benchmarks.machine import Ceilings
-from benchmarks.memory import Memory
-from benchmarks.options import BenchOptions
-from benchmarks.outcome import Outcome, clock_warnings
-from benchmarks.report import STAGES, Report, Row, read_json
-from benchmarks.rounds import Run
-from benchmarks.run import bench
-from benchmarks.table import report_tables
-from benchmarks.timing import Effort, Samples, Stage, measure
-from engines.base import GPU_ONLY
-from engines.session import Session
+import wmdeploy.benchmarks.run
 from tests.conftest import MICRO, Bundles
+from wmdeploy.benchmarks.machine import Ceilings
+from wmdeploy.benchmarks.memory import Memory
+from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.outcome import Outcome, clock_warnings
+from wmdeploy.benchmarks.report import STAGES, Report, Row, read_json
+from wmdeploy.benchmarks.rounds import Run
+from wmdeploy.benchmarks.run import bench
+from wmdeploy.benchmarks.table import report_tables
+from wmdeploy.benchmarks.timing import Effort, Samples, Stage, measure
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
+from wmdeploy.engines.base import GPU_ONLY
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError, BundleError, ClipError
 from wmdeploy.files import write_document
 from wmdeploy.gpu import GpuState
@@ -53,7 +53,7 @@ def run(bundle: Bundle, *backends: str, **changes: Any) -> Report:
 def ceilings_once() -> Iterator[None]:
     """The machine does not change between the tests, and measuring it takes seconds."""
     known: dict[str, Ceilings] = {}
-    measured = benchmarks.run.ceilings_of
+    measured = wmdeploy.benchmarks.run.ceilings_of
 
     def once(device: str, tf32: bool) -> Ceilings:
         if device not in known:
@@ -61,7 +61,7 @@ def ceilings_once() -> Iterator[None]:
         return known[device]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmarks.run, "ceilings_of", once)
+        patch.setattr(wmdeploy.benchmarks.run, "ceilings_of", once)
         yield
 
 
@@ -311,9 +311,9 @@ def test_fp16_bundle_passes_its_own_gate(bundles: Bundles) -> None:
 
 @pytest.mark.parametrize("context", [1, S])
 def test_imagine_times_the_step_graph(micro: WorldModel, frames: np.ndarray, context: int) -> None:
-    from benchmarks.rollouts import Rollout
-    from benchmarks.stages import SESSION_STAGES, session_stage
     from tests.test_engines import modules
+    from wmdeploy.benchmarks.rollouts import Rollout
+    from wmdeploy.benchmarks.stages import SESSION_STAGES, session_stage
 
     kind, calls = modules(micro), []
     for name, engine in kind.engines.items():

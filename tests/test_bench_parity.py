@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.floor import moved_bytes
-from benchmarks.layouts import other_layout_bytes
-from benchmarks.parity import (
+from tests.conftest import MICRO, Bundles, future_pixels
+from wmdeploy.benchmarks.floor import moved_bytes
+from wmdeploy.benchmarks.layouts import other_layout_bytes
+from wmdeploy.benchmarks.parity import (
     GATES,
     IDENTICAL_DB,
     Parity,
@@ -22,15 +23,14 @@ from benchmarks.parity import (
     frame_parity,
     horizons,
 )
-from benchmarks.rollouts import Rollout, record
-from benchmarks.strips import GAP, HIGHEST, strip
-from benchmarks.swaps import swap_graphs
-from engines.base import Settings, load_backend
-from engines.session import Session
-from exporters.export import ExportOptions, export_bundle
-from tests.conftest import MICRO, Bundles, future_pixels
+from wmdeploy.benchmarks.rollouts import Rollout, record
+from wmdeploy.benchmarks.strips import GAP, HIGHEST, strip
+from wmdeploy.benchmarks.swaps import swap_graphs
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.base import Settings, load_backend
+from wmdeploy.engines.session import Session
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel

@@ -13,12 +13,12 @@ import onnx
 import pytest
 import torch
 
-from benchmarks import node_errors
-from benchmarks.bisect import BisectOptions, Findings, bisect, examine
-from benchmarks.node_errors import error
-from benchmarks.onnx_values import OnnxValues
-from benchmarks.pytorch_values import Operation, PytorchValues
 from tests.conftest import Bundles
+from wmdeploy.benchmarks import node_errors
+from wmdeploy.benchmarks.bisect import BisectOptions, Findings, bisect, examine
+from wmdeploy.benchmarks.node_errors import error
+from wmdeploy.benchmarks.onnx_values import OnnxValues
+from wmdeploy.benchmarks.pytorch_values import Operation, PytorchValues
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.cli import main
 from wmdeploy.clips.read import SAMPLE_CLIP

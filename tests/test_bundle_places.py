@@ -15,16 +15,16 @@ import onnxruntime
 import pytest
 import torch
 
-from engines.base import load_backend
-from engines.ort import open_session
-from engines.rollout import open_source, rollout
-from engines.trt.plans import BuildOptions, build_plans
-from exporters.to_onnx import write_onnx
 from tests.conftest import Bundles
 from wmdeploy import __version__
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.ort import open_session
+from wmdeploy.engines.rollout import open_source, rollout
+from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError
+from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.files import sha256
 from wmdeploy.manifest import TensorSpec, write_manifest
 from wmdeploy.models.checkpoint import load_model

@@ -1,4 +1,3 @@
-import ast
 import json
 import os
 import re
@@ -21,7 +20,6 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("wmdeploy", "exporters", "engines", "benchmarks")
 VERBS = (
     "record", "train", "evaluate", "export", "build-engine", "rollout", "bench", "compare",
     "report", "bisect", "sweep", "milestone", "inspect", "doctor",
@@ -301,40 +299,3 @@ def test_doctor_finds_both_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     (finding,) = doctor._onnxruntime()
     assert finding.state == "missing" and "pip install" in finding.fix
-
-
-# Who may import whom: the packages on the left import nothing but those on the right.
-MAY_IMPORT = {
-    "wmdeploy": {"wmdeploy"},
-    "exporters": {"wmdeploy", "exporters"},
-    "engines": {"wmdeploy", "engines"},
-    "benchmarks": {"wmdeploy", "exporters", "engines", "benchmarks"},
-}
-
-
-def imported_packages(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.split(".")[0] for name in names} & set(PACKAGES)
-
-
-def test_imports_point_one_way() -> None:
-    for package, allowed in MAY_IMPORT.items():
-        for path in (ROOT / package).rglob("*.py"):
-            if path.parent == CLI:
-                continue  # the one place where all meet, inside its commands
-            assert imported_packages(path) <= allowed, path
-
-
-def test_cli_imports_other_packages_inside_commands_only() -> None:
-    found: set[str] = set()
-    for path in CLI.glob("*.py"):
-        tree = ast.parse(path.read_text())
-        top = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
-        assert not {name.split(".")[0] for name in top} & {"exporters", "engines", "benchmarks"}
-        found |= imported_packages(path)
-    assert found == set(PACKAGES)

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.change import Status
-from benchmarks.compare import Comparison, compare, comparison_table, parse_percent, summary
-from benchmarks.matched import matched_slowdown
-from benchmarks.parity import Curve, Parity
-from benchmarks.ratio import noise, ratio_of
-from benchmarks.report import Report, Row, read_json
 from tests.made_reports import made_report
 from wmdeploy import cli
+from wmdeploy.benchmarks.change import Status
+from wmdeploy.benchmarks.compare import (
+    Comparison,
+    compare,
+    comparison_table,
+    parse_percent,
+    summary,
+)
+from wmdeploy.benchmarks.matched import matched_slowdown
+from wmdeploy.benchmarks.parity import Curve, Parity
+from wmdeploy.benchmarks.ratio import noise, ratio_of
+from wmdeploy.benchmarks.report import Report, Row, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

@@ -14,11 +14,11 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from engines.ort import open_session
 from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.cli.common import err, out
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.ort import open_session
 from wmdeploy.errors import WmdeployError
 from wmdeploy.tables import bundle_tables
 from wmdeploy.text import one_line

@@ -7,11 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from engines.cuda_graph import cuda_graph, fuse_group_norm
-from engines.decompose import decompose_group_norm
-from engines.trt.graph import tensorrt_graph, widen_norms
 from tests.conftest import Bundles
 from tests.stand_in.ort import _on_cpu
+from wmdeploy.engines.cuda_graph import cuda_graph, fuse_group_norm
+from wmdeploy.engines.decompose import decompose_group_norm
+from wmdeploy.engines.trt.graph import tensorrt_graph, widen_norms
 from wmdeploy.errors import BackendError
 
 Feeds = dict[str, np.ndarray]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import machine
-from exporters import export
 from wmdeploy import doctor
+from wmdeploy.benchmarks import machine
 from wmdeploy.errors import MissingError, require
+from wmdeploy.exporters import export
 
 
 def test_cudnn_that_does_not_fit_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from engines.base import BACKENDS, Backend, Engine, Settings, check_feeds, load_backend
-from engines.devices import CPU
-from engines.eager import ModuleEngine
-from engines.ort import inference_session
-from engines.ort_gpu import CUDA
-from engines.session import Session
 from tests.conftest import MICRO, Bundles, future_pixels
+from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, check_feeds, load_backend
+from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.eager import ModuleEngine
+from wmdeploy.engines.ort import inference_session
+from wmdeploy.engines.ort_gpu import CUDA
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import deployment
@@ -153,6 +153,6 @@ def test_every_backend_name_resolves() -> None:
 
 
 def test_importing_the_registry_imports_no_backend() -> None:
-    code = "import sys, engines.base; print({'torch', 'onnxruntime'} & set(sys.modules))"
+    code = "import sys, wmdeploy.engines.base; print({'torch', 'onnxruntime'} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert output.stdout.strip() == "set()"

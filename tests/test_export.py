@@ -9,19 +9,19 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from engines.base import Backend
-from engines.devices import CPU
-from engines.eager import ModuleEngine
-from engines.session import Session
-from exporters.export import ExportOptions, export_bundle
-from exporters.to_onnx import write_onnx
-from exporters.verify import compare
 from tests.conftest import MICRO, Bundles
 from tests.test_cli import ROOT
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
+from wmdeploy.engines.base import Backend
+from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.eager import ModuleEngine
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.exporters.to_onnx import write_onnx
+from wmdeploy.exporters.verify import compare
 from wmdeploy.manifest import Layout, TensorSpec
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.graphs import Graph, deployment
@@ -99,7 +99,7 @@ def test_same_recipe_is_not_made_again(micro: WorldModel, tmp_path: Path) -> Non
 
 
 def test_slim_bundle_says_what_it_lacks(micro: WorldModel, tmp_path: Path) -> None:
-    from engines.base import load_backend
+    from wmdeploy.engines.base import load_backend
 
     save_model(micro, tmp_path / "model")
     bundle, _ = export_bundle(options(tmp_path / "model", tmp_path / "b", slim=True))

@@ -108,7 +108,7 @@ def test_torch_tells_what_nvml_does_not(nvml: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_cuda_counts_gpus_as_their_driver_does() -> None:
-    code = "import engines.base, os; print(os.environ['CUDA_DEVICE_ORDER'])"
+    code = "import wmdeploy.engines.base, os; print(os.environ['CUDA_DEVICE_ORDER'])"
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_DEVICE_ORDER"}
     told = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.base import GPU_ONLY, Backend, Settings, load_backend
-from engines.session import Session
-from engines.trt.plans import BuildOptions, build_plans
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.stand_in import machine
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import GPU_ONLY, Backend, Settings, load_backend
+from wmdeploy.engines.session import Session
+from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import MissingError
 from wmdeploy.models.world_model import WorldModel
 
@@ -93,7 +93,7 @@ def test_a_backend_that_refuses_is_no_skip(
     bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is installed and does not work is a failure of ours."""
-    from engines import ort_gpu
+    from wmdeploy.engines import ort_gpu
     from wmdeploy.errors import BackendError
 
     def refuse(*arguments: object) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.flat import to_csv
-from benchmarks.page import MOST_SHOWN, render
-from benchmarks.report import MOST_ENTRIES, Report, read_json
+from wmdeploy.benchmarks.flat import to_csv
+from wmdeploy.benchmarks.page import MOST_SHOWN, render
+from wmdeploy.benchmarks.report import MOST_ENTRIES, Report, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

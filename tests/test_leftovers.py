@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.options import BenchOptions
-from benchmarks.run import bench
 from tests.conftest import Bundles
+from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.run import bench
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import ClipError
 from wmdeploy.files import DirectoryKind, staged_directory, staged_file

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.options import BenchOptions, write_clips
-from exporters.export import ExportOptions, _recipe
 from tests.conftest import Bundles
 from tests.made_media import encode, greys, numbers
 from wmdeploy import cli
+from wmdeploy.benchmarks.options import BenchOptions, write_clips
 from wmdeploy.clips import ReadOptions
+from wmdeploy.exporters.export import ExportOptions, _recipe
 from wmdeploy.files import sha256
 
 TIMES = [0, 300, 600, 1500, *range(1800, 8400, 300)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
 from tests.conftest import MICRO
+from wmdeploy.benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 from wmdeploy.models.checkpoint import save_model

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluate import EvaluateOptions
-from benchmarks.evaluate import evaluate as run_evaluation
-from benchmarks.milestone import MilestoneOptions, run_milestone
 from tests.conftest import GOLDEN
+from wmdeploy.benchmarks.evaluate import EvaluateOptions
+from wmdeploy.benchmarks.evaluate import evaluate as run_evaluation
+from wmdeploy.benchmarks.milestone import MilestoneOptions, run_milestone
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import CheckpointError
 from wmdeploy.models.checkpoint import TrainingNotes, read_notes, read_training, save_model

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.flat import to_csv, to_markdown
-from benchmarks.memory import Memory
-from benchmarks.page import LARGEST, png_of, render, write_page
-from benchmarks.parity import Parity
-from benchmarks.report import Report, Row, read_json
 from tests.made_reports import made_report, png
 from wmdeploy import cli
+from wmdeploy.benchmarks.flat import to_csv, to_markdown
+from wmdeploy.benchmarks.memory import Memory
+from wmdeploy.benchmarks.page import LARGEST, png_of, render, write_page
+from wmdeploy.benchmarks.parity import Parity
+from wmdeploy.benchmarks.report import Report, Row, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.evaluate import SessionRunner
-from engines.base import load_backend
 from tests.conftest import Bundles
+from wmdeploy.benchmarks.evaluate import SessionRunner
 from wmdeploy.clips import Clip, write_npz
 from wmdeploy.clips.footage import Footage, read_footage
+from wmdeploy.engines.base import load_backend
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.report import QualityReport

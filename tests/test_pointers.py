@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import read_json
 from tests.conftest import GOLDEN
+from wmdeploy.benchmarks.report import read_json
 from wmdeploy.clips import find_clips
 from wmdeploy.clips.read import SAMPLE_CLIP, count_frames, read_clip
 from wmdeploy.errors import CheckpointError, ClipError, WmdeployError

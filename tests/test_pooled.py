@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import typer
 
-from benchmarks import reruns
-from benchmarks.change import keyed
-from benchmarks.compare import compare
-from benchmarks.pooled import pooled, read_runs
-from benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
 from tests.made_reports import ROUNDS, made_report
 from wmdeploy import cli
+from wmdeploy.benchmarks import reruns
+from wmdeploy.benchmarks.change import keyed
+from wmdeploy.benchmarks.compare import compare
+from wmdeploy.benchmarks.pooled import pooled, read_runs
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.evaluate import EvaluateOptions, SessionRunner
-from benchmarks.evaluate import evaluate as run_evaluation
-from engines.base import load_backend
 from tests.conftest import MICRO, Bundles
+from wmdeploy.benchmarks.evaluate import EvaluateOptions, SessionRunner
+from wmdeploy.benchmarks.evaluate import evaluate as run_evaluation
 from wmdeploy.clips import write_npz
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.footage import clip_digest, read_footage
+from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel, to_pixels

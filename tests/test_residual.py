@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from engines.base import load_backend
-from engines.eager import baseline
-from engines.session import Session
-from exporters.export import ExportOptions, export_bundle
 from tests.conftest import MICRO, future_pixels
 from tests.test_engines import assert_same_pixels, modules
 from tests.test_session import static_engines
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.eager import baseline
+from wmdeploy.engines.session import Session
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import load_model, save_model
 from wmdeploy.models.graphs import Feedback
@@ -176,7 +176,7 @@ def test_plans_are_built(exported: Exported, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: the extra rtx")
     import shutil
 
-    from engines.trt.plans import BuildOptions, build_plans
+    from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 
     shutil.copytree(exported("token", "fp16").path, tmp_path / "bundle")
     results = build_plans(BuildOptions(tmp_path / "bundle", architectures=("sm_89",)))

@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import process, reruns, rounds
-from benchmarks.machine import Ceilings
-from benchmarks.options import BenchOptions, clip_names, jobs, write_clips
-from benchmarks.outcome import noise_warning
-from benchmarks.pace import pace
-from benchmarks.protocol import Block, Command, Timed, Warm, Warmed
-from benchmarks.ratio import ratio
-from benchmarks.report import MOST_ROUNDS, Report, Row
-from benchmarks.rollouts import Rollout
-from benchmarks.rounds import Run, race
-from benchmarks.run import bench
-from benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
-from benchmarks.worker import Worker
-from engines.base import Settings, load_backend
-from engines.session import Session
 from tests.conftest import Bundles
 from tests.made_reports import made_report
+from wmdeploy.benchmarks import process, reruns, rounds
+from wmdeploy.benchmarks.machine import Ceilings
+from wmdeploy.benchmarks.options import BenchOptions, clip_names, jobs, write_clips
+from wmdeploy.benchmarks.outcome import noise_warning
+from wmdeploy.benchmarks.pace import pace
+from wmdeploy.benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from wmdeploy.benchmarks.ratio import ratio
+from wmdeploy.benchmarks.report import MOST_ROUNDS, Report, Row
+from wmdeploy.benchmarks.rollouts import Rollout
+from wmdeploy.benchmarks.rounds import Run, race
+from wmdeploy.benchmarks.run import bench
+from wmdeploy.benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
+from wmdeploy.benchmarks.worker import Worker
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.base import Settings, load_backend
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError
 from wmdeploy.files import write_document
 
@@ -68,7 +68,9 @@ class Machine:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses, and no measuring of a machine whose speed does not matter here."""
     monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
-    monkeypatch.setattr("benchmarks.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1))
+    monkeypatch.setattr(
+        "wmdeploy.benchmarks.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1)
+    )
 
 
 def test_backends_take_turns_and_the_first_changes() -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from engines.base import Backend, load_backend
-from engines.cudagraph import run_into
-from engines.devices import CPU
-from engines.eager import baseline
-from engines.session import Session
-from engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.test_engines import assert_same_pixels, modules
+from wmdeploy.engines.base import Backend, load_backend
+from wmdeploy.engines.cudagraph import run_into
+from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.eager import baseline
+from wmdeploy.engines.session import Session
+from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import deployment

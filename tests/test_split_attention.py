@@ -2,9 +2,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from engines.ort import cpu_graph, open_session
-from engines.split_attention import split_attention
 from tests.conftest import Bundles
+from wmdeploy.engines.ort import cpu_graph, open_session
+from wmdeploy.engines.split_attention import split_attention
 
 CPU = ["CPUExecutionProvider"]
 

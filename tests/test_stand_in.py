@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.swaps import pytorch_backend, swap_graphs
-from engines.base import Backend, Settings, load_backend
-from engines.session import Session
-from engines.static import captured
-from engines.trt.plans import BuildOptions, build_plans
 from tests.conftest import Bundles
 from tests.stand_in import machine
 from tests.stand_in.cuda import Gpu, round_to_tf32
+from wmdeploy.benchmarks.swaps import pytorch_backend, swap_graphs
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
+from wmdeploy.engines.base import Backend, Settings, load_backend
+from wmdeploy.engines.session import Session
+from wmdeploy.engines.static import captured
+from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.manifest import TensorSpec
 from wmdeploy.models.world_model import WorldModel
@@ -137,9 +137,9 @@ def test_what_a_capture_raises_is_what_is_told(gpu: Gpu, bundles: Bundles, tmp_p
     """And not that the capture was broken by it."""
     shutil.copytree(bundles(precision="fp16").path, tmp_path / "bundle")
     build_plans(BuildOptions(tmp_path / "bundle", "tensorrt", graphs=("step",)))
-    from engines.trt.flavour import load_flavour
-    from engines.trt.plans import find_plan
-    from engines.trt.run import Plan
+    from wmdeploy.engines.trt.flavour import load_flavour
+    from wmdeploy.engines.trt.plans import find_plan
+    from wmdeploy.engines.trt.run import Plan
 
     bundle = Bundle.open(tmp_path / "bundle")
     flavour = load_flavour("tensorrt")

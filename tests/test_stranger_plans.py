@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engines.trt.plans import BuildOptions, build_plans
 from tests.conftest import Bundles
 from tests.test_trt import change_step
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BundleError, WmdeployError
 from wmdeploy.files import sha256
 from wmdeploy.locks import sole_writer

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.base import load_backend
-from engines.rollout import rollout
 from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.clips import Clip, read_clip, write_npz, write_npz_frames, write_video
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.rollout import rollout
 from wmdeploy.errors import ClipError
 
 SIDE = 128

@@ -6,12 +6,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.budget import missed, parse_budget
-from benchmarks.options import BenchOptions
-from benchmarks.report import read_json
-from benchmarks.sweep import Cell, Sweep, SweepOptions, nearest, recommended, sweep, with_best
-from benchmarks.sweep_table import sweep_table
-from benchmarks.timing import Effort
+from wmdeploy.benchmarks.budget import missed, parse_budget
+from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.report import read_json
+from wmdeploy.benchmarks.sweep import (
+    Cell,
+    Sweep,
+    SweepOptions,
+    nearest,
+    recommended,
+    sweep,
+    with_best,
+)
+from wmdeploy.benchmarks.sweep_table import sweep_table
+from wmdeploy.benchmarks.timing import Effort
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 

@@ -33,7 +33,13 @@ def test_rollout_leaves_no_file_of_onnxruntime(bundles: Bundles, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "module", ["benchmarks.worker", "benchmarks.onnx_values", "engines.ort", "exporters.verify"]
+    "module",
+    [
+        "wmdeploy.benchmarks.worker",
+        "wmdeploy.benchmarks.onnx_values",
+        "wmdeploy.engines.ort",
+        "wmdeploy.exporters.verify",
+    ],
 )
 def test_any_package_of_ours_before_onnxruntime_is_enough(module: str, tmp_path: Path) -> None:
     assert files_written(tmp_path, "-c", f"import {module}, onnxruntime") == set()

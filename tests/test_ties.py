@@ -10,33 +10,33 @@ import onnx
 import pytest
 import torch
 
-from benchmarks.bisect import examine
-from benchmarks.cases import backend_answers, baseline_cases
-from benchmarks.evaluate import SessionRunner
-from benchmarks.flat import to_markdown
-from benchmarks.judge import Judgement, judge
-from benchmarks.onnx_values import OnnxValues
-from benchmarks.options import BenchOptions
-from benchmarks.page import render
-from benchmarks.protocol import CASES_FILE, SAME_CODES, TIES_FILE, rollout_file
-from benchmarks.pytorch_values import PytorchValues
-from benchmarks.report import read_json
-from benchmarks.rollouts import Rollout, record
-from benchmarks.run import bench
-from benchmarks.swaps import swap_graphs
-from benchmarks.table import report_tables
-from benchmarks.tied import read_corrections, write_ties
-from benchmarks.timing import Effort
-from engines.base import Backend, load_backend
-from engines.same_codes import with_same_codes
-from engines.session import Session
-from exporters.verify import verify_graph
 from tests.conftest import MICRO, Bundles
 from tests.test_bisect import planted
 from tests.ties import Tied, counted, replace_codebook, rounding, tied_bundle, tied_model
+from wmdeploy.benchmarks.bisect import examine
+from wmdeploy.benchmarks.cases import backend_answers, baseline_cases
+from wmdeploy.benchmarks.evaluate import SessionRunner
+from wmdeploy.benchmarks.flat import to_markdown
+from wmdeploy.benchmarks.judge import Judgement, judge
+from wmdeploy.benchmarks.onnx_values import OnnxValues
+from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.page import render
+from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, TIES_FILE, rollout_file
+from wmdeploy.benchmarks.pytorch_values import PytorchValues
+from wmdeploy.benchmarks.report import read_json
+from wmdeploy.benchmarks.rollouts import Rollout, record
+from wmdeploy.benchmarks.run import bench
+from wmdeploy.benchmarks.swaps import swap_graphs
+from wmdeploy.benchmarks.table import report_tables
+from wmdeploy.benchmarks.tied import read_corrections, write_ties
+from wmdeploy.benchmarks.timing import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.write import write_npz
+from wmdeploy.engines.base import Backend, load_backend
+from wmdeploy.engines.same_codes import with_same_codes
+from wmdeploy.engines.session import Session
 from wmdeploy.errors import ExportError
+from wmdeploy.exporters.verify import verify_graph
 from wmdeploy.files import write_document
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.cases import world_model_cases

@@ -16,15 +16,20 @@ import onnx
 import onnxruntime
 import pytest
 
-from engines.decompose import decompose_attention
-from engines.trt import plans
-from engines.trt.flavour import Flavour, check_architectures, flavour_findings, load_flavour
-from engines.trt.plans import BuildOptions, build_plans, find_plan
-from exporters.export import ExportOptions, export_bundle
 from tests.conftest import Bundles
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.decompose import decompose_attention
+from wmdeploy.engines.trt import plans
+from wmdeploy.engines.trt.flavour import (
+    Flavour,
+    check_architectures,
+    flavour_findings,
+    load_flavour,
+)
+from wmdeploy.engines.trt.plans import BuildOptions, build_plans, find_plan
 from wmdeploy.errors import BackendError, BundleError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.gpu import Gpu
 from wmdeploy.manifest import Layout, write_manifest
 
@@ -267,7 +272,7 @@ def test_killed_build_leaves_the_bundle_as_it_was(built: Path) -> None:
     before = snapshot(built)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from engines.trt import plans\n"
+        "from wmdeploy.engines.trt import plans\n"
         "def die(*a): os.kill(os.getpid(), signal.SIGKILL)\n"
         "plans.write_manifest = die\n"  # the worst moment: the plan is there, its record is not
         "o = plans.BuildOptions(Path(sys.argv[1]), architectures=('sm_120',), graphs=('step',))\n"
@@ -351,7 +356,7 @@ def test_strong_typing_is_asked_for_where_it_is_a_choice() -> None:
 
 
 def test_doctor_says_what_a_flavour_can_do_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engines.trt import flavour
+    from wmdeploy.engines.trt import flavour
 
     def doctor(architecture: str | None) -> dict[str, tuple[str, str]]:
         h200 = Gpu("H200", architecture, "580", 1.0, None) if architecture else None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparable import baseline_of
-from benchmarks.flat import about, figure, interval, ratio, worst_db
-from benchmarks.report import Report
+from wmdeploy.benchmarks.comparable import baseline_of
+from wmdeploy.benchmarks.flat import about, figure, interval, ratio, worst_db
+from wmdeploy.benchmarks.report import Report
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import write_text
 from wmdeploy.text import printable
@@ -107,8 +107,8 @@ def png_of(text: str) -> bytes | None:
 
 def _content(report: Report) -> dict[str, Any]:
     """What the template shows; sections without data are empty."""
-    from benchmarks.page import errors, tables, times, work
-    from benchmarks.page.svg import drawing
+    from wmdeploy.benchmarks.page import errors, tables, times, work
+    from wmdeploy.benchmarks.page.svg import drawing
 
     colours = colours_of(report)
     with drawing():

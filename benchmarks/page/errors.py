@@ -5,10 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.comparable import section
-from benchmarks.page.svg import TEXT, label, new_figure, plain_numbers, series_colour, to_svg
-from benchmarks.parity import GATES, Curve
-from benchmarks.report import Report
+from wmdeploy.benchmarks.comparable import section
+from wmdeploy.benchmarks.page.svg import (
+    TEXT,
+    label,
+    new_figure,
+    plain_numbers,
+    series_colour,
+    to_svg,
+)
+from wmdeploy.benchmarks.parity import GATES, Curve
+from wmdeploy.benchmarks.report import Report
 
 MOST_CLIPS = 6
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.comparable import flatten
-from benchmarks.flat import figure, speed_up, worst_db
-from benchmarks.report import Report, Row
+from wmdeploy.benchmarks.comparable import flatten
+from wmdeploy.benchmarks.flat import figure, speed_up, worst_db
+from wmdeploy.benchmarks.report import Report, Row
 
 LONGEST = 300  # characters of a value of the environment
 

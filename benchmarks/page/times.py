@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.page.svg import label, new_figure, plain_numbers, series_colour, to_svg
-from benchmarks.report import STAGES, Report, Row
+from wmdeploy.benchmarks.page.svg import label, new_figure, plain_numbers, series_colour, to_svg
+from wmdeploy.benchmarks.report import STAGES, Report, Row
 
 PIXELS = 1200  # samples that would fall on the same one of so many across are drawn once
 WIDE = 8.0  # largest over smallest from which on an axis is logarithmic

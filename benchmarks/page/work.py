@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.comparable import ceilings_of, section
-from benchmarks.floor import ENGINE_STAGES
-from benchmarks.page.svg import (
+from wmdeploy.benchmarks.comparable import ceilings_of, section
+from wmdeploy.benchmarks.floor import ENGINE_STAGES
+from wmdeploy.benchmarks.page.svg import (
     LINE,
     TEXT,
     label,
@@ -17,7 +17,7 @@ from benchmarks.page.svg import (
     series_colour,
     to_svg,
 )
-from benchmarks.report import Report, Row
+from wmdeploy.benchmarks.report import Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

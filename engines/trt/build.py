@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import onnx
 
-from engines.trt.flavour import Flavour
-from engines.trt.graph import tensorrt_graph
+from wmdeploy.engines.trt.flavour import Flavour
+from wmdeploy.engines.trt.graph import tensorrt_graph
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.trt.build import Built, Order, build
-from engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flavour
 from wmdeploy.bundle import PLANS_DIRECTORY, Bundle
+from wmdeploy.engines.trt.build import Built, Order, build
+from wmdeploy.engines.trt.flavour import CURRENT, Flavour, check_architectures, load_flavour
 from wmdeploy.errors import BackendError, BundleError, MissingError
 from wmdeploy.files import append_regular, check_inside, staged_file
 from wmdeploy.gpu import Gpu, gpu

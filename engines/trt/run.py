@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from engines.base import Backend, Settings
-from engines.devices import cuda_device
-from engines.static import Buffers, Launch, StaticEngine, captured, feedback_of
-from engines.trt.flavour import Context, Flavour, load_flavour
-from engines.trt.plans import find_plan
 from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import cuda_device
+from wmdeploy.engines.static import Buffers, Launch, StaticEngine, captured, feedback_of
+from wmdeploy.engines.trt.flavour import Context, Flavour, load_flavour
+from wmdeploy.engines.trt.plans import find_plan
 from wmdeploy.errors import BackendError
 from wmdeploy.files import cache_file
 from wmdeploy.manifest import GraphRecord, PlanRecord

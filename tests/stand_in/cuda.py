@@ -133,11 +133,8 @@ class Gpu:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Let torch and the engines find this GPU, its tensors on the CPU."""
-        import engines.cudagraph
-        import engines.devices
-        import engines.ort_gpu
-        import engines.static
-        import engines.trt.run
+        from wmdeploy.engines import cudagraph, devices, ort_gpu, static
+        from wmdeploy.engines.trt import run as trt_run
 
         found: dict[str, Any] = {
             "is_available": lambda: True,
@@ -155,9 +152,9 @@ class Gpu:
         for name, value in found.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.version, "cuda", "13.0")
-        for module in (engines.cudagraph, engines.devices, engines.ort_gpu, engines.trt.run):
+        for module in (cudagraph, devices, ort_gpu, trt_run):
             patch.setattr(module, "cuda_device", lambda backend: CPU)
-        engines.static.capture_stream.cache_clear()
+        static.capture_stream.cache_clear()
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -28,18 +28,17 @@ _real = onnxruntime.InferenceSession
 
 def install(gpu: Gpu, patch: pytest.MonkeyPatch) -> None:
     """Let both TensorRT packages be installed, and ONNX Runtime's provider be linked with one."""
-    import engines.ort_gpu
-    import engines.trt.flavour
-    import engines.trt.plans
+    from wmdeploy.engines import ort_gpu
+    from wmdeploy.engines.trt import flavour, plans
 
     patch.setitem(sys.modules, "tensorrt", module(gpu, "10.16.1.11"))
     patch.setitem(sys.modules, "tensorrt_rtx", module(gpu, "1.7.1.116", rtx=True))
     card = Card("stand-in", "sm_89", "580", 1.0, None)
-    for known in (engines.trt.flavour, engines.trt.plans):
+    for known in (flavour, plans):
         patch.setattr(known, "gpu", lambda: card)
     library = Path(tempfile.mkdtemp()) / "libonnxruntime_providers_tensorrt.so"
     library.write_bytes(b"\0libnvinfer.so.10\0")
-    patch.setattr(engines.ort_gpu, "tensorrt_library", lambda ort: library)
+    patch.setattr(ort_gpu, "tensorrt_library", lambda ort: library)
 
 
 def module(gpu: Gpu, version: str, rtx: bool = False) -> Any:

@@ -58,7 +58,7 @@ def export(
     series: Series = None,
 ) -> None:
     """Export a model as a bundle of ONNX graphs, each verified against PyTorch."""
-    from exporters.export import ExportOptions, export_bundle
+    from wmdeploy.exporters.export import ExportOptions, export_bundle
     from wmdeploy.tables import bundle_tables
 
     options = ExportOptions(
@@ -104,8 +104,8 @@ def build_engine(
     ] = None,
 ) -> None:
     """Build FP16 TensorRT plans from a bundle's graphs, into the bundle."""
-    from engines.trt.flavour import CURRENT
-    from engines.trt.plans import BuildOptions, build_plans
+    from wmdeploy.engines.trt.flavour import CURRENT
+    from wmdeploy.engines.trt.plans import BuildOptions, build_plans
     from wmdeploy.tables import plans_table
 
     options = BuildOptions(
@@ -156,9 +156,6 @@ def rollout(
     series: Series = None,
 ) -> None:
     """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
-    from engines.base import Settings
-    from engines.rollout import image_size, open_source
-    from engines.rollout import rollout as imagine
     from wmdeploy.clips import (
         check_suffix,
         count_frames,
@@ -168,6 +165,9 @@ def rollout(
         write_video,
     )
     from wmdeploy.clips.read import open_source as open_clip
+    from wmdeploy.engines.base import Settings
+    from wmdeploy.engines.rollout import image_size, open_source
+    from wmdeploy.engines.rollout import rollout as imagine
 
     check_suffix(output)
     check_output(output, clip, Path(source))

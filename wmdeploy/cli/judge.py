@@ -81,11 +81,11 @@ def bench(
     csv: Csv = None,
 ) -> None:
     """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
-    from benchmarks.options import BenchOptions
-    from benchmarks.run import bench as run_bench
-    from benchmarks.table import report_tables
-    from benchmarks.timing import Effort
-    from engines.base import BACKENDS, Settings
+    from wmdeploy.benchmarks.options import BenchOptions
+    from wmdeploy.benchmarks.run import bench as run_bench
+    from wmdeploy.benchmarks.table import report_tables
+    from wmdeploy.benchmarks.timing import Effort
+    from wmdeploy.engines.base import BACKENDS, Settings
 
     clips = tuple(clip or SAMPLE_CLIPS)
     outputs = check_outputs((json, html, markdown, csv), bundle, *clips)
@@ -142,9 +142,9 @@ def milestone(
     """Run the reference report's four tests, and say which of its milestones a model reaches."""
     from rich.markdown import Markdown as Rendered
 
-    from benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
-    from engines.base import BASELINE, Settings
-    from engines.devices import pytorch_device
+    from wmdeploy.benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
+    from wmdeploy.engines.base import BASELINE, Settings
+    from wmdeploy.engines.devices import pytorch_device
 
     if output:
         _check_report_folder(output)
@@ -199,8 +199,8 @@ def inspect(
 @commands.command(epilog=example("wmdeploy doctor"))
 def doctor() -> None:
     """Show versions, devices and backends, and what would bring the missing ones."""
-    from engines.trt.flavour import flavour_findings
     from wmdeploy.doctor import findings
+    from wmdeploy.engines.trt.flavour import flavour_findings
     from wmdeploy.tables import doctor_table
 
     out.print(doctor_table([*findings(), *flavour_findings()]))

@@ -184,9 +184,9 @@ def evaluate(
     require("torchmetrics", extra="train", purpose="evaluating")
     if plot:
         require("matplotlib", extra="train", purpose="drawing a plot")
-    from benchmarks.evaluate import EvaluateOptions
-    from benchmarks.evaluate import evaluate as run_evaluation
-    from engines.base import Settings
+    from wmdeploy.benchmarks.evaluate import EvaluateOptions
+    from wmdeploy.benchmarks.evaluate import evaluate as run_evaluation
+    from wmdeploy.engines.base import Settings
     from wmdeploy.quality.pictures import write_picture, write_plot
     from wmdeploy.quality.tables import quality_tables
 

@@ -12,7 +12,7 @@ from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output, real_path, write_text
 
 if TYPE_CHECKING:
-    from benchmarks.report import Report
+    from wmdeploy.benchmarks.report import Report
 
 commands = typer.Typer()
 
@@ -35,16 +35,16 @@ def compare(
     ] = False,
 ) -> None:
     """Find regressions in speed, memory or parity, beyond the noise; exits with 1 if there are."""
-    from benchmarks.compare import (
+    from wmdeploy.benchmarks.compare import (
         ALWAYS_SHOWN,
         comparison_table,
         parse_percent,
         summary,
     )
-    from benchmarks.compare import (
+    from wmdeploy.benchmarks.compare import (
         compare as compare_reports,
     )
-    from benchmarks.pooled import read_runs
+    from wmdeploy.benchmarks.pooled import read_runs
 
     limit = parse_percent(fail_on)
     (before, before_runs), (after, after_runs) = read_runs(old), read_runs(new)
@@ -70,7 +70,7 @@ def report(
     csv: Csv = None,
 ) -> None:
     """Make a page, a summary or a spreadsheet of a stored report."""
-    from benchmarks.report import read_json
+    from wmdeploy.benchmarks.report import read_json
 
     outputs = check_outputs((html, markdown, csv), stored)
     if not outputs:
@@ -98,8 +98,8 @@ def write_forms(
     found: "Report", html: Path | None, markdown: Path | None, csv: Path | None
 ) -> None:
     """Write a report's page, summary and rows, those that a path is given for."""
-    from benchmarks.flat import to_csv, to_markdown
-    from benchmarks.page import write_page
+    from wmdeploy.benchmarks.flat import to_csv, to_markdown
+    from wmdeploy.benchmarks.page import write_page
 
     if html:
         write_page(found, html)

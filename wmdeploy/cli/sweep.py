@@ -56,13 +56,13 @@ def sweep(
     series: Series = None,
 ) -> None:
     """Export and bench every layout, precision, backend and batch size; say which are the best."""
-    from benchmarks.budget import parse_budget
-    from benchmarks.options import BenchOptions
-    from benchmarks.sweep import SweepOptions, nearest, recommended
-    from benchmarks.sweep import sweep as run_sweep
-    from benchmarks.sweep_table import cell_line, sweep_table
-    from benchmarks.timing import Effort
-    from engines.base import BACKENDS, Settings
+    from wmdeploy.benchmarks.budget import parse_budget
+    from wmdeploy.benchmarks.options import BenchOptions
+    from wmdeploy.benchmarks.sweep import SweepOptions, nearest, recommended
+    from wmdeploy.benchmarks.sweep import sweep as run_sweep
+    from wmdeploy.benchmarks.sweep_table import cell_line, sweep_table
+    from wmdeploy.benchmarks.timing import Effort
+    from wmdeploy.engines.base import BACKENDS, Settings
 
     limits = parse_budget(budget) if budget else ()
     clips = tuple(clip or (SAMPLE_CLIP,))
