@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from wmdeploy.benchmarks.memory import Memory
-from wmdeploy.benchmarks.timing import Samples
+from wmdeploy.benchmarks.worker.memory import Memory
+from wmdeploy.benchmarks.worker.timing import Samples
 from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import Layout, Precision

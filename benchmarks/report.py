@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from wmdeploy.benchmarks.memory import Memory
-from wmdeploy.benchmarks.parity import Curve, Parity
+from wmdeploy.benchmarks.parity.metrics import Curve, Parity
+from wmdeploy.benchmarks.worker.memory import Memory
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
 
@@ -99,7 +99,7 @@ class Report:
     """All of one run.
 
     Attributes:
-        environment: hardware, versions, settings, ceilings (see `wmdeploy.benchmarks.machine`).
+        environment: hardware, versions, settings, ceilings (see `bench/machine.py`).
         bundle: what was measured: recipe, sizes, work of each graph, clips, context, horizon.
         curves: parity frame by frame, for each backend and clip.
         swaps: by backend and graph: worst-frame PSNR in dB of a rollout in which that graph alone

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmdeploy.benchmarks.floor import ENGINE_STAGES
-from wmdeploy.benchmarks.rollouts import Rollout
-from wmdeploy.benchmarks.timing import Stage
+from wmdeploy.benchmarks.bench.roofline import ENGINE_STAGES
+from wmdeploy.benchmarks.worker.rollouts import Rollout
+from wmdeploy.benchmarks.worker.timing import Stage
 from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.engines.static import feedback_of
 from wmdeploy.manifest import Wiring

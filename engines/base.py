@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 # Each value is "module:function"; the function takes a Bundle and Settings, and gives a Backend.
 BACKENDS = {
-    "eager": "wmdeploy.engines.eager:load",
-    "eager-fp16": "wmdeploy.engines.eager:load_half",
-    "compile": "wmdeploy.engines.compiled:load",
-    "compile-fp16": "wmdeploy.engines.compiled:load_half",
-    "cudagraph": "wmdeploy.engines.cudagraph:load",
-    "ort-cpu": "wmdeploy.engines.ort:load_cpu",
-    "ort-cuda": "wmdeploy.engines.ort_gpu:load_cuda",
-    "ort-cuda-nhwc": "wmdeploy.engines.ort_gpu:load_cuda_nhwc",
-    "ort-tensorrt": "wmdeploy.engines.ort_gpu:load_tensorrt",
+    "eager": "wmdeploy.engines.pytorch.eager:load",
+    "eager-fp16": "wmdeploy.engines.pytorch.eager:load_half",
+    "compile": "wmdeploy.engines.pytorch.compiled:load",
+    "compile-fp16": "wmdeploy.engines.pytorch.compiled:load_half",
+    "cudagraph": "wmdeploy.engines.pytorch.cudagraph:load",
+    "ort-cpu": "wmdeploy.engines.ort.cpu:load_cpu",
+    "ort-cuda": "wmdeploy.engines.ort.gpu:load_cuda",
+    "ort-cuda-nhwc": "wmdeploy.engines.ort.gpu:load_cuda_nhwc",
+    "ort-tensorrt": "wmdeploy.engines.ort.gpu:load_tensorrt",
     "tensorrt": "wmdeploy.engines.trt.run:load_tensorrt",
     "tensorrt-rtx": "wmdeploy.engines.trt.run:load_tensorrt_rtx",
 }

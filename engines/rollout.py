@@ -38,7 +38,7 @@ def open_source(
             f"export it first: wmdeploy export {source} -o BUNDLE"
         )
     from wmdeploy.engines.devices import pytorch_device
-    from wmdeploy.engines.eager import baseline
+    from wmdeploy.engines.pytorch.eager import baseline
     from wmdeploy.models.checkpoint import load_model
     from wmdeploy.models.precision import allow_tf32
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wmdeploy.engines.base import Backend, Engine, check_feeds
-from wmdeploy.engines.inputs import checked_actions, checked_rows
+from wmdeploy.engines.checks import checked_actions, checked_rows
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 

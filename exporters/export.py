@@ -117,8 +117,8 @@ def _write_bundle(
 
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import verify_graph
-    from wmdeploy.models.cases import world_model_cases
     from wmdeploy.models.checkpoint import write_model_files
+    from wmdeploy.models.expected import world_model_cases
     from wmdeploy.models.graphs import deployment
 
     actions = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wmdeploy.errors import ExportError, require
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
-from wmdeploy.models.cases import Case
+from wmdeploy.models.expected import Case
 from wmdeploy.models.graphs import Graph
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.runtime import refusal

@@ -88,7 +88,7 @@ trt)
   bench $MODEL-fp16-trt $MODEL-fp16 --backend tensorrt --backend tensorrt-rtx \
     --backend ort-tensorrt --backend cudagraph ;;
 verdict)
-  "$PYTHON" -m wmdeploy.benchmarks.verdicts "$OUT"/*.json | tee "$OUT/verdict.txt" ;;
+  "$PYTHON" -m wmdeploy.benchmarks.render.verdicts "$OUT"/*.json | tee "$OUT/verdict.txt" ;;
 pack) # on a machine with a network: wheels for Python 3.12 that has torch and onnx already
   mkdir -p .whl .ort
   GET="python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 \

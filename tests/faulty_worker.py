@@ -6,8 +6,8 @@ Or at once: HOW says what it says then.
 import os
 import signal
 
-from wmdeploy.benchmarks import worker
 from wmdeploy.benchmarks.protocol import Block, Job, Timed
+from wmdeploy.benchmarks.worker import __main__ as worker
 from wmdeploy.errors import BackendError, MissingError
 
 blocks = 0

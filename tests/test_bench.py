@@ -19,17 +19,17 @@ import pytest
 import torch
 from rich.console import Console
 
-import wmdeploy.benchmarks.run
+import wmdeploy.benchmarks.bench.run
 from tests.conftest import MICRO, Bundles
-from wmdeploy.benchmarks.machine import Ceilings
-from wmdeploy.benchmarks.memory import Memory
-from wmdeploy.benchmarks.options import BenchOptions
-from wmdeploy.benchmarks.outcome import Outcome, clock_warnings
+from wmdeploy.benchmarks.bench.assemble import Outcome, clock_warnings
+from wmdeploy.benchmarks.bench.interleave import Run
+from wmdeploy.benchmarks.bench.machine import Ceilings
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.run import bench
+from wmdeploy.benchmarks.render.terminal import report_tables
 from wmdeploy.benchmarks.report import STAGES, Report, Row, read_json
-from wmdeploy.benchmarks.rounds import Run
-from wmdeploy.benchmarks.run import bench
-from wmdeploy.benchmarks.table import report_tables
-from wmdeploy.benchmarks.timing import Effort, Samples, Stage, measure
+from wmdeploy.benchmarks.worker.memory import Memory
+from wmdeploy.benchmarks.worker.timing import Effort, Samples, Stage, measure
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.engines.base import GPU_ONLY
@@ -53,7 +53,7 @@ def run(bundle: Bundle, *backends: str, **changes: Any) -> Report:
 def ceilings_once() -> Iterator[None]:
     """The machine does not change between the tests, and measuring it takes seconds."""
     known: dict[str, Ceilings] = {}
-    measured = wmdeploy.benchmarks.run.ceilings_of
+    measured = wmdeploy.benchmarks.bench.run.ceilings_of
 
     def once(device: str, tf32: bool) -> Ceilings:
         if device not in known:
@@ -61,7 +61,7 @@ def ceilings_once() -> Iterator[None]:
         return known[device]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wmdeploy.benchmarks.run, "ceilings_of", once)
+        patch.setattr(wmdeploy.benchmarks.bench.run, "ceilings_of", once)
         yield
 
 
@@ -294,7 +294,7 @@ def test_float16_has_a_floor_of_its_own_only_on_a_gpu() -> None:
 
 
 def test_committed_reports_still_read() -> None:
-    for path in (Path(__file__).parent.parent / "benchmarks" / "results").glob("*.json"):
+    for path in (Path(__file__).parent.parent / "docs" / "results").glob("*.json"):
         assert read_json(path).rows
 
 
@@ -312,8 +312,8 @@ def test_fp16_bundle_passes_its_own_gate(bundles: Bundles) -> None:
 @pytest.mark.parametrize("context", [1, S])
 def test_imagine_times_the_step_graph(micro: WorldModel, frames: np.ndarray, context: int) -> None:
     from tests.test_engines import modules
-    from wmdeploy.benchmarks.rollouts import Rollout
     from wmdeploy.benchmarks.stages import SESSION_STAGES, session_stage
+    from wmdeploy.benchmarks.worker.rollouts import Rollout
 
     kind, calls = modules(micro), []
     for name, engine in kind.engines.items():

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from tests.conftest import MICRO, Bundles, future_pixels
-from wmdeploy.benchmarks.floor import moved_bytes
-from wmdeploy.benchmarks.layouts import other_layout_bytes
-from wmdeploy.benchmarks.parity import (
+from wmdeploy.benchmarks.bench.roofline import moved_bytes
+from wmdeploy.benchmarks.parity.metrics import (
     GATES,
     IDENTICAL_DB,
     Parity,
@@ -23,14 +22,15 @@ from wmdeploy.benchmarks.parity import (
     frame_parity,
     horizons,
 )
-from wmdeploy.benchmarks.rollouts import Rollout, record
-from wmdeploy.benchmarks.strips import GAP, HIGHEST, strip
-from wmdeploy.benchmarks.swaps import swap_graphs
+from wmdeploy.benchmarks.parity.worst_frame import GAP, HIGHEST, strip
+from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
+from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.session import Session
 from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.exporters.layouts import other_layout_bytes
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel

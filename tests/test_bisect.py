@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from tests.conftest import Bundles
-from wmdeploy.benchmarks import node_errors
-from wmdeploy.benchmarks.bisect import BisectOptions, Findings, bisect, examine
-from wmdeploy.benchmarks.node_errors import error
-from wmdeploy.benchmarks.onnx_values import OnnxValues
-from wmdeploy.benchmarks.pytorch_values import Operation, PytorchValues
+from wmdeploy.benchmarks.bisect import node_errors
+from wmdeploy.benchmarks.bisect.node_errors import error
+from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
+from wmdeploy.benchmarks.bisect.run import BisectOptions, Findings, bisect, examine
+from wmdeploy.benchmarks.bisect.torch_values import Operation, PytorchValues
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.cli import main
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ExportError, WmdeployError
 from wmdeploy.manifest import DType, Layout, Precision, write_manifest
-from wmdeploy.models.cases import Case, world_model_cases
 from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.expected import Case, world_model_cases
 from wmdeploy.models.graphs import GRAPHS
 
 Exact = Callable[[Bundle, str], tuple[PytorchValues, Case]]

@@ -20,7 +20,7 @@ from wmdeploy import __version__
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.ort import open_session
+from wmdeploy.engines.ort.cpu import open_session
 from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError

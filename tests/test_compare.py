@@ -11,18 +11,18 @@ from rich.console import Console
 
 from tests.made_reports import made_report
 from wmdeploy import cli
-from wmdeploy.benchmarks.change import Status
-from wmdeploy.benchmarks.compare import (
+from wmdeploy.benchmarks.compare.change import Status
+from wmdeploy.benchmarks.compare.matched import matched_slowdown
+from wmdeploy.benchmarks.compare.run import (
     Comparison,
     compare,
     comparison_table,
     parse_percent,
     summary,
 )
-from wmdeploy.benchmarks.matched import matched_slowdown
-from wmdeploy.benchmarks.parity import Curve, Parity
-from wmdeploy.benchmarks.ratio import noise, ratio_of
+from wmdeploy.benchmarks.parity.metrics import Curve, Parity
 from wmdeploy.benchmarks.report import Report, Row, read_json
+from wmdeploy.benchmarks.stats import noise, ratio_of
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

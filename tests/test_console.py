@@ -17,10 +17,10 @@ from rich.text import Text
 from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.cli.common import err, out
+from wmdeploy.cli.tables import bundle_tables
 from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.engines.ort import open_session
+from wmdeploy.engines.ort.cpu import open_session
 from wmdeploy.errors import WmdeployError
-from wmdeploy.tables import bundle_tables
 from wmdeploy.text import one_line
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b2J\r\u202egpj.exe"

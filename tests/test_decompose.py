@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.stand_in.ort import _on_cpu
-from wmdeploy.engines.cuda_graph import cuda_graph, fuse_group_norm
 from wmdeploy.engines.decompose import decompose_group_norm
-from wmdeploy.engines.trt.graph import tensorrt_graph, widen_norms
+from wmdeploy.engines.ort.rewrite import cuda_graph, fuse_group_norm
+from wmdeploy.engines.trt.rewrite import tensorrt_graph, widen_norms
 from wmdeploy.errors import BackendError
 
 Feeds = dict[str, np.ndarray]

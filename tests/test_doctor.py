@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wmdeploy import doctor
-from wmdeploy.benchmarks import machine
+from wmdeploy.benchmarks.bench import machine
 from wmdeploy.errors import MissingError, require
 from wmdeploy.exporters import export
 

@@ -12,9 +12,9 @@ import torch
 from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, check_feeds, load_backend
 from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.eager import ModuleEngine
-from wmdeploy.engines.ort import inference_session
-from wmdeploy.engines.ort_gpu import CUDA
+from wmdeploy.engines.ort.cpu import inference_session
+from wmdeploy.engines.ort.gpu import CUDA
+from wmdeploy.engines.pytorch.eager import ModuleEngine
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import Layout

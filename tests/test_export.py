@@ -16,7 +16,7 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import Backend
 from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.eager import ModuleEngine
+from wmdeploy.engines.pytorch.eager import ModuleEngine
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle

@@ -93,7 +93,7 @@ def test_a_backend_that_refuses_is_no_skip(
     bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is installed and does not work is a failure of ours."""
-    from wmdeploy.engines import ort_gpu
+    from wmdeploy.engines.ort import gpu as ort_gpu
     from wmdeploy.errors import BackendError
 
     def refuse(*arguments: object) -> None:

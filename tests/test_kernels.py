@@ -7,9 +7,9 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.kernels import CUDA, nodes_without_cuda_kernel, nodes_without_tensorrt
-from wmdeploy.engines.cuda_graph import cuda_graph, may_use_tf32
+from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
 from wmdeploy.engines.trt.flavour import load_flavour
-from wmdeploy.engines.trt.graph import tensorrt_graph
+from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.manifest import Layout, Precision
 
 GRAPHS = ("encoder", "prefill", "step", "decoder")

@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from wmdeploy.benchmarks.flat import to_csv
-from wmdeploy.benchmarks.page import MOST_SHOWN, render
+from wmdeploy.benchmarks.render.html import MOST_SHOWN, render
+from wmdeploy.benchmarks.render.markdown import to_csv
 from wmdeploy.benchmarks.report import MOST_ENTRIES, Report, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 
-STORED = Path(__file__).parents[1] / "benchmarks" / "results" / "small-cpu.json"
+STORED = Path(__file__).parents[1] / "docs" / "results" / "small-cpu.json"
 
 
 @pytest.fixture(scope="module")

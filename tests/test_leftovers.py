@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import Bundles
-from wmdeploy.benchmarks.options import BenchOptions
-from wmdeploy.benchmarks.run import bench
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import ClipError
 from wmdeploy.files import DirectoryKind, staged_directory, staged_file

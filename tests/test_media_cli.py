@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Bundles
 from tests.made_media import encode, greys, numbers
 from wmdeploy import cli
-from wmdeploy.benchmarks.options import BenchOptions, write_clips
+from wmdeploy.benchmarks.bench.options import BenchOptions, write_clips
 from wmdeploy.clips import ReadOptions
 from wmdeploy.exporters.export import ExportOptions, _recipe
 from wmdeploy.files import sha256

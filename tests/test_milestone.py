@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MICRO
-from wmdeploy.benchmarks.milestone import MilestoneOptions, run_milestone, to_markdown
+from wmdeploy.benchmarks.evaluation.milestone import MilestoneOptions, run_milestone, to_markdown
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 from wmdeploy.models.checkpoint import save_model

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import GOLDEN
-from wmdeploy.benchmarks.evaluate import EvaluateOptions
-from wmdeploy.benchmarks.evaluate import evaluate as run_evaluation
-from wmdeploy.benchmarks.milestone import MilestoneOptions, run_milestone
+from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions
+from wmdeploy.benchmarks.evaluation.evaluate import evaluate as run_evaluation
+from wmdeploy.benchmarks.evaluation.milestone import MilestoneOptions, run_milestone
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import CheckpointError
 from wmdeploy.models.checkpoint import TrainingNotes, read_notes, read_training, save_model

@@ -14,15 +14,15 @@ import pytest
 
 from tests.made_reports import made_report, png
 from wmdeploy import cli
-from wmdeploy.benchmarks.flat import to_csv, to_markdown
-from wmdeploy.benchmarks.memory import Memory
-from wmdeploy.benchmarks.page import LARGEST, png_of, render, write_page
-from wmdeploy.benchmarks.parity import Parity
+from wmdeploy.benchmarks.parity.metrics import Parity
+from wmdeploy.benchmarks.render.html import LARGEST, png_of, render, write_page
+from wmdeploy.benchmarks.render.markdown import to_csv, to_markdown
 from wmdeploy.benchmarks.report import Report, Row, read_json
+from wmdeploy.benchmarks.worker.memory import Memory
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "swaps", "strips",
             "memory", "roofline", "layout", "batches", "pacing", "environment")  # fmt: skip
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Bundles
-from wmdeploy.benchmarks.evaluate import SessionRunner
+from wmdeploy.benchmarks.evaluation.evaluate import SessionRunner
 from wmdeploy.clips import Clip, write_npz
 from wmdeploy.clips.footage import Footage, read_footage
 from wmdeploy.engines.base import load_backend

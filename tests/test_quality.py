@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles
-from wmdeploy.benchmarks.evaluate import EvaluateOptions, SessionRunner
-from wmdeploy.benchmarks.evaluate import evaluate as run_evaluation
+from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions, SessionRunner
+from wmdeploy.benchmarks.evaluation.evaluate import evaluate as run_evaluation
 from wmdeploy.clips import write_npz
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.footage import clip_digest, read_footage
@@ -19,7 +19,7 @@ from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.quality.measure import evaluate, psnr
-from wmdeploy.quality.pictures import strip, write_picture, write_plot
+from wmdeploy.quality.plots import strip, write_picture, write_plot
 from wmdeploy.quality.report import HORIZONS, QualityReport
 
 

@@ -14,7 +14,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.eager import baseline
+from wmdeploy.engines.pytorch.eager import baseline
 from wmdeploy.engines.session import Session
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.manifest import Layout, Precision

@@ -9,19 +9,20 @@ import torch
 
 from tests.conftest import Bundles
 from tests.made_reports import made_report
-from wmdeploy.benchmarks import process, reruns, rounds
-from wmdeploy.benchmarks.machine import Ceilings
-from wmdeploy.benchmarks.options import BenchOptions, clip_names, jobs, write_clips
-from wmdeploy.benchmarks.outcome import noise_warning
-from wmdeploy.benchmarks.pace import pace
+from wmdeploy.benchmarks.bench import interleave, workers
+from wmdeploy.benchmarks.bench.assemble import noise_warning
+from wmdeploy.benchmarks.bench.interleave import Run, race
+from wmdeploy.benchmarks.bench.machine import Ceilings
+from wmdeploy.benchmarks.bench.options import BenchOptions, clip_names, jobs, write_clips
+from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.benchmarks.protocol import Block, Command, Timed, Warm, Warmed
-from wmdeploy.benchmarks.ratio import ratio
 from wmdeploy.benchmarks.report import MOST_ROUNDS, Report, Row
-from wmdeploy.benchmarks.rollouts import Rollout
-from wmdeploy.benchmarks.rounds import Run, race
-from wmdeploy.benchmarks.run import bench
-from wmdeploy.benchmarks.timing import MOST_WARMUPS, Effort, Samples, warm_up
-from wmdeploy.benchmarks.worker import Worker
+from wmdeploy.benchmarks.stats import ratio
+from wmdeploy.benchmarks.studies import false_alarms
+from wmdeploy.benchmarks.worker.__main__ import Worker
+from wmdeploy.benchmarks.worker.pacing import pace
+from wmdeploy.benchmarks.worker.rollouts import Rollout
+from wmdeploy.benchmarks.worker.timing import MOST_WARMUPS, Effort, Samples, warm_up
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.session import Session
@@ -67,9 +68,9 @@ class Machine:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses, and no measuring of a machine whose speed does not matter here."""
-    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(interleave, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(
-        "wmdeploy.benchmarks.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1)
+        "wmdeploy.benchmarks.bench.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1)
     )
 
 
@@ -292,7 +293,7 @@ def run(bundles: Bundles, *backends: str, **changes: Any) -> Report:
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(process, "WORKER", "tests.faulty_worker")
+    monkeypatch.setattr(workers, "WORKER", "tests.faulty_worker")
     path = os.environ.get("PYTHONPATH")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{path}" if path else str(ROOT))
     return monkeypatch
@@ -342,11 +343,11 @@ def test_threads_are_what_the_worker_has(bundles: Bundles, tmp_path: Path) -> No
     )
     clips = write_clips(options, bundles(), 4, tmp_path, [])
     eager, ort = jobs(options, clips, 4, tmp_path)
-    with process.Workers() as workers:
-        workers.start(eager)
-        workers.start(ort)
+    with workers.Workers() as running:
+        running.start(eager)
+        running.start(ort)
         for job in (eager, ort):
-            loaded = workers.loaded(job.label)
+            loaded = running.loaded(job.label)
             assert loaded.threads == 1
             assert loaded.affinity == sorted(os.sched_getaffinity(0))[:1]
 
@@ -412,7 +413,7 @@ def test_reruns_tells_how_far_runs_lie_apart(
     for seed, path in enumerate(paths):
         slower = {"decode": 1.5} if seed == 2 else None
         write_document(made_report(seed, slower=slower), path)
-    reruns.main(paths)
+    false_alarms.main(paths)
     told = capsys.readouterr().out
     assert "2 of 6 ordered pairs are flagged" in told and "decode of compile: speed-up" in told
     assert "first_call" not in told and "eager" not in told

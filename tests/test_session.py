@@ -9,9 +9,9 @@ import torch
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.test_engines import assert_same_pixels, modules
 from wmdeploy.engines.base import Backend, load_backend
-from wmdeploy.engines.cudagraph import run_into
 from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.eager import baseline
+from wmdeploy.engines.pytorch.cudagraph import run_into
+from wmdeploy.engines.pytorch.eager import baseline
 from wmdeploy.engines.session import Session
 from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of
 from wmdeploy.errors import BackendError

@@ -3,8 +3,8 @@ import onnx
 import onnxruntime
 
 from tests.conftest import Bundles
-from wmdeploy.engines.ort import cpu_graph, open_session
-from wmdeploy.engines.split_attention import split_attention
+from wmdeploy.engines.ort.cpu import cpu_graph, open_session
+from wmdeploy.engines.ort.split_attention import split_attention
 
 CPU = ["CPUExecutionProvider"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.conftest import Bundles
 from tests.stand_in import machine
 from tests.stand_in.cuda import Gpu, round_to_tf32
-from wmdeploy.benchmarks.swaps import pytorch_backend, swap_graphs
+from wmdeploy.benchmarks.worker.graph_swap import pytorch_backend, swap_graphs
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import Backend, Settings, load_backend

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from wmdeploy.benchmarks.budget import missed, parse_budget
-from wmdeploy.benchmarks.options import BenchOptions
+from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.report import read_json
-from wmdeploy.benchmarks.sweep import (
+from wmdeploy.benchmarks.sweep.budget import missed, parse_budget
+from wmdeploy.benchmarks.sweep.run import (
     Cell,
     Sweep,
     SweepOptions,
@@ -18,8 +18,8 @@ from wmdeploy.benchmarks.sweep import (
     sweep,
     with_best,
 )
-from wmdeploy.benchmarks.sweep_table import sweep_table
-from wmdeploy.benchmarks.timing import Effort
+from wmdeploy.benchmarks.sweep.table import sweep_table
+from wmdeploy.benchmarks.worker.timing import Effort
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 

@@ -36,8 +36,8 @@ def test_rollout_leaves_no_file_of_onnxruntime(bundles: Bundles, tmp_path: Path)
     "module",
     [
         "wmdeploy.benchmarks.worker",
-        "wmdeploy.benchmarks.onnx_values",
-        "wmdeploy.engines.ort",
+        "wmdeploy.benchmarks.bisect.onnx_values",
+        "wmdeploy.engines.ort.cpu",
         "wmdeploy.exporters.verify",
     ],
 )

@@ -13,23 +13,23 @@ import torch
 from tests.conftest import MICRO, Bundles
 from tests.test_bisect import planted
 from tests.ties import Tied, counted, replace_codebook, rounding, tied_bundle, tied_model
-from wmdeploy.benchmarks.bisect import examine
-from wmdeploy.benchmarks.cases import backend_answers, baseline_cases
-from wmdeploy.benchmarks.evaluate import SessionRunner
-from wmdeploy.benchmarks.flat import to_markdown
-from wmdeploy.benchmarks.judge import Judgement, judge
-from wmdeploy.benchmarks.onnx_values import OnnxValues
-from wmdeploy.benchmarks.options import BenchOptions
-from wmdeploy.benchmarks.page import render
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.run import bench
+from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
+from wmdeploy.benchmarks.bisect.run import examine
+from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
+from wmdeploy.benchmarks.evaluation.evaluate import SessionRunner
+from wmdeploy.benchmarks.parity.gate import Judgement, judge
 from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, TIES_FILE, rollout_file
-from wmdeploy.benchmarks.pytorch_values import PytorchValues
+from wmdeploy.benchmarks.render.html import render
+from wmdeploy.benchmarks.render.markdown import to_markdown
+from wmdeploy.benchmarks.render.terminal import report_tables
 from wmdeploy.benchmarks.report import read_json
-from wmdeploy.benchmarks.rollouts import Rollout, record
-from wmdeploy.benchmarks.run import bench
-from wmdeploy.benchmarks.swaps import swap_graphs
-from wmdeploy.benchmarks.table import report_tables
-from wmdeploy.benchmarks.tied import read_corrections, write_ties
-from wmdeploy.benchmarks.timing import Effort
+from wmdeploy.benchmarks.worker.graph_outputs import backend_answers, baseline_cases
+from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
+from wmdeploy.benchmarks.worker.rollouts import Rollout, record
+from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
+from wmdeploy.benchmarks.worker.timing import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import Backend, load_backend
@@ -39,7 +39,7 @@ from wmdeploy.errors import ExportError
 from wmdeploy.exporters.verify import verify_graph
 from wmdeploy.files import write_document
 from wmdeploy.manifest import Layout, Precision
-from wmdeploy.models.cases import world_model_cases
+from wmdeploy.models.expected import world_model_cases
 from wmdeploy.models.graphs import deployment
 from wmdeploy.models.ties import FEW_TIES, CodeCount, add_counts, find_ties
 from wmdeploy.models.world_model import WorldModel

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wmdeploy.benchmarks.parity import Parity
+from wmdeploy.benchmarks.parity.metrics import Parity
+from wmdeploy.benchmarks.render.verdicts import verdicts
 from wmdeploy.benchmarks.report import Report, Row
-from wmdeploy.benchmarks.verdicts import verdicts
 from wmdeploy.engines.base import BACKENDS
 from wmdeploy.files import write_document
 
@@ -56,7 +56,7 @@ def test_what_is_no_report_is_told_in_a_line(tmp_path: Path, document: str | Non
     files = [] if document is None else [tmp_path / "x.json"]
     if document == "{}":
         files[0].write_text(document)
-    command = [sys.executable, "-m", "wmdeploy.benchmarks.verdicts", *map(str, files)]
+    command = [sys.executable, "-m", "wmdeploy.benchmarks.render.verdicts", *map(str, files)]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 1 and told.stderr.startswith("error: ")
     assert len(told.stderr.splitlines()) == 1

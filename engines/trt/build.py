@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import onnx
 
 from wmdeploy.engines.trt.flavour import Flavour
-from wmdeploy.engines.trt.graph import tensorrt_graph
+from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 

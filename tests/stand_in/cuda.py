@@ -133,7 +133,9 @@ class Gpu:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Let torch and the engines find this GPU, its tensors on the CPU."""
-        from wmdeploy.engines import cudagraph, devices, ort_gpu, static
+        from wmdeploy.engines import devices, static
+        from wmdeploy.engines.ort import gpu as ort_gpu
+        from wmdeploy.engines.pytorch import cudagraph
         from wmdeploy.engines.trt import run as trt_run
 
         found: dict[str, Any] = {

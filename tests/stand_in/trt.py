@@ -28,7 +28,7 @@ _real = onnxruntime.InferenceSession
 
 def install(gpu: Gpu, patch: pytest.MonkeyPatch) -> None:
     """Let both TensorRT packages be installed, and ONNX Runtime's provider be linked with one."""
-    from wmdeploy.engines import ort_gpu
+    from wmdeploy.engines.ort import gpu as ort_gpu
     from wmdeploy.engines.trt import flavour, plans
 
     patch.setitem(sys.modules, "tensorrt", module(gpu, "10.16.1.11"))

@@ -3,10 +3,10 @@
 Nothing heavy is imported until a command runs, so that `wmdeploy --help` answers at once.
 """
 
-from wmdeploy.cli import bisect, deploy, judge, learn, reports, sweep
+from wmdeploy.cli import bench, bisect, compare, export, sweep, train
 from wmdeploy.cli.common import app, main
 
-for module in (learn, deploy, judge, reports, bisect, sweep):
+for module in (train, export, bench, compare, bisect, sweep):
     app.add_typer(module.commands)
 
 __all__ = ["app", "main"]

@@ -13,8 +13,8 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output, write_document
 
 if TYPE_CHECKING:
-    from wmdeploy.benchmarks.bisect import Findings
-    from wmdeploy.benchmarks.node_errors import Node
+    from wmdeploy.benchmarks.bisect.node_errors import Node
+    from wmdeploy.benchmarks.bisect.run import Findings
 
 commands = typer.Typer()
 NEIGHBOURS = 4  # shown on either side of a node
@@ -43,8 +43,8 @@ def bisect(
     json: Annotated[Path | None, typer.Option(help="Write all nodes' errors here.")] = None,
 ) -> None:
     """Find the first node of an ONNX graph whose value is not PyTorch's; exits with 1 if any."""
-    from wmdeploy.benchmarks.bisect import BisectOptions
-    from wmdeploy.benchmarks.bisect import bisect as run_bisect
+    from wmdeploy.benchmarks.bisect.run import BisectOptions
+    from wmdeploy.benchmarks.bisect.run import bisect as run_bisect
 
     if json:
         check_output(json, bundle, clip)
@@ -68,7 +68,7 @@ def bisect(
 
 def nodes_table(findings: "Findings") -> Table:
     """The nodes around the first past the tolerance, or around the one with the largest error."""
-    from wmdeploy.benchmarks.narrow import narrow_table
+    from wmdeploy.benchmarks.render.format import narrow_table
 
     nodes, shown = findings.nodes, findings.shown
     table = narrow_table(

@@ -56,12 +56,12 @@ def sweep(
     series: Series = None,
 ) -> None:
     """Export and bench every layout, precision, backend and batch size; say which are the best."""
-    from wmdeploy.benchmarks.budget import parse_budget
-    from wmdeploy.benchmarks.options import BenchOptions
-    from wmdeploy.benchmarks.sweep import SweepOptions, nearest, recommended
-    from wmdeploy.benchmarks.sweep import sweep as run_sweep
-    from wmdeploy.benchmarks.sweep_table import cell_line, sweep_table
-    from wmdeploy.benchmarks.timing import Effort
+    from wmdeploy.benchmarks.bench.options import BenchOptions
+    from wmdeploy.benchmarks.sweep.budget import parse_budget
+    from wmdeploy.benchmarks.sweep.run import SweepOptions, nearest, recommended
+    from wmdeploy.benchmarks.sweep.run import sweep as run_sweep
+    from wmdeploy.benchmarks.sweep.table import cell_line, sweep_table
+    from wmdeploy.benchmarks.worker.timing import Effort
     from wmdeploy.engines.base import BACKENDS, Settings
 
     limits = parse_budget(budget) if budget else ()

@@ -14,8 +14,8 @@ from wmdeploy.clips.arrays import array_clips, inside_file
 from wmdeploy.clips.clip import reason
 from wmdeploy.clips.folder import INDEX_NAME, actions_path, read_data_folder
 from wmdeploy.clips.foreign import foreign
+from wmdeploy.clips.images import is_animation, list_pictures, natural_order
 from wmdeploy.clips.layout import ACTION_NAMES, listed
-from wmdeploy.clips.pictures import is_animation, list_pictures, natural_order
 from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
 

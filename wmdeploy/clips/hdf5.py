@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wmdeploy.clips.clip import reason
+from wmdeploy.clips.images import natural_order
 from wmdeploy.clips.layout import ACTION_NAMES, FRAME_NAMES, MOST_PIXELS, is_named
 from wmdeploy.clips.npy import MOST_ARRAYS, Stored
-from wmdeploy.clips.pictures import natural_order
 from wmdeploy.errors import ClipError, require
 
 if TYPE_CHECKING:

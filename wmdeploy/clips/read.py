@@ -27,9 +27,9 @@ from wmdeploy.clips.folder import (
     read_data_folder,
 )
 from wmdeploy.clips.foreign import foreign
+from wmdeploy.clips.images import PictureSource
 from wmdeploy.clips.layout import ContinuousActions
 from wmdeploy.clips.npy import npy_array
-from wmdeploy.clips.pictures import PictureSource
 from wmdeploy.clips.source import AS_IS, Fit, ReadOptions, Source, Timeline, Wrapped
 from wmdeploy.clips.suffixes import CLIP_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from wmdeploy.clips.timing import retimed, uneven

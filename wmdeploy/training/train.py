@@ -33,7 +33,7 @@ from wmdeploy.models.checkpoint import (
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
-from wmdeploy.quality.pictures import strip
+from wmdeploy.quality.plots import strip
 from wmdeploy.quality.predict import decode_latents, encode_frames, following_latents
 from wmdeploy.training.codes import (
     CodedFootage,

@@ -1,0 +1,1 @@
+"""Run every backend in turns, and report what that gave."""

@@ -1,0 +1,184 @@
+"""The workers' processes, as the bench sees them: started, asked, and ended with it.
+
+A worker that dies is left out from then on; without the baseline there is nothing to go on for.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, TypeVar
+
+import msgspec
+
+from wmdeploy.benchmarks.bench.assemble import Outcome
+from wmdeploy.benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
+from wmdeploy.errors import BackendError
+from wmdeploy.text import one_line
+
+# The module that is started; tests start one that is slow, or wrong.
+WORKER = "wmdeploy.benchmarks.worker"
+Kind = TypeVar("Kind")
+Progress = Callable[[str, str], None]  # backend, what it is doing
+
+
+@dataclass(frozen=True)
+class Process:
+    """One worker; `outcome` collects what it gave."""
+
+    job: Job
+    popen: "subprocess.Popen[str]"
+    outcome: Outcome
+
+    def send(self, command: Command) -> None:
+        assert self.popen.stdin is not None
+        try:
+            self.popen.stdin.write(f"{msgspec.json.encode(command).decode()}\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            pass  # there will be no answer either
+
+    def receive(self, kind: type[Kind]) -> Kind | None:
+        """The next answer; None if the process ended instead."""
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            _, found, answer = line.partition(ANSWER)
+            if found:
+                return msgspec.json.decode(answer, type=kind)
+        return None
+
+    def last_words(self) -> tuple[str, bool]:
+        """Why it ended, and whether because this machine lacks something."""
+        code = self.popen.wait()
+        log = (self.job.directory / "stderr.txt").read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in log.splitlines() if line.strip()]
+        last = lines[-1] if lines else "no message"
+        if code > 0 and last.startswith((MISSING, REFUSED)):
+            return last.removeprefix(MISSING).removeprefix(REFUSED), last.startswith(MISSING)
+        died = f"killed by signal {-code}, perhaps out of memory: " if code < 0 else ""
+        return died + one_line(last), False
+
+
+@dataclass
+class Workers:
+    """All processes by label, in the order in which they were started; the baseline is first.
+
+    A context manager: at the end of the block, however it ends, no process is left.
+    """
+
+    progress: Progress = lambda backend, stage: None
+    outcomes: list[Outcome] = field(default_factory=list)
+    _alive: dict[str, Process] = field(default_factory=dict)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> list[str]:
+        return list(self._alive)
+
+    @property
+    def gpu_found(self) -> bool:
+        """Whether torch has one to offer, as the baseline's worker found."""
+        loaded = self.outcomes[0].loaded
+        return loaded is not None and loaded.gpu_found
+
+    def loaded(self, label: str) -> Loaded:
+        found = self._alive[label].outcome.loaded
+        assert found is not None
+        return found
+
+    def start(self, job: Job) -> None:
+        """Start a worker and wait until it has loaded.
+
+        Raises:
+            BackendError: it is the baseline, and cannot.
+        """
+        self.progress(job.label, "load")
+        job.directory.mkdir()
+        file = job.directory / "job.json"
+        file.write_bytes(msgspec.json.encode(job, enc_hook=str))
+        with (job.directory / "stderr.txt").open("w") as log:
+            popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", WORKER, str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="surrogateescape",
+                env=_environment(job),
+            )
+        outcome = Outcome(job.label, job.directory)
+        process = Process(job, popen, outcome)
+        self.outcomes.append(outcome)
+        self._alive[job.label] = process
+        outcome.loaded = process.receive(Loaded)
+        if outcome.loaded is None:
+            self._bury(process)
+
+    def skip(self, job: Job, reason: str) -> None:
+        """Note why a backend is not even started."""
+        self.outcomes.append(Outcome(job.label, job.directory, reason=reason, verdict="skipped"))
+
+    def ask(self, label: str, command: Command, kind: type[Kind], doing: str) -> Kind | None:
+        """A worker's answer; None if it is dead, or dies of the command.
+
+        Raises:
+            BackendError: it is the baseline, and dies.
+        """
+        process = self._alive.get(label)
+        if process is None:
+            return None
+        self.progress(label, doing)
+        process.send(command)
+        answer = process.receive(kind)
+        if answer is None:
+            self._bury(process)
+        return answer
+
+    def outcome(self, label: str) -> Outcome:
+        return next(outcome for outcome in self.outcomes if outcome.backend == label)
+
+    def close(self) -> None:
+        """End every process."""
+        for process in self._alive.values():
+            process.popen.kill()  # none has anything left to write
+        for process in self._alive.values():
+            process.popen.wait()
+            _close(process.popen.stdin)
+            _close(process.popen.stdout)
+        self._alive.clear()
+
+    def _bury(self, process: Process) -> None:
+        outcome = process.outcome
+        reason, missing = process.last_words()
+        # what it lacks is found out while loading; afterwards it broke
+        outcome.verdict = "skipped" if missing and outcome.loaded is None else "fail"
+        outcome.reason = reason
+        del self._alive[outcome.backend]
+        _close(process.popen.stdin)
+        _close(process.popen.stdout)
+        if process.job.cases is None:
+            raise BackendError(f"the baseline cannot run: {reason}")
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """OpenMP reads its number of threads when it is loaded, long before anybody could set it.
+
+    What workers and the bench tell each other is UTF-8, whatever the user's terminal shows.
+    """
+    threads = job.settings.threads
+    openmp = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return os.environ | {"PYTHONIOENCODING": "utf-8:surrogateescape"} | openmp
+
+
+def _close(pipe: IO[str] | None) -> None:
+    try:
+        if pipe is not None:
+            pipe.close()
+    except BrokenPipeError:
+        pass  # a command that was never read

@@ -1,0 +1,1 @@
+"""Find the node of a graph in which a backend leaves PyTorch."""

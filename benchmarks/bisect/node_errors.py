@@ -1,0 +1,183 @@
+"""Errors of a graph's nodes against PyTorch: of the graph as it runs, and of each node alone.
+
+An error is the largest absolute difference over the largest absolute value of PyTorch's. A choice
+(a code, a rounded pixel) is judged by what it costs, and a code that ties costs nothing; PyTorch
+goes on from the backend's choice.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wmdeploy.errors import BackendError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, Row
+    from wmdeploy.benchmarks.bisect.torch_values import Operation, PytorchValues, Visit
+    from wmdeploy.models.expected import Case
+    from wmdeploy.models.ties import CodeCount
+
+BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of PyTorch, and the nodes that ONNX has for it.
+
+    `name` is of its value in ONNX, `nodes` and `ops` are the names and types of its nodes, the last
+    of which gives the value; `module` is the module of the source model that it belongs to (see
+    `pytorch_values.Operation`). Errors are relative, infinite where a value is not finite or of
+    another shape; `own` is None where the file does not say the type of an input.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...]
+    module: str
+    operation: str
+    shape: tuple[int, ...]
+    accumulated: float
+    own: float | None
+
+
+class Comparison:
+    """Errors of one graph's rows; see the module's docstring for the two kinds."""
+
+    def __init__(self, exact: "PytorchValues", tested: "OnnxValues", case: "Case") -> None:
+        self._exact, self._tested, self._feeds = exact, tested, case.feeds
+        self._rows = {row.name: row for row in tested.rows}
+        self._own: dict[str, float | None] = {}
+        self._accumulated: dict[str, float] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._choices: dict[str, Tensor] = {}
+        self._broken = False
+        self.codes: CodeCount | None = None  # of an encoder, as they come out of the graph
+
+    def measure_own(self) -> None:
+        """Each row on PyTorch's values, as soon as they are there; also checks the trace."""
+        held = dict(self._feeds)
+        uses = Counter(name for row in self._rows.values() for name in row.inputs)
+
+        def visit(operation: "Operation", value: "Tensor", given: tuple[Any, ...]) -> "Tensor":
+            row = self._rows.get(operation.name)
+            if row is not None:
+                self._shapes[row.name] = tuple(value.shape)
+                try:
+                    got = self._tested.run_row(row, held)
+                    own = None if got is None else error(operation, got, value, given)
+                except BackendError:
+                    own = math.inf
+                self._own[row.name] = own
+                uses.subtract(row.inputs)
+                for name in row.inputs:
+                    if uses[name] <= 0:
+                        held.pop(name, None)
+            if uses[operation.name] > 0:
+                held[operation.name] = value
+            return value
+
+        self._exact.check(self._feeds, self._exact.run(self._feeds, visit))
+
+    def portions(self) -> Iterator[list["Row"]]:
+        """The rows in order, in parts whose values fit into memory together."""
+        portion: list[Row] = []
+        size = 0
+        for row in self._rows.values():
+            portion.append(row)
+            size += 4 * math.prod(self._shapes[row.name])
+            if size >= BYTES_AT_ONCE:
+                yield portion
+                portion, size = [], 0
+        if portion:
+            yield portion
+
+    def measure_accumulated(self, rows: Sequence["Row"]) -> None:
+        """Rows as they come out of the graph; portions must be measured in order.
+
+        What the backend cannot compute is as wrong as can be, and all that is behind it.
+        """
+        if self._broken:
+            return
+        try:
+            values = self._tested.run(self._feeds, [row.name for row in rows])
+        except BackendError:
+            if len(rows) == 1:
+                self._broken = True
+                return
+            middle = len(rows) // 2
+            self.measure_accumulated(rows[:middle])
+            self.measure_accumulated(rows[middle:])
+            return
+        self._exact.run(self._feeds, self._comparing(values))
+
+    def _comparing(self, values: "dict[str, Tensor]") -> "Visit":
+        import torch
+
+        def visit(operation: "Operation", value: "Tensor", given: tuple[Any, ...]) -> "Tensor":
+            name = operation.name
+            if name in values:
+                got = values.pop(name)
+                if operation.kind in COSTS and got.shape == value.shape:
+                    self._choices[name] = got.to(value.dtype)
+                if operation.kind == "argmin" and got.shape == value.shape:
+                    ties = self._exact.find_ties(self._feeds, value, got)
+                    self.codes = ties.count
+                    got = value.where(torch.from_numpy(ties.tied), got)
+                self._accumulated[name] = error(operation, got, value, given)
+            return self._choices.get(name, value)
+
+        return visit
+
+    def nodes(self) -> Iterator[Node]:
+        for name, row in self._rows.items():
+            operation = self._exact.operations[name]
+            yield Node(
+                name,
+                tuple(node.name for node in row.nodes),
+                tuple(node.op_type for node in row.nodes),
+                operation.module,
+                operation.kind,
+                self._shapes[name],
+                self._accumulated.get(name, math.inf),
+                self._own[name],
+            )
+
+
+def error(
+    operation: "Operation", got: "Tensor", expected: "Tensor", given: tuple[Any, ...]
+) -> float:
+    """Relative; of a choice, what it costs. Infinite where shapes differ or `got` is not finite."""
+    if got.shape != expected.shape:
+        return math.inf
+    if operation.kind in COSTS:
+        cost, scale = COSTS[operation.kind](got, given)
+    else:
+        wide = expected.float() if expected.is_floating_point() else expected.double()
+        difference = (got.to(wide.dtype) - wide).abs()
+        cost = difference.masked_fill_(got.to(wide.dtype) == wide, 0)  # infinities too
+        scale = wide.masked_fill(wide.isinf(), 0).abs()
+    largest, size = float(cost.max()), float(scale.max())
+    if math.isnan(largest):
+        return math.inf
+    return largest / size if size else largest
+
+
+def _cost_of_nearest(got: "Tensor", given: tuple[Any, ...]) -> "tuple[Tensor, Tensor]":
+    """How much further the chosen entries are than the nearest: argmin(distances, axis)."""
+    distances, axis = given
+    inside = (got >= 0) & (got < distances.shape[axis])
+    index = got.where(inside, got.new_zeros(())).unsqueeze(axis)
+    excess = distances.gather(axis, index).squeeze(axis) - distances.amin(axis)
+    return excess.masked_fill(~inside, math.inf), distances.abs()
+
+
+def _cost_of_rounding(got: "Tensor", given: tuple[Any, ...]) -> "tuple[Tensor, Tensor]":
+    """How far the whole numbers are from what was rounded, past a half."""
+    return ((got.float() - given[0]).abs() - 0.5).clamp_min(0), given[0].abs()
+
+
+COSTS = {"argmin": _cost_of_nearest, "round": _cost_of_rounding}

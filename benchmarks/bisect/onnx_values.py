@@ -1,0 +1,212 @@
+"""Values inside a bundle's ONNX graph, as one of ONNX Runtime's backends computes them.
+
+Rows are the values that PyTorch knows by the same name, in the order of the file; whatever stands
+between two of them belongs to the later one. Knows no PyTorch model and no errors of values.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx.utils import Extractor
+from torch import Tensor
+
+from wmdeploy.benchmarks.bisect.torch_values import Operation
+from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import BACKENDS
+from wmdeploy.engines.ort.cpu import (
+    CPU,
+    WEIGHTS_FOLDER,
+    follow_link,
+    inference_session,
+    weights_file,
+)
+from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
+from wmdeploy.engines.ort.split_attention import split_attention
+from wmdeploy.engines.trt.rewrite import tensorrt_graph
+from wmdeploy.errors import BackendError, BundleError, require
+
+# Each with the extra that brings it.
+ORT_BACKENDS = {"ort-cpu": "cpu", "ort-cuda": "gpu", "ort-cuda-nhwc": "gpu", "ort-tensorrt": "gpu"}
+_REWRITES: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "ort-cpu": split_attention,
+    "ort-cuda": cuda_graph,
+    "ort-cuda-nhwc": lambda model: cuda_graph(model, nhwc=True),
+    "ort-tensorrt": tensorrt_graph,
+}
+PROBE = """<ir_version: 10, opset_import: ["": 21]>
+probe (float[1] x) => (float[1] y) { y = Identity(x) }"""  # is the backend there at all?
+TYPES: dict[int, torch.dtype] = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that cannot show values inside an ONNX graph, or that is not there.
+
+    Raises:
+        BackendError: it is another, or unknown, or not to be had here.
+    """
+    if name in ORT_BACKENDS:
+        probe = onnx.parser.parse_model(PROBE)
+        open_session(name, Path("probe"), probe).run(None, {"x": np.zeros(1, np.float32)})
+        return
+    have = ", ".join(ORT_BACKENDS)
+    if name not in BACKENDS:
+        raise BackendError(f"backend: got {name!r}, expected one of {have}")
+    raise BackendError(
+        f"backend: got {name!r}, which shows no values inside an ONNX graph; expected one of "
+        f"{have}. `wmdeploy bench` says which graph brings another backend's error in"
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value, the nodes that compute it from `inputs`, which are rows or inputs of the graph."""
+
+    name: str
+    nodes: tuple[onnx.NodeProto, ...]
+    inputs: tuple[str, ...]
+
+
+class OnnxValues:
+    """A graph whose every value can be asked for.
+
+    Args:
+        operations: of PyTorch, by the name of their values.
+        distrust: names may mean something else; believe those whose metadata agrees.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: str,
+        backend: str,
+        operations: Mapping[str, Operation],
+        distrust: bool = False,
+    ) -> None:
+        self.backend, self._graph = backend, graph
+        record = bundle.manifest.graphs[graph]
+        with bundle.graph_to_load(graph) as self._path:  # parts of it read its weights later, too
+            self._model = onnx.load(self._path, load_external_data=False)
+        self._given = [value.name for value in self._model.graph.input]
+        found = {*self._given, *(value.name for value in self._model.graph.output)}
+        if found != {spec.name for spec in (*record.inputs, *record.outputs)}:
+            raise BundleError(
+                f"{self._path}: has other tensors than the manifest says; export the model again"
+            )
+        made = [name for node in self._model.graph.node for name in node.output if name]
+        if len(made) != len(set(made)) or self._model.graph.sparse_initializer:
+            raise BundleError(f"{self._path}: not a graph as exports write them; export again")
+        known = {
+            name
+            for node in self._model.graph.node
+            for name in node.output
+            if name in operations
+            and (name in found or not distrust or _agrees(node, operations[name]))
+        }
+        _REWRITES[backend](self._model)
+        self._extractor = Extractor(self._model)
+        self.rows = list(self._find_rows(known))
+        if not self.rows:
+            raise BundleError(f"{self._path}: has no value that PyTorch knows; export again")
+        for row in self.rows:  # ONNX Runtime infers types that the file does not say
+            self._extractor.value_infos.setdefault(row.name, onnx.ValueInfoProto(name=row.name))
+
+    def run(self, feeds: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """Values of rows, computed from the graph's inputs; nothing behind them is run.
+
+        Raises:
+            BackendError: the backend refuses the graph or cannot run it.
+        """
+        model = self._extractor.extract_model(self._given, list(names))
+        return self._run(open_session(self.backend, self._path, model), feeds, names)
+
+    def run_row(self, row: Row, values: Mapping[str, Tensor]) -> Tensor | None:
+        """One row on given values, in the types that the file says; None if it does not say.
+
+        Raises:
+            BackendError: as `run`.
+        """
+        types = self._extractor.value_infos
+        kinds = {n: TYPES.get(types[n].type.tensor_type.elem_type) for n in row.inputs}
+        if not all(name in values and kind for name, kind in kinds.items()):
+            return None
+        feeds = {name: values[name].to(kind) for name, kind in kinds.items()}
+        model = self._extractor.extract_model(list(row.inputs), [row.name])
+        return self._run(open_session(self.backend, self._path, model), feeds, [row.name])[row.name]
+
+    def _find_rows(self, known: set[str]) -> Iterator[Row]:
+        order = list(self._model.graph.node)
+        makers = {name: i for i, node in enumerate(order) for name in node.output if name}
+        for i, node in enumerate(order):
+            for name in (name for name in node.output if name in known):
+                nodes, pending = {i}, list(node.input)
+                inputs: dict[str, None] = {}
+                while pending:
+                    source = pending.pop(0)
+                    if source in known or source in self._given:
+                        inputs[source] = None
+                    elif makers.get(source, i) not in nodes:
+                        nodes.add(makers[source])
+                        pending += order[makers[source]].input
+                yield Row(name, tuple(order[n] for n in sorted(nodes)), tuple(inputs))
+
+    def _run(
+        self, session: Any, feeds: Mapping[str, Tensor], names: Sequence[str]
+    ) -> dict[str, Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+        try:
+            results = [torch.from_numpy(array) for array in session.run(list(names), arrays)]
+        except Exception as error:  # its exception types are private to its C extension
+            raise BackendError(f"{self._graph}: ONNX Runtime cannot run it: {error}") from error
+        return dict(zip(names, results, strict=True))
+
+
+def open_session(backend: str, path: Path, model: onnx.ModelProto) -> Any:
+    """An InferenceSession of a part of the graph at `path`, with the backend's own options.
+
+    Raises:
+        BackendError: the backend is not there, or refuses the part.
+    """
+    ort = require("onnxruntime", extra=ORT_BACKENDS[backend], purpose=f"backend {backend}")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is a finding, and told as one
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
+    follow_link(model, path)
+    providers: list[tuple[str, dict[str, str]]] = [(CPU, {})]
+    if backend != "ort-cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        providers = _gpu_providers(backend, may_use_tf32(model))
+    return inference_session(path, model.SerializeToString(), options, providers)
+
+
+def _gpu_providers(backend: str, tf32: bool) -> list[tuple[str, dict[str, str]]]:
+    """As `ort_gpu` has them, without CUDA graphs and caches: each graph here runs once."""
+    from wmdeploy.engines.devices import cuda_device
+    from wmdeploy.engines.ort.gpu import TENSORRT, cuda_provider, load_tensorrt_libraries
+
+    cuda_device(backend)
+    stream = torch.cuda.Stream()
+    nhwc = backend == "ort-cuda-nhwc"
+    providers = [cuda_provider(stream, tf32, graphs=False, nhwc=nhwc)]
+    if backend == "ort-tensorrt":
+        load_tensorrt_libraries(require("onnxruntime", extra="gpu", purpose=f"backend {backend}"))
+        providers.insert(0, (TENSORRT, {"user_compute_stream": str(stream.cuda_stream)}))
+    return providers
+
+
+def _agrees(node: onnx.NodeProto, operation: Operation) -> bool:
+    """The exporter left the same operation and module with the node."""
+    told = {entry.key: entry.value for entry in node.metadata_props}
+    traced, scopes = (told.get(f"pkg.torch.onnx.{key}", "") for key in ("fx_node", "name_scopes"))
+    return f"target=torch.ops.{operation.target}]" in traced and repr(operation.path) in scopes

@@ -1,0 +1,183 @@
+"""Where inside a graph a backend leaves PyTorch: the first node past the tolerance.
+
+Each value of the bundle's ONNX graph, as the backend runs it (`onnx_values`), is compared with what
+eager PyTorch computes in float32 from the bundle's model (`pytorch_values`), so nothing of the file
+under test is believed. The accumulated error is of the graph run from its inputs, some of its
+values at a time, so that memory stays bounded; a node's own error is of that node alone, given
+PyTorch's values. A fault shows in both, rounding that adds up in the first alone. Values that are
+asked for are not fused away, so what only a fusion gets wrong is not found.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wmdeploy.benchmarks.bisect.node_errors import Comparison, Node
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import read_clip
+from wmdeploy.clips.source import ReadOptions
+from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.manifest import DType, Precision
+from wmdeploy.models.ties import CodeCount
+
+if TYPE_CHECKING:
+    from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
+    from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
+    from wmdeploy.models.expected import Case
+    from wmdeploy.models.world_model import WorldModel
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
+FRAMES = 4  # of the clip; a window repeats them
+TRACERS = ("torch", "onnxscript")  # they decide how values are named
+
+
+@dataclass(frozen=True)
+class BisectOptions:
+    """`graphs`: names, none for all; `tolerance`: relative, None for that of the precision."""
+
+    bundle: Path
+    clip: Path
+    backend: str = "ort-cpu"
+    graphs: tuple[str, ...] = ()
+    tolerance: float | None = None
+    read: ReadOptions = ReadOptions()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One graph, its nodes in the order of the file.
+
+    `culprit` is the index of the first whose accumulated error is past `tolerance`, None if none
+    is. `codes` are those of an encoder, beside PyTorch's.
+    """
+
+    graph: str
+    backend: str
+    precision: Precision
+    tolerance: float
+    nodes: tuple[Node, ...]
+    culprit: int | None
+    warnings: tuple[str, ...] = ()
+    codes: CodeCount | None = None
+
+    @property
+    def shown(self) -> int:
+        """Index of the culprit, or else of the node with the largest accumulated error."""
+        if self.culprit is not None:
+            return self.culprit
+        return max(range(len(self.nodes)), key=lambda i: self.nodes[i].accumulated)
+
+    @property
+    def faults(self) -> list[Node]:
+        """The nodes that are past the tolerance given PyTorch's values."""
+        return [node for node in self.nodes if (node.own or 0) > self.tolerance]
+
+    @property
+    def least_exact(self) -> Node:
+        """The node with the largest error of its own, up to the culprit if there is one."""
+        upto = None if self.culprit is None else self.culprit + 1
+        return max(self.nodes[:upto], key=lambda node: node.own or 0)
+
+
+def bisect(
+    options: BisectOptions, progress: Callable[[str], None] = lambda what: None
+) -> Iterator[Findings]:
+    """Compare a bundle's graphs with PyTorch, node by node; one graph after the other.
+
+    Raises:
+        WmdeployError: the tolerance is not a positive number, or the clip does not fit the model.
+        BackendError: the backend is none of ONNX Runtime's, or cannot run a graph.
+        BundleError: the bundle is damaged, has no such graph, or carries no model.
+        ExportError: torch.export does not reproduce the model.
+    """
+    from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, check_backend
+    from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
+    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.models.graphs import GRAPHS
+
+    bundle = Bundle.open(options.bundle)
+    recipe = bundle.manifest.recipe
+    tolerance = TOLERANCES[recipe.precision] if options.tolerance is None else options.tolerance
+    if not 0 < tolerance < math.inf:
+        raise WmdeployError(f"--tolerance: got {tolerance}, expected a number above 0, as 1e-3")
+    check_backend(options.backend)
+    graphs = tuple(dict.fromkeys(options.graphs))
+    graphs = graphs or tuple(name for name in GRAPHS if name in bundle.manifest.graphs)
+    for graph in graphs:
+        bundle.checked_graph(graph)
+    progress("load the model")
+    with bundle.model_to_load() as directory:
+        model = load_model(directory)
+    progress("run PyTorch on real frames")
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
+    cases = _cases(model, bundle, clip)
+    versions = tuple(_other_versions(recipe.tools))
+    warnings = (*clip.remarks, *versions)
+    for graph in graphs:
+        progress(f"{graph}: trace it")
+        exact = PytorchValues(model, recipe, graph)
+        tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(versions))
+        yield examine(exact, tested, cases[graph], tolerance, progress, warnings)
+
+
+def examine(
+    exact: "PytorchValues",
+    tested: "OnnxValues",
+    case: "Case",
+    tolerance: float,
+    progress: Callable[[str], None] = lambda what: None,
+    warnings: tuple[str, ...] = (),
+) -> Findings:
+    """Compare one graph; arguments and errors as of `bisect`."""
+    comparison = Comparison(exact, tested, case)
+    progress(f"{exact.graph}: each node alone")
+    comparison.measure_own()
+    for rows in comparison.portions():
+        progress(f"{exact.graph}: from its inputs to {rows[-1].name}")
+        comparison.measure_accumulated(rows)
+    nodes = tuple(comparison.nodes())
+    past = (i for i, node in enumerate(nodes) if not node.accumulated <= tolerance)
+    return Findings(
+        exact.graph,
+        tested.backend,
+        exact.precision,
+        tolerance,
+        nodes,
+        next(past, None),
+        warnings,
+        comparison.codes,
+    )
+
+
+def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
+    """Feeds of each graph, two rows of real frames, as at export."""
+    import torch
+
+    from wmdeploy.models.expected import world_model_cases
+
+    recipe, known = bundle.manifest.recipe, model.config.temporal.num_actions
+    actions = None
+    if known:
+        if clip.actions is None or clip.actions.max() >= known:
+            raise ClipError(
+                f"{clip.name}: has no actions, or others than the {known} that the model is "
+                "conditioned on; give a clip of the game with --clip"
+            )
+        actions = torch.from_numpy(clip.actions)
+    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
+    return world_model_cases(model, recipe.layout, dtype, torch.from_numpy(clip.frames), actions)
+
+
+def _other_versions(tools: dict[str, str]) -> Iterator[str]:
+    for name in TRACERS:
+        here, there = metadata.version(name), tools.get(name, "an unknown version")
+        if here != there:
+            yield (
+                f"the bundle was exported with {name} {there}, here is {here}: nodes whose names "
+                "or operations changed are shown as part of the next one that is known"
+            )

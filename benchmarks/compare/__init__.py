@@ -1,0 +1,1 @@
+"""Find what changed between reports beyond the noise."""

@@ -1,0 +1,171 @@
+"""One figure of two reports: how it changed in speed and memory, and whether that is a regression.
+
+Parity is in `wmdeploy.benchmarks.compare.parity`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
+from wmdeploy.benchmarks.stats import LogValue, noise, ratio_of
+from wmdeploy.errors import WmdeployError
+
+Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
+LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
+LARGEST = 1_000_000  # a change that is told by its size; none but a damaged report has more
+LARGEST_LOG = math.log(LARGEST)
+SINGLE = ("load", "first_call")  # happen once a run: one value has no spread
+
+Key = tuple[str, str, int]  # backend, stage, batch
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of both reports. `size` orders changes of the same kind, the largest first."""
+
+    stage: str
+    backend: str
+    batch: int | None
+    what: str
+    old: str
+    new: str
+    change: str
+    status: Status
+    noise: str = ""
+    size: float = 0.0
+
+
+def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
+    """Rows by backend, stage and batch; `name` is for a message.
+
+    Raises:
+        WmdeployError: two rows are of the same.
+    """
+    rows: dict[Key, Row] = {}
+    for row in report.rows:
+        key = row.backend, row.stage, row.batch
+        if key in rows:
+            raise WmdeployError(
+                f"{name} has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
+                "what wmdeploy bench --json wrote"
+            )
+        rows[key] = row
+    return rows
+
+
+def speed_changes(
+    before: dict[Key, Row], after: dict[Key, Row], baseline: str, fail_on: float, same: bool
+) -> list[Change]:
+    """Times judged by their noise; the baseline's and single ones only told.
+
+    Where the hardware is the same and both reports have rounds, these are matched; else it is the
+    speed-ups that are compared.
+
+    Args:
+        baseline: its name; both reports have the same.
+        fail_on: the smallest slowdown that counts, 0.05 for 5%.
+        same: whether the hardware is; between machines an absolute time says nothing.
+    """
+    found: dict[Key, tuple[LogValue, LogValue, LogValue]] = {}
+    changes = []
+    for key in (key for key in before if key in after):
+        (name, stage, batch), a, b = key, before[key], after[key]
+        if not a.p50_ms or not b.p50_ms:
+            continue
+        base = (baseline, stage, batch)
+        old, new = ratio_of(a, before.get(base)), ratio_of(b, after.get(base))
+        if name == baseline or stage in SINGLE or old is None or new is None:
+            if same:
+                changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
+            continue
+        rounds = _rounds(a, before.get(base)), _rounds(b, after.get(base))
+        if same and rounds[0] is not None and rounds[1] is not None:
+            found[key] = old, new, matched_slowdown(rounds[0], rounds[1])
+        else:
+            found[key] = old, new, old.over(new)
+    for key, (old, new, slowdown) in found.items():
+        noisy = before[key].noisy or after[key].noisy or slowdown.estimated
+        chance = noise(slowdown, len(found))
+        told = f"{_times(old)}x", f"{_times(new)}x"
+        changes.append(_speed(key, told, slowdown.log, chance, fail_on, noisy))
+    return changes
+
+
+def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
+    """(2, rounds), times of the baseline and of a backend; None where they make no line."""
+    if baseline is None or len(baseline.round_ms) != len(row.round_ms):
+        return None
+    times = np.array([baseline.round_ms, row.round_ms])
+    if not FEWEST_ROUNDS <= times.shape[1] <= MOST_ROUNDS * MOST_POOLED:
+        return None
+    return times if np.isfinite(times).all() and (times > 0).all() else None
+
+
+def _speed(
+    key: Key, told: tuple[str, str], slower: float, chance: float, fail_on: float, noisy: bool
+) -> Change:
+    """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without."""
+    name, stage, batch = key
+    limit = math.log1p(fail_on)
+    status: Status = "unchanged"
+    if abs(slower) > max(limit, chance):
+        status = "regression" if slower > 0 else "improvement"
+    elif chance > limit and (noisy or abs(slower) > limit):
+        status = "unclear"
+    words = *told, _slower(slower)
+    return Change(stage, name, batch, "speed-up", *words, status, _percent(chance), abs(slower))
+
+
+def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
+    name, stage, batch = key
+    slower = math.log(new / old) if min(old, new) > 0 else 0.0
+    status: Status = "information" if abs(slower) > math.log1p(fail_on) else "unchanged"
+    told = _milliseconds(old), _milliseconds(new), _slower(slower)
+    return Change(stage, name, batch, "p50 ms", *told, status, size=abs(slower))
+
+
+def _slower(log: float) -> str:
+    """0.0953 as `10.0% slower`: how much longer the same work takes, or took."""
+    told = _percent(abs(log))
+    return told if told == "0.0%" else f"{told} {'slower' if log > 0 else 'faster'}"
+
+
+def _percent(log: float) -> str:
+    return f"{math.expm1(log):.1%}" if log < LARGEST_LOG else f"over {LARGEST:,.0%}"
+
+
+def _times(ratio: LogValue) -> str:
+    return f"{math.exp(ratio.log):.2f}" if ratio.log < LARGEST_LOG else f"over {LARGEST:,}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def memory_changes(
+    before: dict[Key, Row], after: dict[Key, Row], baseline: str, tolerance: float, same: bool
+) -> list[Change]:
+    """Memory of each backend's process, where a whole frame was timed."""
+    changes = []
+    for key in (key for key in before if key in after):
+        (name, stage, batch), a, b = key, before[key], after[key]
+        old, new = a.memory_mb, b.memory_mb
+        if stage != "frame" or old is None or new is None or min(old, new) <= 0:
+            continue
+        kinds = {row.memory.headline[1] for row in (a, b) if row.memory is not None}
+        growth = new / old - 1
+        status: Status = "unchanged"
+        if growth > tolerance or growth < 1 / (1 + tolerance) - 1:
+            judged = same and name != baseline and len(kinds) < 2  # else it was counted otherwise
+            worse: Status = "regression" if growth > 0 else "improvement"
+            status = worse if judged else "information"
+        told = f"{old:.0f}", f"{new:.0f}", f"{growth:+.1%}"
+        change = Change(
+            stage, name, batch, "memory MB", *told, status, f"{tolerance:.0%}", abs(growth)
+        )
+        changes.append(change)
+    return changes

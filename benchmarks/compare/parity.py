@@ -1,0 +1,140 @@
+"""How parity changed between two reports.
+
+There is no noise to allow for: on one machine, with the same versions, a rollout gives the same
+bits each time. The tolerances are for what a new version of a library may round otherwise.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from operator import itemgetter
+
+import numpy as np
+
+from wmdeploy.benchmarks.compare.change import Change, Key, Status
+from wmdeploy.benchmarks.parity.metrics import Curve
+from wmdeploy.benchmarks.report import Report, Row
+
+DB_DROP = 1.0
+EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all
+AGREEMENT_DROP = 1e-3
+ERROR_GROWTH = 2.0
+LEAST_ERROR = 1e-6  # about float32's own rounding
+STAGES_WITH_ERRORS = ("encode", "prefill", "step", "decode", "frame")  # others repeat the rollout's
+
+
+def parity_changes(
+    old: Report, new: Report, before: dict[Key, Row], after: dict[Key, Row], same: bool
+) -> list[Change]:
+    """Changes of the worst frames, codes and stage errors of backends that both reports have.
+
+    Args:
+        same: whether the hardware is; another one's kernels round otherwise, so that there only
+            verdicts can be held against each other and these are information.
+    """
+    changes: list[Change] = []
+    for key in (key for key in before if key in after and key[2] == 1):
+        (name, stage, _), a, b = key, before[key].parity, after[key].parity
+        if a is None or b is None or stage not in STAGES_WITH_ERRORS:
+            continue
+        if a.max_abs is not None and b.max_abs is not None:
+            changes.append(_error(stage, name, a.max_abs, b.max_abs))
+        if a.code_agreement is not None and b.code_agreement is not None:
+            pair = a.code_agreement, b.code_agreement
+            changes.append(_agreement(stage, name, "codes equal", *pair))
+        was, now = a.worst_frame_psnr_db or {}, b.worst_frame_psnr_db or {}
+        pairs = [(h, was[h], now[h]) for h in was if h in now]
+        changes += _worst(name, "worst frame", [(f"to {h}", x, y) for h, x, y in pairs])
+    changes += _curves(old.curves, new.curves)
+    return changes if same else [_only_told(change) for change in changes]
+
+
+def _curves(old: list[Curve], new: list[Curve]) -> list[Change]:
+    """Clip by clip, so that a clip that got worse shows although another is worse still."""
+    changes: list[Change] = []
+    for name in dict.fromkeys(curve.backend for curve in old):
+        pairs = [
+            (a, b) for a, b in zip(_of(old, name), _of(new, name), strict=False) if a.clip == b.clip
+        ]
+        for what in ("free", "forced"):
+            points = []
+            for a, b in pairs:
+                was, now = (_worst_so_far(getattr(curve, f"{what}_db")) for curve in (a, b))
+                both = zip(was, now, strict=False)
+                points += [(f"{a.clip} to {h}", x, y) for h, (x, y) in enumerate(both, 1)]
+            changes += _worst(name, f"worst frame, {what}", points)
+        for a, b in pairs:
+            pair = a.code_agreement, b.code_agreement
+            changes.append(_agreement("encode", name, f"codes equal, {a.clip}", *pair))
+            changes.append(_imagined(name, a, b))
+    return changes
+
+
+def _of(curves: list[Curve], backend: str) -> Iterable[Curve]:
+    return (curve for curve in curves if curve.backend == backend)
+
+
+def _worst_so_far(db: list[float]) -> list[float]:
+    return [float(value) for value in np.minimum.accumulate(db)] if db else []
+
+
+def _worst(name: str, what: str, points: list[tuple[str, float, float]]) -> list[Change]:
+    """One change of all points (where, old dB, new dB): the one that moved the most."""
+    judged = [(x - y if min(x, y) < EXACT_DB else 0.0, where, x, y) for where, x, y in points]
+    if not judged:
+        return []
+    judged.reverse()  # of equals the last
+    loss, gain = max(judged, key=itemgetter(0)), min(judged, key=itemgetter(0))
+    status: Status = "unchanged"
+    shown = loss
+    if loss[0] > DB_DROP:
+        status = "regression"
+    elif gain[0] < -DB_DROP:
+        status, shown = "improvement", gain
+    drop, where, x, y = shown
+    return [
+        Change(
+            "frame", name, None, f"{what} ({where})", f"{x:.1f} dB", f"{y:.1f} dB",
+            f"{y - x:+.1f} dB", status, f"{DB_DROP:.0f} dB", abs(drop),
+        )
+    ]  # fmt: skip
+
+
+def _agreement(stage: str, name: str, what: str, old: float, new: float) -> Change:
+    status: Status = "unchanged"
+    if abs(new - old) > AGREEMENT_DROP:
+        status = "regression" if new < old else "improvement"
+    return Change(
+        stage, name, None, what, f"{old:.3%}", f"{new:.3%}", f"{100 * (new - old):+.3f} points",
+        status, f"{100 * AGREEMENT_DROP:.1f} points", abs(new - old),
+    )  # fmt: skip
+
+
+def _error(stage: str, name: str, old: float, new: float) -> Change:
+    status: Status = "unchanged"
+    small, large = sorted((old, new))
+    if large > ERROR_GROWTH * small and large > LEAST_ERROR:
+        status = "regression" if new > old else "improvement"
+    change = f"{new / old:.2f} times" if old > 0 else ""
+    return Change(
+        stage, name, None, "max error", f"{old:.2g}", f"{new:.2g}", change, status,
+        f"{ERROR_GROWTH:.0f} times", large,
+    )  # fmt: skip
+
+
+def _imagined(name: str, old: Curve, new: Curve) -> Change:
+    """Codes of imagined frames flip one by one: where the first does is told, and judged by dB."""
+    was, now = (curve.first_difference for curve in (old, new))
+    return Change(
+        "frame", name, None, f"first other code, {old.clip}", _horizon(was), _horizon(now), "",
+        "unchanged" if was == now else "information",
+    )  # fmt: skip
+
+
+def _horizon(value: int | None) -> str:
+    return "none" if value is None else f"horizon {value}"
+
+
+def _only_told(change: Change) -> Change:
+    if change.status == "unchanged":
+        return change
+    return dataclasses.replace(change, status="information")

@@ -1,0 +1,171 @@
+"""`wmdeploy compare`: what got slower, larger or less exact between two reports, beyond the noise.
+
+    old, new = read_json(Path("main.json")), read_json(Path("branch.json"))
+    found = compare(old, new, fail_on=0.05)
+    found.regressions  # what is worse, the worst first
+
+Speed is compared beside the baseline of the same run, so that what slows a whole machine down
+cancels. It does not know why something changed.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from wmdeploy.benchmarks.compare.change import (
+    LEAST_MEMORY,
+    Change,
+    Key,
+    Status,
+    keyed,
+    memory_changes,
+    speed_changes,
+)
+from wmdeploy.benchmarks.compare.compatibility import baseline_of, check_comparable
+from wmdeploy.benchmarks.compare.parity import parity_changes
+from wmdeploy.benchmarks.render.format import narrow_table
+from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.stats import FALSE_ALARMS
+from wmdeploy.errors import WmdeployError
+
+STYLES: dict[Status, str] = {  # in the order of the table
+    "regression": "bold red",
+    "improvement": "green",
+    "unclear": "yellow",
+    "information": "",
+    "unchanged": "dim",
+}
+ALWAYS_SHOWN: tuple[Status, ...] = ("regression", "improvement", "unclear")
+LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal of 80 cuts them
+WORDS: dict[Status, str] = {"unclear": "too noisy"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes, regressions first; `notes` are lines on what the reports do not share."""
+
+    changes: list[Change]
+    notes: list[str]
+    fail_on: float
+
+    @property
+    def regressions(self) -> list[Change]:
+        return [change for change in self.changes if change.status == "regression"]
+
+    @property
+    def counts(self) -> Counter[Status]:
+        return Counter(change.status for change in self.changes)
+
+
+def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
+    """Compare all that both reports measured.
+
+    Args:
+        fail_on: the smallest slowdown or growth that counts, 0.05 for 5%.
+
+    Raises:
+        WmdeployError: the reports measured different things.
+    """
+    common = check_comparable(old, new)
+    same = common.same_hardware
+    baseline = baseline_of(old)
+    before, after = keyed(old), keyed(new)
+    changes = [
+        *_presence(before, after, same),
+        *speed_changes(before, after, baseline, fail_on, same),
+        *memory_changes(before, after, baseline, max(fail_on, LEAST_MEMORY), same),
+        *parity_changes(old, new, before, after, same),
+    ]
+    order = list(STYLES)
+    shown = {status: order.index(status) < len(ALWAYS_SHOWN) for status in order}
+    changes.sort(key=lambda c: (order.index(c.status), -c.size if shown[c.status] else 0.0))
+    return Comparison(changes, common.notes, fail_on)
+
+
+def comparison_table(found: Comparison, everything: bool = False) -> Table:
+    """What changed beyond the noise; with `everything`, all that was compared."""
+    table = narrow_table(
+        "NEW against OLD",
+        "speed-up: over the baseline of the same report; its change on equal hardware is that of "
+        "rounds in which the baseline took equally long. noise: what a change must exceed, for "
+        f"{FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
+        "tolerance",
+        ("stage", "backend", "batch", "what"),
+        ("old", "new", "change", "noise"),
+    )
+    table.add_column("verdict")
+    for column in table.columns:
+        column.no_wrap = column.header in ("stage", "backend", "batch", "verdict")
+        column.min_width = LONGEST_WORDS.get(str(column.header))
+    for change in found.changes:
+        if everything or change.status in ALWAYS_SHOWN:
+            word = WORDS.get(change.status, change.status)
+            batch = "" if change.batch is None else str(change.batch)
+            cells = (change.stage, change.backend, batch, change.what, change.old, change.new,
+                     change.change, change.noise)  # fmt: skip
+            style = STYLES[change.status]
+            table.add_row(*(Text(cell) for cell in cells), Text(word, style=style))
+    return table
+
+
+def summary(found: Comparison) -> str:
+    """Two lines: what was found, and by which rule."""
+    counts = found.counts
+    told = [f"{_count(counts['regression'], 'regression')}",
+            f"{_count(counts['improvement'], 'improvement')}"]  # fmt: skip
+    if counts["unclear"]:
+        told.append(f"{counts['unclear']} not known well enough (too noisy)")
+    told.append(f"{counts['unchanged']} unchanged")
+    if counts["information"]:
+        told.append(f"{counts['information']} changed, for information only")
+    return (
+        f"{', '.join(told)}\n"
+        f"fails on: speed {100 * found.fail_on:g}% lower, beyond the noise; memory "
+        f"{100 * max(found.fail_on, LEAST_MEMORY):g}% larger; parity worse; a backend lost"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+
+
+def parse_percent(text: str) -> float:
+    """`5%` or `5` as 0.05.
+
+    Raises:
+        WmdeployError: it is no number, or none of 0 or more.
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise WmdeployError(f"--fail-on: got {text!r}, expected a percentage such as 5%")
+    return value / 100
+
+
+def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list[Change]:
+    """Backends that came, went, or whose verdict turned, and rows that only one report has."""
+    changes = []
+    old = {name: row.verdict for (name, _, _), row in before.items()}
+    new = {name: row.verdict for (name, _, _), row in after.items()}
+    for name in dict.fromkeys((*old, *new)):
+        a, b = old.get(name, "not run"), new.get(name, "not run")
+        status: Status = "unchanged" if a == b else "information"
+        if a == "pass" and (b == "fail" or (b != "pass" and same)):
+            status = "regression"  # what the other machine cannot run is no fault
+        elif b == "pass" and a == "fail":
+            status = "improvement"
+        reason = next((r.reason for (n, _, _), r in after.items() if n == name and r.reason), None)
+        told = f"{b}: {reason}" if reason and a != b else b
+        changes.append(Change("", name, None, "verdict", a, told, "", status, size=math.inf))
+    for name, stage, batch in dict.fromkeys((*before, *after)):
+        if old.get(name) == new.get(name) == "pass":
+            for side, rows in (("OLD", before), ("NEW", after)):
+                if (name, stage, batch) not in rows:
+                    words = ("", f"not in {side}", "")
+                    changes.append(Change(stage, name, batch, "row", *words, "information"))
+    return changes

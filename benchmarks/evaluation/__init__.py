@@ -1,0 +1,1 @@
+"""Measure how well a model predicts, and which milestones it reaches."""

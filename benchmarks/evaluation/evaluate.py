@@ -1,0 +1,252 @@
+"""Evaluate a model, or a bundle by one of its backends, on clips it was not trained on.
+
+A bundle is judged twice: by its own source model in PyTorch float32, and by the backend's sessions
+on the same frames. What lies between them is what the deployment costs in prediction quality.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import sum_up
+from wmdeploy.clips.find import left_out_line, search
+from wmdeploy.clips.footage import Footage, clip_digest, read_footage
+from wmdeploy.clips.read import look, open_source
+from wmdeploy.clips.source import ReadOptions
+from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
+from wmdeploy.engines.devices import pytorch_device
+from wmdeploy.engines.same_codes import TieFinder, with_same_codes
+from wmdeploy.engines.session import Session
+from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.files import real_path
+from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
+from wmdeploy.models.precision import allow_tf32
+from wmdeploy.models.ties import CodeCount
+from wmdeploy.models.world_model import WorldModel, to_pixels
+from wmdeploy.quality.measure import evaluate as measure
+from wmdeploy.quality.plots import strip
+from wmdeploy.quality.report import QualityReport
+
+_STRIP_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate.
+
+    Attributes:
+        source: a model directory, a `.pt`, a preset, or a bundle.
+        data: folders of clips. Those that the model says it was trained on are left out.
+        backend: for a bundle, default `ort-cpu`.
+        context: frames given to a rollout.
+        clips: at most so many of each folder; None for all.
+        settings: of the backend; its device is the PyTorch model's too.
+        pictures: whether to draw the strip.
+        read: how the clips are read.
+    """
+
+    source: str
+    data: tuple[Path, ...]
+    backend: str | None = None
+    context: int = 8
+    clips: int | None = None
+    settings: Settings = Settings()
+    pictures: bool = False
+    read: ReadOptions = ReadOptions()
+
+
+class SessionRunner:
+    """A backend's sessions, for `wmdeploy.quality.measure`.
+
+    Args:
+        model: PyTorch's side, from whose codes the sessions go on where the backend's tie.
+    """
+
+    def __init__(self, backend: Backend, model: WorldModel) -> None:
+        self.name = backend.name
+        self._ties = TieFinder(model, backend.precision)
+        self._session = Session(with_same_codes(backend, self._ties))
+        self._conditioned = bool(backend.wiring.window_actions)
+
+    @property
+    def codes(self) -> CodeCount:
+        """The backend's codes beside the model's, of all frames so far."""
+        return self._ties.count
+
+    def following(
+        self, frames: Iterable[np.ndarray], codes: np.ndarray, actions: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """See `wmdeploy.quality.measure.Runner`."""
+        for index, frame in enumerate(frames):
+            self._ties.expect(frame[None], codes[index : index + 1])
+            if index == 0:
+                self._session.reset(frame[None])
+                continue
+            yield self._session.step(self._action(actions, index - 1))[0]
+            self._session.observe(frame)
+
+    def rollout(
+        self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
+    ) -> np.ndarray:
+        """See `wmdeploy.quality.measure.Runner`."""
+        self._ties.expect(frames, codes)
+        given = len(frames) - 1
+        taken = actions if self._conditioned else None
+        self._session.reset(frames, None if taken is None else taken[:given])
+        steps = range(given, given + horizon)
+        return np.stack([self._session.step(self._action(actions, step))[0] for step in steps])
+
+    def _action(self, actions: np.ndarray | None, index: int) -> int | None:
+        return int(actions[index]) if self._conditioned and actions is not None else None
+
+
+def evaluate(
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None],
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[QualityReport, np.ndarray | None]:
+    """Scores, and the strip of pictures if it was asked for.
+
+    `tell` is called, before anything long begins, with the remarks of `load_model`, with what is
+    not read and how the rest is.
+
+    Raises:
+        CheckpointError, BundleError, BackendError: the source cannot be loaded or run.
+        ClipError: there is no clip left to evaluate on, or it does not fit.
+    """
+    remarks: list[str] = []
+    model, training, runner = _load(options, remarks)
+    for remark in remarks:
+        tell(remark)
+    trained_on = set(training.clips)
+    size = model.config.vqvae.image_size
+    conditioned = model.config.temporal.num_actions > 0
+    skipped: list[str] = []
+    paths: list[Path] = []
+    roots = [real_path(folder) for folder in options.data]
+    for root in roots:
+        paths += _usable(root, trained_on, options, size, conditioned, skipped, tell)
+    if not paths:
+        raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
+    footage = read_footage(
+        paths,
+        size,
+        conditioned,
+        skipped,
+        lambda done, total: progress("read", done, total),
+        roots,
+        options.read,
+    )
+    if options.pictures and not _drawable(footage, options.context):
+        raise ClipError(
+            f"strip: no clip has {options.context + _STRIP_FRAMES} frames; leave --strip out, or "
+            "give a longer clip"
+        )
+    report = measure(
+        model,
+        footage,
+        name=options.source,
+        runner=runner,
+        context=options.context,
+        skipped=skipped,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )
+    return report, _strip(model, footage, options.context) if options.pictures else None
+
+
+def _load(
+    options: EvaluateOptions, remarks: list[str]
+) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
+    """The PyTorch model, what its training noted, and the backend that runs it, if one does."""
+    path = Path(options.source)
+    device = pytorch_device(BASELINE, options.settings)
+    allow_tf32(options.settings.tf32)
+    if not (path / MANIFEST_FILE).is_file():
+        if options.backend not in (None, BASELINE):
+            raise WmdeployError(
+                f"backend {options.backend} runs bundles, and {path} is a model; "
+                f"export it first: wmdeploy export {path} -o BUNDLE"
+            )
+        model = load_model(options.source, remarks=remarks)
+        return model.to(device), read_training(path), None
+    bundle = Bundle.open(path)
+    with bundle.model_to_load() as source:
+        model, training = load_model(source), read_training(source)
+    backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
+    return model.to(device), training, SessionRunner(backend, model)
+
+
+def _usable(
+    folder: Path,
+    trained_on: set[str],
+    options: EvaluateOptions,
+    size: int,
+    conditioned: bool,
+    skipped: list[str],
+    tell: Callable[[str], None],
+) -> list[Path]:
+    """The clips of a folder that can be judged on."""
+    here = search(folder, options.read.series)
+    if line := left_out_line(folder, here):
+        tell(line)
+    found: list[Path] = []
+    known = 0
+    notes: list[list[str]] = []
+    for path in here.clips:
+        if options.clips is not None and len(found) == options.clips:
+            break
+        try:
+            if trained_on and clip_digest(path) in trained_on:
+                known += 1
+                continue
+            source = open_source(path, options.read)
+            if (count := source.count()) < 2:
+                skipped.append(f"{path}: has {count} frame, and nothing follows it")
+                continue
+            if conditioned:
+                source.actions()
+            look(source, size, options.read.fit)
+        except ClipError as error:
+            skipped.append(str(error))
+            continue
+        found.append(path)
+        notes.append(source.notes)
+    for line in sum_up(notes):
+        tell(line)
+    if known:
+        skipped.append(f"{folder}: {known} clips that the model was trained on")
+    return found
+
+
+def _drawable(footage: Footage, context: int) -> list[int]:
+    """The clips that are long enough for the strip."""
+    lengths = footage.spans.lengths
+    return [i for i, length in enumerate(lengths) if length >= context + _STRIP_FRAMES]
+
+
+@torch.inference_mode()
+def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
+    """For each folder's first clip that is long enough: real frames, and below them imagined."""
+    horizon = _STRIP_FRAMES
+    device = model.vqvae.vq.embedding.weight.device
+    rows: list[np.ndarray] = []
+    shown: set[str] = set()
+    for index in _drawable(footage, context):
+        group = footage.groups[index]
+        if group in shown:
+            continue
+        shown.add(group)
+        frames = footage.clip(index, 0, context + horizon)
+        taken = footage.clip_actions(index)
+        actions = None
+        if model.config.temporal.num_actions and taken is not None:
+            actions = torch.from_numpy(taken[None, : context + horizon - 1]).to(device)
+        given = torch.tensor(frames[None, :context], device=device)
+        imagined = to_pixels(model.predict_future(given, horizon, actions)[0]).cpu().numpy()
+        rows += [frames[context : context + horizon], imagined]
+    return strip(rows, columns=8, scale=max(1, 96 // rows[0].shape[1]))

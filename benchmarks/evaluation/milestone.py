@@ -1,0 +1,328 @@
+"""The reference project's four tests on the real model: architecture, memory, prediction, speed.
+
+    result = run_milestone(MilestoneOptions("reference", device="cpu"), print)
+
+Its report ran them on an untrained model and called later milestones pending. Here the same fields
+are filled for any model, trained ones with what they reach on clips they were not trained on. All
+is PyTorch float32, the whole window for each frame: what a deployment gains over it, `wmdeploy
+bench` tells.
+"""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import torch
+
+from wmdeploy.benchmarks.bench.machine import environment
+from wmdeploy.benchmarks.worker.memory import peak_resident_mb
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.clips.source import ReadOptions
+from wmdeploy.errors import CheckpointError, WmdeployError
+from wmdeploy.models.checkpoint import load_model, read_training
+from wmdeploy.models.precision import allow_tf32
+from wmdeploy.models.world_model import WorldModel, count_parameters
+from wmdeploy.quality.report import QualityReport
+
+SEQUENCES = (4, 8, 16)
+PREDICTED = 8  # frames of the prediction and speed tests, as in the report; at most S + 1
+LIMIT_GB = 8.0
+LIMIT_MS = 100.0
+REAL_TIME_MS = 1000 / 30
+
+
+@dataclass(frozen=True)
+class MilestoneOptions:
+    """What to test: any source that `load_model` takes, on "cpu" or "cuda", on real frames."""
+
+    source: str
+    device: Literal["cpu", "cuda"]
+    clip: Path = SAMPLE_CLIP
+    seed: int = 0
+    runs: int = 5
+    read: ReadOptions = ReadOptions()
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """What the four tests gave. Field names inside are the report's own.
+
+    Attributes:
+        model: what was tested.
+        device: where: "cpu" or "cuda".
+        environment: of the machine.
+        architecture: total_parameters, vqvae_parameters, temporal_parameters, model_size_mb (of
+            2^20 bytes, as the report counts).
+        memory: max_memory_gb, under_8gb_limit, and memory_scaling: for sequences of 4, 8 and 16
+            frames the peak in 10^9 bytes, of torch's allocator on a GPU, of the process on a CPU.
+        prediction: mse and psnr (-10·log10(mse)) over latents, prediction_shape, target_shape.
+        speed: avg_time_ms of encoding `frames` (8) frames and predicting from them, the median;
+            time_per_frame_ms, its share for each; under_100ms; real_time_capable: 30 a second.
+        quality: what the model reaches on clips it was not trained on, as its training noted; None
+            for a model that was not trained by `wmdeploy train`.
+    """
+
+    model: str
+    device: str
+    environment: dict[str, Any]
+    architecture: dict[str, Any]
+    memory: dict[str, Any]
+    prediction: dict[str, Any]
+    speed: dict[str, Any]
+    quality: QualityReport | None
+
+
+@torch.inference_mode()
+def run_milestone(
+    options: MilestoneOptions,
+    progress: Callable[[str], None] = lambda what: None,
+    remarks: list[str] | None = None,
+) -> Milestone:
+    """Run the four tests.
+
+    Args:
+        remarks: gets those of `load_model`, and the notes of the clip.
+
+    Raises:
+        CheckpointError, ClipError: the model or the clip cannot be read.
+        WmdeployError: there is no such device, or the clip does not fit the model.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
+    allow_tf32(False)
+    progress("load")
+    quality = _noted_quality(options.source)
+    model = load_model(options.source, options.seed, remarks).to(options.device)
+    size = model.config.vqvae.image_size
+    clip = read_clip(options.clip, size=size, count=max(SEQUENCES), options=options.read)
+    if remarks is not None:
+        remarks += clip.remarks
+    actions = _actions(model, clip)
+    architecture = {
+        "total_parameters": count_parameters(model),
+        "vqvae_parameters": count_parameters(model.vqvae),
+        "temporal_parameters": count_parameters(model.temporal_model),
+        "model_size_mb": count_parameters(model) * 4 / 2**20,
+    }
+    progress("memory")
+    memory = _memory(model, clip.frames, actions, options.device)
+    progress("prediction")
+    prediction = _prediction(model, clip.frames, actions)
+    progress("speed")
+    speed = _speed(model, clip.frames, actions, options)
+    return Milestone(
+        model=options.source,
+        device=options.device,
+        environment=environment(),
+        architecture=architecture,
+        memory=memory,
+        prediction=prediction,
+        speed=speed,
+        quality=quality,
+    )
+
+
+def _actions(model: WorldModel, clip: Clip) -> torch.Tensor | None:
+    known = model.config.temporal.num_actions
+    if not known:
+        return None
+    if clip.actions is None or clip.actions.max() >= known:
+        raise WmdeployError(
+            f"{clip.name}: the model is conditioned on {known} actions, and this clip has none or "
+            "others; give a clip of its game with --clip"
+        )
+    device = model.temporal_model.output_proj.weight.device
+    return torch.from_numpy(clip.actions[None]).to(device)
+
+
+def _given(model: WorldModel, frames: np.ndarray, count: int) -> torch.Tensor:
+    """The first `count` frames as (1, count, H, W, 3) uint8, where the model is."""
+    device = model.temporal_model.output_proj.weight.device
+    return torch.tensor(frames[None, :count]).to(device)
+
+
+def _run(
+    model: WorldModel, frames: torch.Tensor, actions: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Encode (1, T, H, W, 3) and predict from all but the last: (1, T, L) and (1, T - 1, L)."""
+    latents = torch.cat([model.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
+    known = None if actions is None else actions[:, : frames.shape[1] - 1]
+    return latents, model.temporal_model(latents[:, :-1], known)
+
+
+def _memory(
+    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, device: str
+) -> dict[str, Any]:
+    scaling: dict[str, float] = {}
+    context = model.config.temporal.context
+    for length in [n for n in SEQUENCES if n <= context + 1] or [context + 1]:
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        _, predicted = _run(model, _given(model, frames, length), actions)
+        model.decode(predicted)
+        gc.collect()
+        peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_resident_mb()
+        scaling[str(length)] = peak / 1e3
+    most = max(scaling.values())
+    return {
+        "max_memory_gb": most,
+        "under_8gb_limit": most < LIMIT_GB,
+        "memory_scaling": scaling,
+        "counted_by": "torch's allocator" if device == "cuda" else "the process's peak on the CPU",
+    }
+
+
+def _predicted(model: WorldModel) -> int:
+    return min(PREDICTED, model.config.temporal.context + 1)
+
+
+def _prediction(
+    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None
+) -> dict[str, Any]:
+    latents, predicted = _run(model, _given(model, frames, _predicted(model)), actions)
+    mse = (predicted - latents[:, 1:]).double().square().mean().item()
+    return {
+        "mse": mse,
+        "psnr": -10 * math.log10(max(mse, 1e-12)),
+        "prediction_shape": list(predicted.shape),
+        "target_shape": list(latents[:, 1:].shape),
+    }
+
+
+def _speed(
+    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, options: MilestoneOptions
+) -> dict[str, Any]:
+    count = _predicted(model)
+    given = _given(model, frames, count)
+    samples = []
+    for _ in range(options.runs + 1):
+        begin = time.perf_counter()
+        _run(model, given, actions)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        samples.append((time.perf_counter() - begin) * 1e3)
+    average = statistics.median(samples[1:])  # the first one warms up
+    each = average / count
+    return {
+        "frames": count,
+        "avg_time_ms": average,
+        "time_per_frame_ms": each,
+        "under_100ms": each < LIMIT_MS,
+        "real_time_capable": each < REAL_TIME_MS,
+        "samples_ms": samples[1:],
+    }
+
+
+def to_markdown(found: Milestone) -> str:
+    """The result as a page: the tests, the requirements, the three milestones."""
+    architecture, memory, speed = found.architecture, found.memory, found.speed
+    prediction = found.prediction
+    scaling = ", ".join(f"{n} frames {gb:.2f} GB" for n, gb in memory["memory_scaling"].items())
+    where = f"on the {'GPU' if found.device == 'cuda' else 'CPU'}"
+    lines = [
+        f"# Milestones of {found.model}",
+        "",
+        f"PyTorch float32 {where}: {found.environment.get('cpu', 'CPU')}"
+        + (f", {found.environment['gpu']}" if found.environment.get("gpu") else ""),
+        "",
+        "## Tests",
+        "",
+        "| test | result |",
+        "|---|---|",
+        f"| architecture | {architecture['total_parameters']:,} parameters: VQ-VAE "
+        f"{architecture['vqvae_parameters']:,}, transformer "
+        f"{architecture['temporal_parameters']:,}; {architecture['model_size_mb']:.1f} MB |",
+        f"| memory {where} | {scaling} ({memory['counted_by']}) |",
+        f"| prediction | latents {prediction['prediction_shape']}: MSE {prediction['mse']:.3f}, "
+        f"PSNR {prediction['psnr']:.2f} dB |",
+        f"| speed {where} | {speed['frames']} frames encoded and predicted from in "
+        f"{speed['avg_time_ms']:.1f} ms, {speed['time_per_frame_ms']:.2f} ms a frame, decoding not "
+        "included |",
+        "",
+        "## Requirements",
+        "",
+        "| requirement | found | met |",
+        "|---|---|---|",
+        f"| memory under 8 GB {where} | {memory['max_memory_gb']:.2f} GB | "
+        f"{_met(memory['under_8gb_limit'])} |",
+        f"| a frame in under 100 ms {where} | {speed['time_per_frame_ms']:.2f} ms | "
+        f"{_met(speed['under_100ms'])} |",
+        *_quality_lines(found.quality),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _noted_quality(source: str) -> QualityReport | None:
+    """The scores that a model's training noted.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
+    noted = read_training(source).summary.get("quality")
+    if noted is None:
+        return None
+    try:
+        quality = msgspec.convert(noted, QualityReport, str_keys=True)
+        _quality_lines(quality)
+        return quality
+    except (msgspec.ValidationError, LookupError) as error:
+        raise CheckpointError(
+            f"{source}: the scores that its training noted are damaged ({error}); judge it anew "
+            "with `wmdeploy evaluate`"
+        ) from error
+
+
+def _quality_lines(quality: QualityReport | None) -> list[str]:
+    """Requirements on a trained model, and the milestones."""
+    if not quality:
+        return [
+            "| prediction accuracy above 80% | not trained | no |",
+            "| PSNR above 25 dB | not trained | no |",
+            "",
+            "The model notes no training, so the milestones (reconstruction, next frame, sequence) "
+            "are open: `wmdeploy train`, or `wmdeploy evaluate` for a model of other origin.",
+        ]
+    found = quality.all
+    latents = found.latents["model"]
+    next_frame, copy = found.following["model"].psnr, found.following["copy"].psnr
+    reconstruction = found.reconstruction.psnr
+    sequence = "no clip was long enough"
+    stays = False
+    if found.rollouts:
+        model, copied = found.rollouts["model"].psnr, found.rollouts["copy"].psnr
+        later = [n for n in model if 2 <= n <= 16]
+        stays = all(_db(model[n]) > _db(copied[n]) for n in later)
+        sequence = ", ".join(f"{n}: {_db(model[n]):.1f} ({_db(copied[n]):.1f})" for n in model)
+    return [
+        f"| prediction accuracy above 80% (latents within 0.1) | {latents.within:.1%} | "
+        f"{_met(latents.within > 0.8)} |",
+        f"| PSNR of the next frame above 25 dB | {_db(next_frame):.2f} dB | "
+        f"{_met(_db(next_frame) > 25)} |",
+        "",
+        f"## Milestones, on {found.frames} frames never trained on",
+        "",
+        "| milestone | found | reached |",
+        "|---|---|---|",
+        f"| 1 reconstruction above 25 dB | {_db(reconstruction):.2f} dB | "
+        f"{_met(_db(reconstruction) > 25)} |",
+        f"| 2 next frame above 25 dB and above copying the last | {_db(next_frame):.2f} dB, copy "
+        f"{_db(copy):.2f} dB | {_met(_db(next_frame) > max(25, _db(copy)))} |",
+        f"| 3 sequences of 2 to 16 frames above copying the last, dB by horizon (copy) | {sequence}"
+        f" | {_met(stays)} |",
+    ]
+
+
+def _db(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _met(ok: bool) -> str:
+    return "yes" if ok else "no"

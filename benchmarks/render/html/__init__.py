@@ -1,0 +1,167 @@
+"""A report as one HTML page that needs nothing else: no network, no file beside it.
+
+Everything in a report may come from a stranger: it is escaped, pictures are checked to be PNG, and
+the page's own policy lets the browser run no script but the one for sorting, and load nothing.
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wmdeploy.benchmarks.compare.compatibility import baseline_of
+from wmdeploy.benchmarks.render.markdown import about, figure, interval, ratio, worst_db
+from wmdeploy.benchmarks.report import Report
+from wmdeploy.errors import WmdeployError, require
+from wmdeploy.files import write_text
+from wmdeploy.text import printable
+
+LARGEST = 2_000_000  # bytes of a page
+MOST_SHOWN = 400  # of each kind; half as many rows fill the page
+PNG = b"\x89PNG\r\n\x1a\n"
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """A backend at a glance, at batch 1; texts are empty where a figure does not apply."""
+
+    backend: str
+    colour: int
+    verdict: str
+    reason: str
+    frame_ms: str
+    frames_per_s: str
+    speedup: str
+    interval: str
+    memory_mb: str
+    worst_db: str
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        WmdeployError: jinja2 or matplotlib is missing, the report is too large for a page, or the
+            file cannot be written.
+    """
+    write_text(render(report), path)
+
+
+def render(report: Report) -> str:
+    """The page's HTML. Pictures that would make it larger than `LARGEST` are left out, and named.
+
+    Raises:
+        WmdeployError: jinja2 or matplotlib is missing, or it is too large without them.
+    """
+    for name in ("rows", "curves", "pacing", "strips"):
+        if (count := len(getattr(report, name))) > MOST_SHOWN:
+            raise WmdeployError(
+                f"a page of {count} {name} would be too large, expected at most {MOST_SHOWN}; make "
+                "it of a report with fewer backends, batches or clips"
+            )
+    jinja2 = require("jinja2", extra="report", purpose="making a page")
+    require("matplotlib", extra="report", purpose="making a page")
+    from markupsafe import Markup
+
+    script = (_HERE / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    given = _content(report) | {"script": Markup(script), "script_digest": digest}
+    strips = {name: data for name, text in report.strips.items() if (data := png_of(text))}
+    left_out = [name for name in report.strips if name not in strips]
+    page = ""
+    while True:
+        pictures = {name: base64.b64encode(data).decode() for name, data in strips.items()}
+        page = template.render(**given, strips=pictures, left_out=left_out)
+        size = len(page.encode())
+        if size <= LARGEST:
+            return page
+        if not strips:
+            raise WmdeployError(
+                f"the page would have {size / 1e6:.1f} MB, at most {LARGEST / 1e6:.0f}; make it "
+                "of a report with fewer backends, batches or clips"
+            )
+        left_out.append(max(strips, key=lambda name: len(strips[name])))
+        del strips[left_out[-1]]
+
+
+def png_of(text: str) -> bytes | None:
+    """The bytes of a PNG in base64; None if it is none."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return data if data.startswith(PNG) else None
+
+
+def _content(report: Report) -> dict[str, Any]:
+    """What the template shows; sections without data are empty."""
+    from wmdeploy.benchmarks.render.html import parity_plots, resource_plots, tables, time_plots
+    from wmdeploy.benchmarks.render.html.svg import drawing
+
+    colours = colours_of(report)
+    with drawing():
+        plots = {
+            "distributions": time_plots.distributions(report, colours),
+            "batch_plots": time_plots.batch_scaling(report, colours),
+            "curves": parity_plots.parity_curves(report, colours),
+            "memory": resource_plots.memory(report),
+            "roofline": resource_plots.roofline(report, colours),
+            "layout": [plot] if (plot := resource_plots.layout_savings(report)) else [],
+        }
+    return plots | {
+        "name": str(report.bundle.get("name")),
+        "about": about(report),
+        "date": str(report.environment.get("date") or "").replace("T", " "),
+        "baseline": baseline_of(report),
+        "colours": colours,
+        "cards": _cards(report, colours),
+        "latency": tables.latency(report),
+        "batches": tables.batches(report),
+        "parity": tables.parity(report),
+        "clips": tables.clips(report),
+        "swaps": tables.swaps(report),
+        "pacing": tables.pacing(report),
+        "facts": tables.facts(report),
+        "warnings": report.warnings,
+        "shown_clips": parity_plots.MOST_CLIPS,
+    }
+
+
+def colours_of(report: Report) -> dict[str, int]:
+    """A colour of the page for each backend, the same in all plots; 0 is the baseline's."""
+    names = dict.fromkeys([baseline_of(report), *(row.backend for row in report.rows)])
+    return {name: 1 + (index - 1) % 9 if index else 0 for index, name in enumerate(names)}
+
+
+def _cards(report: Report, colours: dict[str, int]) -> list[Card]:
+    cards = []
+    baseline = baseline_of(report)
+    for row in report.rows:
+        if (row.stage, row.batch) == ("frame", 1):
+            cards.append(
+                Card(
+                    row.backend,
+                    colours[row.backend],
+                    "baseline" if row.backend == baseline else row.verdict,
+                    row.reason or "",
+                    figure(row.p50_ms),
+                    figure(row.frames_per_s),
+                    "" if row.backend == baseline else ratio(row),
+                    interval(row),
+                    figure(row.memory_mb),
+                    worst_db(row),
+                )
+            )
+    return cards

@@ -1,0 +1,188 @@
+"""Plots of bytes and operations: memory by who holds it, the roofline, what the layout saved."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from wmdeploy.benchmarks.bench.roofline import ENGINE_STAGES
+from wmdeploy.benchmarks.compare.compatibility import ceilings_of, section
+from wmdeploy.benchmarks.render.html.svg import (
+    LINE,
+    TEXT,
+    label,
+    new_figure,
+    plain_numbers,
+    series_colour,
+    to_svg,
+)
+from wmdeploy.benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BAR, HEAD = 0.3, 0.8  # inches: of a bar, and of what is around them
+MARKERS = {"encode": "o", "prefill": "s", "step": "^", "decode": "D"}
+
+
+def memory(report: Report) -> list[Markup]:
+    """A stacked bar for each backend at batch 1; one plot for each way of counting."""
+    rows = [r for r in report.rows if (r.stage, r.batch) == ("frame", 1) and r.memory is not None]
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.memory is not None:
+            kinds.setdefault(row.memory.headline[1], []).append(row)
+    return [_memory(i, kind, found) for i, (kind, found) in enumerate(kinds.items())]
+
+
+def _memory(number: int, kind: str, rows: list[Row]) -> Markup:
+    figure = new_figure(HEAD + BAR * len(rows))
+    axes = figure.add_subplot()
+    parts: dict[str, np.ndarray] = {}  # of each engine label, MB by backend
+    for place, row in enumerate(rows):
+        assert row.memory is not None
+        left = row.memory.headline[0]
+        for name, size in row.memory.engines.items():
+            parts.setdefault(name, np.zeros(len(rows)))[place] = size
+            left -= size
+        parts.setdefault("rest", np.zeros(len(rows)))[place] = max(0.0, left)
+    parts["rest"] = parts.pop("rest")  # the last
+    begin = np.zeros(len(rows))
+    for index, (name, sizes) in enumerate(parts.items()):
+        rest = name == "rest"
+        shown = "everything else" if len(parts) > 1 else "the whole process"
+        axes.barh(range(len(rows)), sizes, left=begin, height=0.62,
+                  color=series_colour(0 if rest else index + 1), alpha=0.55 if rest else 0.9,
+                  label=shown if rest else label(f"engines: {name}"))  # fmt: skip
+        begin += sizes
+    for place, total in enumerate(begin):
+        _beside(axes, total, place, f"{total:,.0f}")
+    axes.set_yticks(range(len(rows)), [label(row.backend) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18 * max(begin.max(), 1.0))
+    axes.tick_params(axis="y", length=0)
+    plain_numbers(axes.xaxis)
+    axes.set_title(f"MB, {kind}", fontweight="bold")
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
+    return to_svg(figure, f"memory-{number}", f"memory in MB ({kind}) by backend")
+
+
+def _beside(axes: "Axes", value: float, place: float, text: str) -> None:
+    """The figure right of the end of its bar."""
+    axes.annotate(text, (value, place), (3, 0), textcoords="offset points", va="center",
+                  fontsize=8.5)  # fmt: skip
+
+
+def roofline(report: Report, colours: Mapping[str, int]) -> list[Markup]:
+    """For each device: operations per byte of each graph against what each backend reached."""
+    flops, moved = (section(report.bundle, name) for name in ("graph_flops", "graph_bytes"))
+    plots: list[Markup] = []
+    for device, ceilings in ceilings_of(report).items():
+        points = [
+            (row, flops[graph] / moved[graph], flops[graph] / row.p50_ms / 1e6)
+            for row in report.rows
+            if row.batch == 1 and row.p50_ms and (row.device or "").split(":")[0] == device
+            and (graph := ENGINE_STAGES.get(row.stage)) is not None
+            and _counted(flops.get(graph), moved.get(graph))
+        ]  # fmt: skip
+        if points and _counted(ceilings.get("bandwidth_gb_s"), _rates(ceilings)["float32"]):
+            plots.append(_roofline(len(plots), device, ceilings, points, colours))
+    return plots
+
+
+def _rates(ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    """GFLOP/s by precision; older versions knew that of a matrix product only."""
+    return {
+        "float32": ceilings.get("gflop_s", ceilings.get("gemm_gflop_s")),
+        "float16": ceilings.get("half_gflop_s", ceilings.get("half_gemm_gflop_s")),
+    }
+
+
+def _counted(*values: object) -> bool:
+    return all(isinstance(value, int | float) and value > 0 for value in values)
+
+
+def _roofline(
+    number: int,
+    device: str,
+    ceilings: Mapping[str, float],
+    points: list[tuple[Row, float, float]],
+    colours: Mapping[str, int],
+) -> Markup:
+    figure = new_figure(3.2)
+    axes = figure.add_subplot()
+    bandwidth = ceilings["bandwidth_gb_s"]
+    rates = _rates(ceilings)
+    intensities = [x for _, x, _ in points]
+    left = min(intensities) / 3
+    right = 3 * max(*intensities, max(rate or 0 for rate in rates.values()) / bandwidth)
+    for name, rate in rates.items():
+        if _counted(rate):
+            assert rate is not None
+            corners = np.array([left, rate / bandwidth, right])
+            told = f"{bandwidth:,.0f} GB/s, {rate:,.0f} GFLOP/s in {name}"
+            axes.plot(corners, np.minimum(bandwidth * corners, rate), color=TEXT, linewidth=1,
+                      linestyle="-" if name == "float32" else "--", label=told)  # fmt: skip
+    stages = dict.fromkeys(row.stage for row, _, _ in points)
+    lowest = min(y for _, _, y in points)
+    for stage in stages:
+        at = next(x for row, x, _ in points if row.stage == stage)
+        axes.axvline(at, color=LINE, linewidth=0.6, zorder=0)
+    for row, x, y in points:
+        axes.plot(x, y, MARKERS[row.stage], color=series_colour(colours[row.backend]),
+                  markersize=4.5, alpha=0.9)  # fmt: skip
+    for stage in stages:
+        axes.plot([], [], MARKERS[stage], color=TEXT, markersize=4, linestyle="none", label=stage)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(left, right)
+    highest = max(*(y for _, _, y in points), *(rate or 0 for rate in rates.values()))
+    axes.set_ylim(min(lowest, bandwidth * left) / 3, 3 * highest)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_numbers(axis)
+    axes.set_xlabel("operations per byte")
+    axes.set_title(f"GFLOP/s reached, {label(device)}", fontweight="bold")
+    axes.grid(alpha=0.5)
+    handles, labels = axes.get_legend_handles_labels()
+    drawn = len(handles) - len(stages)  # ceilings
+    figure.legend(handles[:drawn], labels[:drawn], loc="outside upper left", frameon=False,
+                  fontsize=8.5)  # fmt: skip
+    figure.legend(handles[drawn:], labels[drawn:], loc="outside lower left", ncols=4,
+                  frameon=False, fontsize=8.5)  # fmt: skip
+    return to_svg(figure, f"roofline-{number}", f"roofline of {label(device)}")
+
+
+def layout_savings(report: Report) -> Markup | None:
+    """Weights that each graph reads once, in this layout and in the other; None if not known."""
+    other = section(report.bundle, "other_layout")
+    here = section(report.bundle, "graph_weight_bytes")
+    there = section(other, "graph_weight_bytes")
+    graphs = [g for g in here if _counted(here[g], there.get(g))]
+    if not graphs:
+        return None
+    mine = str(section(report.bundle, "recipe").get("layout"))
+    figure = new_figure(HEAD + 1.6 * BAR * len(graphs))
+    axes = figure.add_subplot()
+    largest = max(max(here[g], there[g]) for g in graphs) / 1e6
+    for offset, sizes, name, colour in (
+        (-0.2, here, mine, series_colour(1)),
+        (0.2, there, str(other.get("layout")), series_colour(0)),
+    ):
+        values = [sizes[graph] / 1e6 for graph in graphs]
+        places = np.arange(len(graphs)) + offset
+        axes.barh(
+            places, values, height=0.36, color=colour, alpha=0.9, label=f"{label(name)} layout"
+        )
+        for place, value in zip(places, values, strict=True):
+            _beside(axes, value, place, f"{value:,.1f}")
+    axes.set_yticks(range(len(graphs)), [label(graph) for graph in graphs])
+    axes.set_ylim(len(graphs) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18 * largest)
+    axes.tick_params(axis="y", length=0)
+    plain_numbers(axes.xaxis)
+    axes.set_title("weights of each graph, MB", fontweight="bold")
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
+    return to_svg(figure, "layout", "weights of each graph in MB, in both layouts")

@@ -1,0 +1,1 @@
+"""Programs behind figures in docs/."""

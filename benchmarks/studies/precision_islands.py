@@ -1,0 +1,159 @@
+"""What each float32 island of the fp16 graphs buys: leave one out, and measure.
+
+    python -m wmdeploy.benchmarks.studies.precision_islands models/pong --clip pong.mkv
+
+Runs the graphs' PyTorch modules in float16 on the CPU, beside the same modules in float32: slow,
+and meant for small models. Prints a table in Markdown, as docs/tensorrt.md has it, and how far the
+largest activation is from float16's largest number, 65504, on frames that no clip has.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from torch.nn import functional as F
+
+from wmdeploy.benchmarks.parity.metrics import psnr
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.engines.base import Backend
+from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.pytorch.eager import ModuleEngine
+from wmdeploy.engines.rollout import rollout
+from wmdeploy.manifest import Precision
+from wmdeploy.models import graphs
+from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.models.world_model import WorldModel
+
+HALF = torch.float16
+
+
+def nearest(vq: VectorQuantizer, z: Tensor) -> Tensor:
+    """Distances and argmin in float16."""
+    flat, codebook = z.flatten(2).transpose(1, 2).to(HALF), vq.embedding.weight.to(HALF)
+    return (codebook.square().sum(1) - 2 * (flat @ codebook.t())).argmin(-1)
+
+
+def feedback(layer: graphs.Feedback, hidden: Tensor) -> Tensor:
+    """The product of the token layout in float16."""
+    return F.linear(hidden.to(HALF), layer.weight.to(HALF), layer.bias.to(HALF))
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
+    """Scores, softmax and its sums in float16."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Sums and squares in float16, as a norm that was taken apart computes them."""
+    grouped = x.unflatten(1, (groups, -1)).flatten(2)
+    centred = grouped - grouped.mean(2, keepdim=True)
+    scaled = centred * (centred.square().mean(2, keepdim=True) + eps).rsqrt()
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return scaled.unflatten(2, (-1, *x.shape[2:])).flatten(1, 2) * weight.view(shape) + bias.view(
+        shape
+    )
+
+
+def layer_norm(x: Tensor, shape: list[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt() * weight + bias
+
+
+def pixels(signal: Tensor) -> Tensor:
+    """The last conversion in float16."""
+    scaled = ((signal + 1) * 127.5).clamp(0, 255).round()
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+ISLANDS: dict[str, list[Any]] = {
+    "as exported": [],
+    "without: distances to the codebook": [patch.object(VectorQuantizer, "nearest", nearest)],
+    "without: norm statistics": [
+        patch.object(F, "group_norm", group_norm),
+        patch.object(F, "layer_norm", layer_norm),
+    ],
+    "without: softmax": [patch.object(F, "scaled_dot_product_attention", attention)],
+    "without: feedback product": [patch.object(graphs.Feedback, "forward", feedback)],
+    "without: pixels": [patch.object(graphs, "to_pixels", pixels)],
+}
+
+
+def imagine(
+    model: WorldModel, precision: Precision, clip: Clip, context: int, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (horizon, H, W, 3) imagined, and the codes of the real ones."""
+    deployed = graphs.deployment(model, "token", precision)
+    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
+    backend = Backend("modules", precision, CPU, engines, deployed.wiring, encode_batch=8)
+    frames = np.stack(list(rollout(backend, clip, context, horizon)))
+    feeds = torch.from_numpy(clip.frames).split(8)
+    codes = [engines["encoder"].run({"frames": part})["codes"].numpy() for part in feeds]
+    return frames, np.concatenate(codes)
+
+
+@torch.inference_mode()
+def largest_activation(model: WorldModel, size: int) -> float:
+    """Of any module, on frames that are black, white, noise and saturated colours, in float32."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3))
+    frames = [np.zeros_like(noise), np.full_like(noise, 255), noise, (noise > 127) * 255]
+    largest, conditioned = 0.0, model.config.temporal.num_actions > 0
+
+    def look(module: torch.nn.Module, given: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor) and output.is_floating_point():
+            largest = max(largest, float(output.abs().max()))
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    for frame in frames:
+        latents, _ = model.encode(torch.from_numpy(frame.astype(np.uint8))[None])
+        actions = torch.zeros(1, 1, dtype=torch.int64) if conditioned else None
+        model.decode(model.temporal_model(latents, actions))
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="A model directory, .pt or preset.")],
+    clip: Annotated[Path, typer.Option(help="Real frames; with actions if the model has them.")]
+    = SAMPLE_CLIP,
+    context: int = 8,
+) -> None:  # fmt: skip
+    loaded = load_model(model)
+    horizon = 2 * loaded.config.temporal.context
+    size = loaded.config.vqvae.image_size
+    real = read_clip(clip, size=size, count=context + horizon)
+    expected, codes = imagine(loaded, "fp32", real, context, horizon)
+    print(f"| float32 islands | codes equal | first frame | worst of {horizon} frames |")
+    print("|---|---:|---:|---:|")
+    for name, patches in ISLANDS.items():
+        with ExitStack() as island:
+            for change in patches:
+                island.enter_context(change)
+            got, found = imagine(loaded, "fp16", real, context, horizon)
+        errors = np.square(got.astype(float) - expected).mean((1, 2, 3))
+        print(
+            f"| {name} | {(found == codes).mean():.2%} | {psnr(float(errors[0])):.1f} dB "
+            f"| {psnr(float(errors.max())):.1f} dB |",
+            flush=True,
+        )
+    print(f"\nlargest activation: {largest_activation(loaded, size):.0f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

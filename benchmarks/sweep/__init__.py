@@ -1,0 +1,1 @@
+"""Try every way to run a model."""

@@ -1,0 +1,226 @@
+"""Export and bench a model in every layout and precision, on every backend, at every batch size.
+
+    found = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
+
+Everything lies in one folder: bundles, and a report for each. Run again, what is there and fits is
+kept. Ends with the rows that no other row beats in latency, memory and quality together.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.run import bench
+from wmdeploy.benchmarks.parity.metrics import IDENTICAL_DB
+from wmdeploy.benchmarks.report import Report, read_json
+from wmdeploy.benchmarks.sweep.budget import Limit, missed
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.footage import clip_digest
+from wmdeploy.errors import WmdeployError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.files import check_inside, sha256, write_document
+from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
+
+_COMPARED = ("frame", "memory", "psnr")
+KEPT_KEY = "sweep"  # in a report's bundle: what it was asked to measure
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What to sweep; `bench` has all that is not swept, its bundle is replaced.
+
+    Attributes:
+        model: as `ExportOptions.source`.
+        output: folder for bundles and reports.
+    """
+
+    model: str
+    output: Path
+    bench: BenchOptions
+    layouts: tuple[Layout, ...] = ("token", "latent")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to run the model.
+
+    Attributes:
+        figures: frame and imagine in ms (of all the batch's sessions together), memory in MB, psnr
+            of the worst frame in dB, codes that agree in percent; None where it is not known.
+        verdict: of its bench.
+        best: no other cell of the same batch size that passes is at least as good in frame, memory
+            and psnr, and better in one.
+    """
+
+    layout: str
+    precision: str
+    backend: str
+    batch: int
+    figures: dict[str, float | None]
+    verdict: str
+    reason: str | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    cells: list[Cell]
+    skipped: dict[str, str] = field(default_factory=dict)  # backend or bundle: why
+
+
+def sweep(
+    options: SweepOptions,
+    progress: Callable[[str, str], None] = lambda what, stage: None,
+    remarks: list[str] | None = None,
+) -> Sweep:
+    """Run what is not there yet.
+
+    Args:
+        remarks: gets those of `export_bundle`, again for each bundle.
+
+    Raises:
+        BackendError, ClipError, CheckpointError: nothing can be run with these options.
+        WmdeployError: the folder cannot be written, or holds a link where a report would lie.
+    """
+    cells: list[Cell] = []
+    skipped: dict[str, str] = {}
+    kinds = list(itertools.product(options.layouts, options.precisions))
+    for made in (name for kind in kinds for name in ("-".join(kind), f"{'-'.join(kind)}.json")):
+        check_inside(options.output / made, options.output)
+    for layout, precision in kinds:
+        name = f"{layout}-{precision}"
+        try:
+            report = _report(options, layout, precision, progress, remarks)
+        except WmdeployError as error:
+            # one precision may be out of a model's reach; with none left there is nothing to show
+            skipped[name] = str(error)
+            continue
+        cells += cells_of(report, layout, precision)
+        for row in report.rows:
+            if row.verdict == "skipped":
+                skipped[row.backend] = row.reason or ""
+    if not cells:
+        raise WmdeployError(
+            "sweep: nothing could be run: " + "; ".join(dict.fromkeys(skipped.values()))
+        )
+    return Sweep(with_best(cells), skipped)
+
+
+def _report(
+    options: SweepOptions,
+    layout: Layout,
+    precision: Precision,
+    progress: Callable[[str, str], None],
+    remarks: list[str] | None,
+) -> Report:
+    name = f"{layout}-{precision}"
+    chosen = options.bench
+    export = ExportOptions(
+        source=options.model,
+        output=options.output / name,
+        clip=chosen.clips[0],
+        layout=layout,
+        precision=precision,
+        max_batch=max(8, *chosen.batches),
+        seed=options.seed,
+        read=chosen.read,
+    )
+    bundle, _ = export_bundle(export, lambda stage: progress(name, f"export {stage}"), remarks)
+    path = options.output / f"{name}.json"
+    asked = _asked(chosen, bundle)
+    if path.is_file():
+        report = read_json(path)
+        if report.bundle.get(KEPT_KEY) == asked:
+            return report
+    report = bench(
+        dataclasses.replace(chosen, bundle=bundle.path),
+        lambda backend, stage: progress(f"{name}, {backend}", stage),
+    )
+    report.bundle[KEPT_KEY] = asked
+    write_document(report, path)
+    return report
+
+
+def _asked(chosen: BenchOptions, bundle: Bundle) -> dict[str, Any]:
+    """All that decides what a report says, as JSON types; another machine is another folder."""
+    told = dataclasses.asdict(dataclasses.replace(chosen, bundle=Path(), clips=()))
+    told |= {
+        "bundle": sha256(bundle.path / MANIFEST_FILE),
+        "clips": [clip_digest(clip) for clip in chosen.clips],
+    }
+    return json.loads(msgspec.json.encode(told, enc_hook=str))
+
+
+def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
+    """The cells that a report tells of; backends that were skipped have none."""
+    frames = [row for row in report.rows if row.stage == "frame" and row.p50_ms is not None]
+    imagine = {(r.backend, r.batch): r.p50_ms for r in report.rows if r.stage == "imagine"}
+    parity = {row.backend: row.parity for row in frames if row.batch == 1}
+    cells = []
+    for row in frames:
+        known = parity.get(row.backend)
+        worst = (known.worst_frame_psnr_db if known else None) or {}
+        agreement = known.code_agreement if known else None
+        figures: dict[str, float | None] = {
+            "frame": row.p50_ms,
+            "imagine": imagine.get((row.backend, row.batch)),
+            "memory": row.memory_mb,
+            # the baseline is what others are compared with
+            "psnr": min(worst.values(), default=IDENTICAL_DB if known is None else None),
+            "codes": 100.0 if known is None else None if agreement is None else 100 * agreement,
+        }
+        cells.append(
+            Cell(layout, precision, row.backend, row.batch, figures, row.verdict, row.reason)
+        )
+    return cells
+
+
+def with_best(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells, the Pareto set of each batch size marked."""
+    return [
+        dataclasses.replace(
+            cell,
+            best=cell.verdict == "pass" and not any(_beats(other, cell) for other in cells),
+        )
+        for cell in cells
+    ]
+
+
+def recommended(cells: Sequence[Cell], limits: tuple[Limit, ...]) -> Cell | None:
+    """Of the cells that pass and keep the budget the one with the most frames per second."""
+    kept = [c for c in cells if c.verdict == "pass" and not missed(limits, c.figures)]
+    return min(kept, key=lambda cell: (cell.figures["frame"] or 0) / cell.batch, default=None)
+
+
+def nearest(cells: Sequence[Cell], limits: tuple[Limit, ...]) -> tuple[Cell, list[str]]:
+    """The cell that misses the fewest terms, the fastest of several, and those."""
+
+    def distance(cell: Cell) -> tuple[bool, int, float]:
+        wrong = cell.verdict != "pass"
+        return wrong, len(missed(limits, cell.figures)), cell.figures["frame"] or 0
+
+    cell = min(cells, key=distance)
+    return cell, missed(limits, cell.figures)
+
+
+def _beats(one: Cell, other: Cell) -> bool:
+    if one.verdict != "pass" or one.batch != other.batch:
+        return False
+    pairs = [(_lower_is_better(one, name), _lower_is_better(other, name)) for name in _COMPARED]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _lower_is_better(cell: Cell, figure: str) -> float:
+    value = cell.figures[figure]
+    if value is None:
+        return float("inf")
+    return -value if figure == "psnr" else value

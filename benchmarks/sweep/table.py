@@ -1,0 +1,56 @@
+"""A sweep as a rich table."""
+
+from rich.table import Table
+from rich.text import Text
+
+from wmdeploy.benchmarks.render.format import narrow_table
+from wmdeploy.benchmarks.render.markdown import figure
+from wmdeploy.benchmarks.sweep.budget import Limit, missed
+from wmdeploy.benchmarks.sweep.run import Cell, Sweep
+
+
+def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
+    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
+    told = [f"skipped: {name}: {why}" for name, why in found.skipped.items()]
+    table = narrow_table(
+        "sweep: the lowest latency for its memory and quality in bold",
+        "\n".join(["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]),
+        ("bundle", "backend"),
+        ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"),
+    )
+    table.add_column("verdict")
+    if limits:
+        table.add_column("budget")
+    for column in table.columns:
+        column.no_wrap = column.header in ("bundle", "backend", "codes", "verdict", "budget")
+    for cell in sorted(found.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
+        figures = cell.figures
+        kept = cell.verdict == "pass" and not missed(limits, figures)
+        table.add_row(
+            f"{cell.layout} {cell.precision}",
+            cell.backend,
+            str(cell.batch),
+            figure(figures["frame"]),
+            figure(figures["imagine"]),
+            figure(figures["memory"]),
+            figure(figures["psnr"]),
+            "" if figures["codes"] is None else f"{figures['codes']:.2f}%",
+            Text(cell.verdict, style={"pass": "green", "fail": "bold red"}.get(cell.verdict, "")),
+            *(
+                [Text("kept" if kept else "missed", style="green" if kept else "")]
+                if limits
+                else []
+            ),
+            style="bold" if cell.best else None,
+        )
+    return table
+
+
+def cell_line(cell: Cell) -> str:
+    """One cell in words."""
+    figures = cell.figures
+    return (
+        f"{cell.layout} layout, {cell.precision}, {cell.backend}, batch {cell.batch}: "
+        f"{figure(figures['frame'])} ms a frame, {figure(figures['memory'])} MB, "
+        f"worst frame {figure(figures['psnr'])} dB"
+    )

@@ -1,0 +1,1 @@
+"""Run one backend in a process of its own."""

@@ -1,0 +1,273 @@
+"""One backend in a process of its own: `python -m wmdeploy.benchmarks.worker JOB.json`.
+
+So that no backend pays for another's memory, threads or imports. It loads, and then does what it is
+told (`wmdeploy.benchmarks.protocol`) until its standard input ends; it knows of no other backend.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from wmdeploy.benchmarks.protocol import (
+    ANSWER,
+    CASES_FILE,
+    MISSING,
+    REFUSED,
+    SAME_CODES,
+    TIES_FILE,
+    Answer,
+    Block,
+    Command,
+    Count,
+    Counted,
+    FindTies,
+    FoundTies,
+    Held,
+    Hold,
+    Job,
+    Loaded,
+    Pace,
+    Paced,
+    Record,
+    Recorded,
+    Swap,
+    Swapped,
+    Timed,
+    Warm,
+    Warmed,
+    rollout_file,
+)
+from wmdeploy.benchmarks.worker.memory import MemoryMeter
+from wmdeploy.errors import MissingError, WmdeployError
+from wmdeploy.text import one_line
+
+if TYPE_CHECKING:
+    from wmdeploy.benchmarks.stages import Feeds
+    from wmdeploy.benchmarks.worker.rollouts import Filled
+    from wmdeploy.benchmarks.worker.timing import Stage
+    from wmdeploy.engines.base import Backend
+
+WARM_FRAMES = 3  # before the pacing
+FILL_CONTEXT = 2  # frames given where only the time of a full window matters
+
+
+class Worker:
+    """A loaded backend and a session, with which it goes through the clips.
+
+    Stages take turns, and `frame` and `slide` go on from where they were: they have sessions of
+    their own. The stages of bare engines may write over what these keep in an engine's memory; that
+    matters to no time.
+    """
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from wmdeploy.benchmarks.stages import stage_names
+        from wmdeploy.benchmarks.worker.rollouts import Rollout, read_clip_file
+        from wmdeploy.bundle import Bundle
+        from wmdeploy.engines.base import load_backend
+        from wmdeploy.engines.session import Session
+
+        self.job = job
+        self.bundle = Bundle.open(job.bundle)
+        self.meter = MemoryMeter()
+        self._batch = 1
+        self._stages: dict[str, Stage] = {}  # at that batch
+        self._feeds: Feeds | None = None
+        self._filled: Filled | None = None
+        clips = [read_clip_file(path) for path in job.clips]
+        with self.meter.working(torch.cuda.is_available()):
+            start = time.perf_counter()
+            self.backend = load_backend(job.backend, self.bundle, job.settings)
+            loaded = time.perf_counter()
+            session = Session(self.backend, refill=job.refill)
+            self.rollouts = [Rollout(session, *clip, job.context) for clip in clips]
+            begun = time.perf_counter()
+            self.rollouts[0].reset()
+            self.rollouts[0].step()
+            session.synchronize()
+            called = time.perf_counter()
+        self.on_gpu = self.backend.device.type == "cuda"
+        self.loaded = Loaded(
+            precision=self.backend.precision,
+            device=str(self.backend.device),
+            gpu_found=torch.cuda.is_available(),
+            threads=None if self.on_gpu else thread_count(job),
+            affinity=sorted(os.sched_getaffinity(0)),
+            max_batch=self.backend.max_batch,
+            stages=stage_names(self.backend),
+            load_ms=(loaded - start) * 1e3,
+            first_call_ms=(called - begun) * 1e3,
+        )
+
+    def answer(self, command: Command) -> Answer:
+        with self.meter.working(self.on_gpu):
+            match command:
+                case Warm():
+                    return self._warm(command)
+                case Block():
+                    return self._block(command)
+                case Hold():
+                    return Held(self.meter.measure(self.on_gpu, self.backend.statistics()))
+                case Record():
+                    return self._record(command.same_codes)
+                case FindTies():
+                    return self._find_ties(command)
+                case Pace():
+                    return self._pace(command)
+                case Swap():
+                    return self._swap(command)
+                case Count():
+                    return self._count()
+
+    def _warm(self, command: Warm) -> Warmed:
+        from wmdeploy.benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
+        from wmdeploy.benchmarks.worker.timing import measure, warm_up
+
+        if command.batch != self._batch:  # the smaller batch's memory goes first
+            self._stages.clear()
+            self._batch, self._feeds, self._filled = command.batch, None, None
+        if command.stage in SESSION_STAGES:
+            stage = self._session_stage(command.stage)
+        else:
+            self._feeds = self._feeds or engine_feeds(self.backend, self.rollouts[0].frames)
+            stage = engine_stage(self.backend, self._feeds, command.stage)
+        self._stages[command.stage] = stage
+        times = warm_up(lambda: measure(stage, 1).wall[0])
+        return Warmed(len(times), min(times[-2:]))
+
+    def _block(self, command: Block) -> Timed:
+        from wmdeploy.benchmarks.worker.timing import measure
+        from wmdeploy.gpu import gpu_state
+
+        stage = self._stages[command.stage]
+        measure(stage, command.untimed)
+        samples = measure(stage, command.runs)
+        return Timed(samples, gpu_state() if self.on_gpu else None)
+
+    def _session_stage(self, name: str) -> "Stage":
+        from wmdeploy.benchmarks.stages import session_stage
+        from wmdeploy.benchmarks.worker.rollouts import Rollout
+        from wmdeploy.engines.session import Session
+
+        rollout = self.rollouts[0]
+        if self._batch > 1 or name != "imagine":  # which goes back to the same moment each time
+            context = self.job.context if self._batch == 1 else min(self.job.context, FILL_CONTEXT)
+            session = Session(self.backend, self._batch, self.job.refill)
+            clip = rollout.frames, rollout.actions
+            rollout = Rollout(session, *clip, context, self._filled)
+        stage = session_stage(rollout, name)
+        self._filled = rollout.filled
+        return stage
+
+    def _record(self, same_codes: bool) -> Recorded:
+        from wmdeploy.benchmarks.worker.graph_outputs import backend_answers, baseline_cases
+        from wmdeploy.benchmarks.worker.rollouts import Rollout, record
+        from wmdeploy.engines.session import Session
+
+        job, first = self.job, self.rollouts[0]
+        backend, rollouts, directory = self.backend, self.rollouts, job.directory
+        if same_codes:
+            backend, directory = self._with_same_codes(), directory / SAME_CODES
+            session = Session(backend, refill=job.refill)
+            rollouts = [Rollout(session, r.frames, r.actions, job.context) for r in rollouts]
+            directory.mkdir()
+        for number, rollout in enumerate(rollouts):
+            arrays = record(rollout, job.horizon)
+            np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
+        if job.cases is None:
+            arrays = baseline_cases(self.bundle, first.frames[: job.context], first.actions)
+        else:
+            arrays = backend_answers(backend, self.bundle, job.cases / CASES_FILE)
+        np.savez(directory / CASES_FILE, allow_pickle=False, **arrays)
+        return Recorded()
+
+    def _with_same_codes(self) -> "Backend":
+        from wmdeploy.benchmarks.worker.ties import read_corrections
+        from wmdeploy.engines.same_codes import with_same_codes
+
+        clips = [rollout.frames for rollout in self.rollouts]
+        correct = read_corrections(self.job.directory / TIES_FILE, clips)
+        return with_same_codes(self.backend, correct)
+
+    def _find_ties(self, command: FindTies) -> FoundTies:
+        from wmdeploy.benchmarks.worker.ties import write_ties
+
+        clips = [rollout.frames for rollout in self.rollouts]
+        directory = Path(command.directory)
+        found = write_ties(self.bundle, clips, self.job.directory, directory, command.precision)
+        return FoundTies(found)
+
+    def _pace(self, command: Pace) -> Paced:
+        from wmdeploy.benchmarks.stages import session_stage
+        from wmdeploy.benchmarks.worker.pacing import pace
+        from wmdeploy.benchmarks.worker.timing import measure
+        from wmdeploy.gpu import gpu_state
+
+        stage = session_stage(self.rollouts[0], "frame")
+        measure(stage, WARM_FRAMES)
+        paced = pace(stage.run, command.fps, command.seconds)
+        return dataclasses.replace(paced, gpu=gpu_state() if self.on_gpu else None)
+
+    def _swap(self, command: Swap) -> Swapped:
+        from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
+
+        first, job = self.rollouts[0], self.job
+        clip = (first.frames, first.actions)
+        return swap_graphs(self.backend, self.bundle, clip, job.context, command.frames, job.refill)
+
+    def _count(self) -> Counted:
+        from wmdeploy.exporters.layouts import other_layout, other_layout_bytes
+
+        manifest = self.bundle.manifest
+        return Counted(other_layout(manifest.recipe.layout), other_layout_bytes(manifest))
+
+
+def thread_count(job: Job) -> int:
+    """The threads that a backend on the CPU computes with."""
+    import psutil
+    import torch
+
+    if job.settings.threads is not None:
+        return job.settings.threads
+    if job.backend == "ort-cpu":  # leaves one thread to torch, and takes one for each core
+        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return torch.get_num_threads()
+
+
+def pin(threads: int | None) -> None:
+    """Keep this process on as many CPUs of those it may use as it has threads."""
+    if threads is not None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def say(answer: Answer) -> None:
+    print(f"{ANSWER}{msgspec.json.encode(answer).decode()}", flush=True)
+
+
+def main() -> None:
+    job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job, dec_hook=_path)
+    pin(job.settings.threads)
+    try:
+        worker = Worker(job)
+        say(worker.loaded)
+        for line in sys.stdin:
+            say(worker.answer(msgspec.json.decode(line, type=Command)))
+    except WmdeployError as error:
+        kind = MISSING if isinstance(error, MissingError) else REFUSED
+        print(f"{kind}{one_line(str(error))}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _path(kind: type, value: str) -> Path:
+    return Path(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The bundle's model in PyTorch: eager, compiled, captured."""

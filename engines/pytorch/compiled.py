@@ -1,0 +1,76 @@
+"""Backends `compile` and `compile-fp16`: torch.compile, as strong competitors.
+
+`compile` takes the modules that were exported, with their KV cache: weights are frozen into the
+code, kernels are chosen by max-autotune, and on a GPU convolutions are channels-last and runs are
+CUDA graphs. `compile-fp16` is what a user writes first: `torch.compile(model.half())`, the whole
+window for every frame. Compilation happens when an engine first runs a batch size, and takes from
+seconds to minutes. torch keeps its CUDA graphs by thread: on a GPU, run an engine only in the
+thread that ran it first.
+"""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from wmdeploy.bundle import Bundle
+from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import cpu_threads, float16_device, pytorch_device
+from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
+from wmdeploy.errors import MissingError
+from wmdeploy.models.graphs import baseline_deployment, deployment
+
+InductorOptions = dict[str, str | int | bool | Callable[..., Any]]
+
+
+def load(bundle: Bundle, settings: Settings) -> Backend:
+    """The graphs' modules in the bundle's layout and precision, not yet compiled.
+
+    Raises:
+        BundleError: the bundle carries no model, or it was altered.
+        MissingError: there is no C++ compiler for torch.compile to use, or no such device.
+    """
+    device = pytorch_device("compile", settings)
+    _check_compiler("compile")
+    cpu_threads(settings)
+    gpu = device.type == "cuda"
+    options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
+    recipe = bundle.manifest.recipe
+    model = bundled_model(bundle)
+    deployed = deployment(model, recipe.layout, recipe.precision)
+    engines = {}
+    # all are built before any is moved: in float32 they share the model's weights
+    for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
+        module = graph.module.to(device)
+        if gpu:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        run = torch.compile(module, dynamic=False, options=options)
+        # a CUDA graph's results lie in its own memory, which the next run writes over
+        engines[name] = ModuleEngine(name, graph, device, run, copy=gpu)
+    return Backend("compile", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
+
+
+def load_half(bundle: Bundle, settings: Settings) -> Backend:
+    """The baseline in float16, compiled with torch.compile's defaults; on a GPU only.
+
+    Raises:
+        BundleError, MissingError: as `load`.
+    """
+    device = float16_device("compile-fp16", settings)
+    _check_compiler("compile-fp16")
+    deployed = baseline_deployment(bundled_model(bundle), "fp16")
+    engines = {}
+    for name, build in deployed.graphs.items():
+        graph = build()
+        run = torch.compile(graph.module.to(device))
+        engines[name] = ModuleEngine(name, graph, device, run)
+    return Backend("compile-fp16", "fp16", device, engines, deployed.wiring, encode_batch=1)
+
+
+def _check_compiler(backend: str) -> None:
+    if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        raise MissingError(
+            f"backend {backend}: torch.compile needs a C++ compiler and none is on the PATH; "
+            "install g++ (Debian, Ubuntu: apt install g++)"
+        )
