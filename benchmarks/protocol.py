@@ -10,8 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from wmdeploy.benchmarks.worker.memory import Memory
-from wmdeploy.benchmarks.worker.timing import Samples
+from wmdeploy.benchmarks.report import Memory
 from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import Layout, Precision
@@ -30,6 +29,14 @@ SAME_CODES = "same-codes"  # folder of what a backend records from the baseline'
 def rollout_file(clip: int) -> str:
     """Where a worker leaves what it made of the clip of that number."""
     return f"rollout-{clip}.npz"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Raw times of each run in ms: `wall` end to end, `device` between two CUDA events."""
+
+    wall: list[float]
+    device: list[float] | None = None
 
 
 @dataclass(frozen=True)

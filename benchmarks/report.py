@@ -5,24 +5,72 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
-from wmdeploy.benchmarks.parity.metrics import Curve, Parity
-from wmdeploy.benchmarks.worker.memory import Memory
+from wmdeploy.engines.base import BASELINE
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
+from wmdeploy.models.ties import CodeCount
 
 SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
 MOST_ROUNDS = 400  # of a stage
 MOST_POOLED = 16  # reports that are read as one
 LARGEST_REPORT = 64 * 2**20  # bytes; sixteen pooled ones take 10 MB
 MOST_ENTRIES = 2000  # rows, and whatever else a report lists: more than any run has
-STAGES = (
-    "load", "first_call", "encode", "prefill", "step", "decode", "download", "frame", "imagine",
-    "slide",
-)  # fmt: skip
 
 Verdict = Literal["pass", "fail", "skipped"]
 Bound = Literal["bandwidth", "compute"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All in 10^6 bytes; None where it does not apply or the driver does not tell.
+
+    Attributes:
+        resident: the process's peak resident memory on the host.
+        gpu_process: the process on the GPU as the driver (NVML) counts it, CUDA's context included.
+        gpu_used: everything in use on the GPU, other processes included.
+        gpu_grown: what came into use on the GPU while this process was the one at work: backends
+            wait while another one works, so what is new is its own.
+        torch_peak: the most that torch's allocator held; TensorRT's weights are not in it.
+        engines: what the engines say of themselves, by label.
+    """
+
+    resident: float
+    gpu_process: float | None = None
+    gpu_used: float | None = None
+    torch_peak: float | None = None
+    engines: dict[str, float] = field(default_factory=dict)
+    gpu_grown: float | None = None
+
+    @property
+    def headline(self) -> tuple[float, str]:
+        """The figure for a table, and what it is."""
+        if self.gpu_process is not None:
+            return self.gpu_process, "GPU, process"
+        if self.gpu_grown is not None:
+            return self.gpu_grown, "GPU, growth"
+        if self.gpu_used is not None:
+            return self.gpu_used, "GPU, all"
+        return self.resident, "resident"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Errors against the baseline. None does not apply to the stage.
+
+    `max_abs` and `mean_abs` are in the tensor's own unit (levels of 255 for frames). `psnr_db` is
+    of the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst
+    of them; keys are h. `code_agreement` is the share of equal codes, `codes` what the others are.
+    """
+
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    cosine: float | None = None
+    psnr_db: dict[str, float] | None = None
+    worst_frame_psnr_db: dict[str, float] | None = None
+    code_agreement: float | None = None
+    codes: CodeCount | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +143,41 @@ class Pacing:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """One backend against the baseline on one clip, frame by frame.
+
+    Where codes tie, frames are those from the baseline's codes, but for `own_db`.
+
+    Attributes:
+        clip: the clip's name, as given.
+        free_db: PSNR of each imagined frame with the baseline's, from the context on; the first is
+            horizon 1.
+        forced_db: the same where each frame is predicted from the clip's true frames before it;
+            as many as the clip has after the context.
+        code_agreement: share of equal codes of the clip's own frames.
+        imagined_agreement: share of equal codes when each backend encodes its own imagined frames.
+        first_difference: the first horizon at which one of those codes differs; None if none does.
+        codes: which of the clip's codes tie, and which are wrong; None in older reports.
+        own_db: as `free_db`, from the backend's own codes; empty where no code of any clip ties.
+    """
+
+    backend: str
+    clip: str
+    free_db: list[float]
+    forced_db: list[float]
+    code_agreement: float
+    imagined_agreement: float
+    first_difference: int | None
+    codes: CodeCount | None = None
+    own_db: list[float] = field(default_factory=list)
+
+    @property
+    def worst_frame(self) -> int:
+        """The horizon (1 is the first) of the imagined frame that is furthest off."""
+        return int(np.argmin(self.free_db)) + 1
+
+
+@dataclass(frozen=True)
 class Report:
     """All of one run.
 
@@ -146,3 +229,64 @@ def read_json(path: Path) -> Report:
                 "give what --json wrote"
             )
     return report
+
+
+def baseline_of(report: Report) -> str:
+    """The backend that the others are compared with: the first, whatever threads it was given."""
+    return report.rows[0].backend if report.rows else BASELINE
+
+
+def hardware_of(report: Report) -> dict[str, Any]:
+    """Processor, cores and GPU, by the name that a message gives them."""
+    environment = report.environment
+    gpu = environment.get("gpu")
+    return {
+        "cpu": environment.get("cpu"),
+        "cores": environment.get("cores"),
+        "gpu": gpu.get("name") if isinstance(gpu, dict) else gpu,
+    }
+
+
+def ceilings_of(report: Report) -> dict[str, dict[str, Any]]:
+    """Bandwidth and rates by device; schema 1 had those of the CPU only."""
+    found = section(report.environment, "ceilings")
+    by_device = {"cpu": found} if "bandwidth_gb_s" in found else found
+    return {name: figures for name, figures in by_device.items() if isinstance(figures, dict)}
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dots in the names."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            flat |= flatten(inner, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = inner
+    return flat
+
+
+def section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
+    """A nested mapping of a report; empty where that is missing or something else."""
+    found = mapping.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+Key = tuple[str, str, int]  # backend, stage, batch
+
+
+def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
+    """Rows by backend, stage and batch; `name` is for a message.
+
+    Raises:
+        WmdeployError: two rows are of the same.
+    """
+    rows: dict[Key, Row] = {}
+    for row in report.rows:
+        key = row.backend, row.stage, row.batch
+        if key in rows:
+            raise WmdeployError(
+                f"{name} has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
+                "what wmdeploy bench --json wrote"
+            )
+        rows[key] = row
+    return rows

@@ -10,17 +10,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from wmdeploy.benchmarks.report import Row
-from wmdeploy.benchmarks.resampling import resamples
-
 FALSE_ALARMS = 0.01  # of comparisons in which nothing changed, all rows together
 BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no interval sees
 # Runs of the same thing on a shared machine lie further apart than their intervals say: states of
 # the machine last for minutes, and a run sees few of them (docs/performance.md has the figures).
 TOO_NARROW = 2.0
-FEWEST_SAMPLES = 5  # to estimate an interval from
 INTERVAL_RESAMPLES = 2000
-ERROR_RESAMPLES = 1000  # where a report has no intervals
 _NORMAL = NormalDist()
 _INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard errors
 
@@ -67,24 +62,6 @@ class LogValue:
         return LogValue(self.log - other.log, error, self.estimated or other.estimated)
 
 
-def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
-    """A row's speed-up; None where its spread is not known, as of single values.
-
-    Args:
-        baseline: the baseline's row of the same stage and batch, for reports without intervals.
-    """
-    speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
-    if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
-        return LogValue(math.log(speedup), math.log(high / low) / _INTERVAL)
-    if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
-        return None
-    if not _positive(*row.samples_ms, *baseline.samples_ms):
-        return None
-    medians = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
-    errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return LogValue(math.log(medians), math.hypot(*errors), estimated=True)
-
-
 def noise(slowdown: LogValue, rows: int) -> float:
     """How far a slowdown's logarithm may lie from 0 by chance.
 
@@ -95,11 +72,20 @@ def noise(slowdown: LogValue, rows: int) -> float:
     return _NORMAL.inv_cdf(1 - FALSE_ALARMS / max(1, rows)) * error
 
 
-def _median_error(samples: Sequence[float]) -> float:
-    """Standard error of the logarithm of the median."""
-    drawn = np.asarray(samples)[resamples(len(samples), ERROR_RESAMPLES)]
-    return float(np.log(np.median(drawn, axis=1)).std())
+def percentile(samples: list[float], q: float) -> float:
+    """Linear interpolation between the nearest ranks, as numpy does it."""
+    return float(np.percentile(samples, q))
 
 
-def _positive(*values: float) -> bool:
-    return all(math.isfinite(value) and value > 0 for value in values)
+def resamples(count: int, times: int, seed: int = 0) -> np.ndarray:
+    """Indices of as many resamples of `count` values, (times, count); the same ones of a seed.
+
+    What follows each other in time is alike, and drawn one by one it would look more certain than
+    it is. Drawn are therefore blocks of neighbours, the first following the last: the circular
+    block bootstrap (Politis and Romano, "A circular block-resampling procedure for stationary
+    data", 1992), with blocks of n^(1/3) (Hall, Horowitz and Jing, "On blocking rules for the
+    bootstrap with dependent data", 1995).
+    """
+    block = round(count ** (1 / 3))
+    starts = np.random.default_rng(seed).integers(0, count, (times, math.ceil(count / block), 1))
+    return ((starts + np.arange(block)) % count).reshape(times, -1)[:, :count]

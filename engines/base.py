@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import BATCH, Precision, TensorSpec, Wiring
+from wmdeploy.manifest import Precision, TensorSpec, Wiring
 
 if TYPE_CHECKING:
     import torch
@@ -136,28 +136,3 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
     load: Callable[[Bundle, Settings], Backend] = getattr(importlib.import_module(module), function)
     allow_tf32(settings.tf32)
     return load(bundle, settings)
-
-
-def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:
-    """Compare what is about to be run with what the engine takes. Kept off the timed path.
-
-    Raises:
-        BackendError: an input is missing, unknown, or of another dtype or shape.
-    """
-    specs = {spec.name: spec for spec in engine.inputs}
-    for name in specs.keys() ^ feeds.keys():
-        problem = "is missing" if name in specs else f"is unknown; expected {', '.join(specs)}"
-        raise BackendError(f'{engine.name}: input "{name}" {problem}')
-    batch = {feeds[s.name].shape[s.shape.index(BATCH)] for s in engine.inputs if BATCH in s.shape}
-    if len(batch) > 1:
-        raise BackendError(f"{engine.name}: got batches of {sorted(batch)}, expected one size")
-    for name, spec in specs.items():
-        dtype = str(feeds[name].dtype).removeprefix("torch.")
-        shape = tuple(feeds[name].shape)
-        fits = len(shape) == len(spec.shape) and all(
-            want in (BATCH, got) for got, want in zip(shape, spec.shape, strict=True)
-        )
-        if dtype != spec.dtype or not fits:
-            raise BackendError(
-                f'{engine.name}: input "{name}": got {dtype} {shape}, expected {spec}'
-            )

@@ -1,10 +1,16 @@
 """What people give a session, once it has been looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wmdeploy.engines.base import Engine
 from wmdeploy.errors import BackendError
+from wmdeploy.manifest import BATCH
+
+if TYPE_CHECKING:
+    import torch
 
 
 def checked_rows(rows: Sequence[int] | None, batch: int, verb: str) -> np.ndarray:
@@ -42,3 +48,28 @@ def checked_actions(
             f"expected 0 to {num_actions - 1}; the clip is of another game?"
         )
     return np.broadcast_to(found, shape).astype(np.int64)
+
+
+def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:
+    """Compare what is about to be run with what the engine takes. Kept off the timed path.
+
+    Raises:
+        BackendError: an input is missing, unknown, or of another dtype or shape.
+    """
+    specs = {spec.name: spec for spec in engine.inputs}
+    for name in specs.keys() ^ feeds.keys():
+        problem = "is missing" if name in specs else f"is unknown; expected {', '.join(specs)}"
+        raise BackendError(f'{engine.name}: input "{name}" {problem}')
+    batch = {feeds[s.name].shape[s.shape.index(BATCH)] for s in engine.inputs if BATCH in s.shape}
+    if len(batch) > 1:
+        raise BackendError(f"{engine.name}: got batches of {sorted(batch)}, expected one size")
+    for name, spec in specs.items():
+        dtype = str(feeds[name].dtype).removeprefix("torch.")
+        shape = tuple(feeds[name].shape)
+        fits = len(shape) == len(spec.shape) and all(
+            want in (BATCH, got) for got, want in zip(shape, spec.shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            raise BackendError(
+                f'{engine.name}: input "{name}": got {dtype} {shape}, expected {spec}'
+            )

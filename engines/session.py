@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmdeploy.engines.base import Backend, Engine, check_feeds
-from wmdeploy.engines.checks import checked_actions, checked_rows
+from wmdeploy.engines.base import Backend, Engine
+from wmdeploy.engines.checks import check_feeds, checked_actions, checked_rows
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 

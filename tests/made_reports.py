@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wmdeploy.benchmarks.parity.metrics import Curve, Parity
-from wmdeploy.benchmarks.report import SCHEMA, STAGES, Pacing, Report, Row
-from wmdeploy.benchmarks.worker.memory import Memory
+from wmdeploy.benchmarks.report import SCHEMA, Curve, Memory, Pacing, Parity, Report, Row
+from wmdeploy.benchmarks.stages import STAGES
 
 TIMES = {  # ms of the baseline; of "fast", the ratio
     "load": (900.0, 1.2), "first_call": (250.0, 1.1), "encode": (16.0, 1.1), "prefill": (8.0, 6.0),

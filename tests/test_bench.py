@@ -19,17 +19,19 @@ import pytest
 import torch
 from rich.console import Console
 
-import wmdeploy.benchmarks.bench.run
+import wmdeploy.benchmarks.bench.machine
 from tests.conftest import MICRO, Bundles
-from wmdeploy.benchmarks.bench.assemble import Outcome, clock_warnings
+from wmdeploy.benchmarks.bench.assemble import clock_warnings
 from wmdeploy.benchmarks.bench.interleave import Run
 from wmdeploy.benchmarks.bench.machine import Ceilings
-from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
 from wmdeploy.benchmarks.bench.run import bench
+from wmdeploy.benchmarks.bench.workers import Outcome
+from wmdeploy.benchmarks.protocol import Samples
 from wmdeploy.benchmarks.render.terminal import report_tables
-from wmdeploy.benchmarks.report import STAGES, Report, Row, read_json
-from wmdeploy.benchmarks.worker.memory import Memory
-from wmdeploy.benchmarks.worker.timing import Effort, Samples, Stage, measure
+from wmdeploy.benchmarks.report import Memory, Report, Row, read_json
+from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.worker.timing import Stage, measure
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
 from wmdeploy.engines.base import GPU_ONLY
@@ -53,7 +55,7 @@ def run(bundle: Bundle, *backends: str, **changes: Any) -> Report:
 def ceilings_once() -> Iterator[None]:
     """The machine does not change between the tests, and measuring it takes seconds."""
     known: dict[str, Ceilings] = {}
-    measured = wmdeploy.benchmarks.bench.run.ceilings_of
+    measured = wmdeploy.benchmarks.bench.machine.ceilings_of
 
     def once(device: str, tf32: bool) -> Ceilings:
         if device not in known:
@@ -61,7 +63,7 @@ def ceilings_once() -> Iterator[None]:
         return known[device]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wmdeploy.benchmarks.bench.run, "ceilings_of", once)
+        patch.setattr(wmdeploy.benchmarks.bench.machine, "ceilings_of", once)
         yield
 
 
@@ -312,8 +314,9 @@ def test_fp16_bundle_passes_its_own_gate(bundles: Bundles) -> None:
 @pytest.mark.parametrize("context", [1, S])
 def test_imagine_times_the_step_graph(micro: WorldModel, frames: np.ndarray, context: int) -> None:
     from tests.test_engines import modules
-    from wmdeploy.benchmarks.stages import SESSION_STAGES, session_stage
+    from wmdeploy.benchmarks.stages import SESSION_STAGES
     from wmdeploy.benchmarks.worker.rollouts import Rollout
+    from wmdeploy.benchmarks.worker.workloads import session_stage
 
     kind, calls = modules(micro), []
     for name, engine in kind.engines.items():

@@ -13,16 +13,10 @@ from torch import Tensor
 
 from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.benchmarks.bench.roofline import moved_bytes
-from wmdeploy.benchmarks.parity.metrics import (
-    GATES,
-    IDENTICAL_DB,
-    Parity,
-    curve,
-    failure,
-    frame_parity,
-    horizons,
-)
+from wmdeploy.benchmarks.parity.gate import GATES, failure
+from wmdeploy.benchmarks.parity.metrics import IDENTICAL_DB, curve, frame_parity, horizons
 from wmdeploy.benchmarks.parity.worst_frame import GAP, HIGHEST, strip
+from wmdeploy.benchmarks.report import Parity
 from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
 from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.clips.clip import Clip

@@ -11,18 +11,12 @@ from rich.console import Console
 
 from tests.made_reports import made_report
 from wmdeploy import cli
-from wmdeploy.benchmarks.compare.change import Status
+from wmdeploy.benchmarks.compare.change import Status, ratio_of
 from wmdeploy.benchmarks.compare.matched import matched_slowdown
-from wmdeploy.benchmarks.compare.run import (
-    Comparison,
-    compare,
-    comparison_table,
-    parse_percent,
-    summary,
-)
-from wmdeploy.benchmarks.parity.metrics import Curve, Parity
-from wmdeploy.benchmarks.report import Report, Row, read_json
-from wmdeploy.benchmarks.stats import noise, ratio_of
+from wmdeploy.benchmarks.compare.run import Comparison, compare, parse_percent
+from wmdeploy.benchmarks.compare.table import comparison_table, summary
+from wmdeploy.benchmarks.report import Curve, Parity, Report, Row, read_json
+from wmdeploy.benchmarks.stats import noise
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

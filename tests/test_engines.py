@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles, future_pixels
-from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, check_feeds, load_backend
+from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, load_backend
+from wmdeploy.engines.checks import check_feeds
 from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.ort.cpu import inference_session
 from wmdeploy.engines.ort.gpu import CUDA

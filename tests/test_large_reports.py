@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from wmdeploy.benchmarks.render.html import MOST_SHOWN, render
-from wmdeploy.benchmarks.render.markdown import to_csv
+from wmdeploy.benchmarks.render.spreadsheet import to_csv
 from wmdeploy.benchmarks.report import MOST_ENTRIES, Report, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document

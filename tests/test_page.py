@@ -14,11 +14,10 @@ import pytest
 
 from tests.made_reports import made_report, png
 from wmdeploy import cli
-from wmdeploy.benchmarks.parity.metrics import Parity
 from wmdeploy.benchmarks.render.html import LARGEST, png_of, render, write_page
-from wmdeploy.benchmarks.render.markdown import to_csv, to_markdown
-from wmdeploy.benchmarks.report import Report, Row, read_json
-from wmdeploy.benchmarks.worker.memory import Memory
+from wmdeploy.benchmarks.render.markdown import to_markdown
+from wmdeploy.benchmarks.render.spreadsheet import to_csv
+from wmdeploy.benchmarks.report import Memory, Parity, Report, Row, read_json
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document
 

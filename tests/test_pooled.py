@@ -10,10 +10,9 @@ import typer
 
 from tests.made_reports import ROUNDS, made_report
 from wmdeploy import cli
-from wmdeploy.benchmarks.compare.change import keyed
 from wmdeploy.benchmarks.compare.pool import pooled, read_runs
 from wmdeploy.benchmarks.compare.run import compare
-from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row, keyed
 from wmdeploy.benchmarks.studies import false_alarms as reruns
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_document

@@ -13,16 +13,16 @@ from wmdeploy.benchmarks.bench import interleave, workers
 from wmdeploy.benchmarks.bench.assemble import noise_warning
 from wmdeploy.benchmarks.bench.interleave import Run, race
 from wmdeploy.benchmarks.bench.machine import Ceilings
-from wmdeploy.benchmarks.bench.options import BenchOptions, clip_names, jobs, write_clips
+from wmdeploy.benchmarks.bench.options import BenchOptions, Effort, clip_names, jobs, write_clips
 from wmdeploy.benchmarks.bench.run import bench
-from wmdeploy.benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from wmdeploy.benchmarks.protocol import Block, Command, Samples, Timed, Warm, Warmed
 from wmdeploy.benchmarks.report import MOST_ROUNDS, Report, Row
 from wmdeploy.benchmarks.stats import ratio
 from wmdeploy.benchmarks.studies import false_alarms
 from wmdeploy.benchmarks.worker.__main__ import Worker
 from wmdeploy.benchmarks.worker.pacing import pace
 from wmdeploy.benchmarks.worker.rollouts import Rollout
-from wmdeploy.benchmarks.worker.timing import MOST_WARMUPS, Effort, Samples, warm_up
+from wmdeploy.benchmarks.worker.timing import MOST_WARMUPS, warm_up
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.session import Session
@@ -70,7 +70,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses, and no measuring of a machine whose speed does not matter here."""
     monkeypatch.setattr(interleave, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(
-        "wmdeploy.benchmarks.bench.run.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1)
+        "wmdeploy.benchmarks.bench.machine.ceilings_of", lambda device, tf32: Ceilings(10, 100, 1)
     )
 
 

@@ -4,7 +4,7 @@ import onnxruntime
 
 from tests.conftest import Bundles
 from wmdeploy.engines.ort.cpu import cpu_graph, open_session
-from wmdeploy.engines.ort.split_attention import split_attention
+from wmdeploy.engines.ort.rewrite import split_attention
 
 CPU = ["CPUExecutionProvider"]
 

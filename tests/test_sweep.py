@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
 from wmdeploy.benchmarks.report import read_json
 from wmdeploy.benchmarks.sweep.budget import missed, parse_budget
 from wmdeploy.benchmarks.sweep.run import (
@@ -19,7 +19,6 @@ from wmdeploy.benchmarks.sweep.run import (
     with_best,
 )
 from wmdeploy.benchmarks.sweep.table import sweep_table
-from wmdeploy.benchmarks.worker.timing import Effort
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 

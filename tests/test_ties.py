@@ -13,7 +13,7 @@ import torch
 from tests.conftest import MICRO, Bundles
 from tests.test_bisect import planted
 from tests.ties import Tied, counted, replace_codebook, rounding, tied_bundle, tied_model
-from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
 from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
 from wmdeploy.benchmarks.bisect.run import examine
@@ -29,7 +29,6 @@ from wmdeploy.benchmarks.worker.graph_outputs import backend_answers, baseline_c
 from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
 from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
-from wmdeploy.benchmarks.worker.timing import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import Backend, load_backend

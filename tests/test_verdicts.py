@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wmdeploy.benchmarks.parity.metrics import Parity
 from wmdeploy.benchmarks.render.verdicts import verdicts
-from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.report import Parity, Report, Row
 from wmdeploy.engines.base import BACKENDS
 from wmdeploy.files import write_document
 

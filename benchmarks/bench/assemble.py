@@ -1,54 +1,23 @@
 """What one backend's worker gave, as rows of the report, and the warnings that follow from it."""
 
 import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wmdeploy.benchmarks.bench.interleave import Run
-from wmdeploy.benchmarks.bench.roofline import Floor
-from wmdeploy.benchmarks.parity.gate import Judgement
-from wmdeploy.benchmarks.protocol import Loaded, Paced, Swapped
-from wmdeploy.benchmarks.report import Row, Verdict
-from wmdeploy.benchmarks.stats import Ratio, ratio
-from wmdeploy.benchmarks.worker.memory import Memory
-from wmdeploy.benchmarks.worker.timing import percentile
-from wmdeploy.models.ties import CodeCount
+from wmdeploy.benchmarks.bench.machine import Ceilings
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.roofline import Floor, floors, moved_bytes
+from wmdeploy.benchmarks.bench.workers import Outcome
+from wmdeploy.benchmarks.parity.gate import Judgement, judge
+from wmdeploy.benchmarks.protocol import Paced
+from wmdeploy.benchmarks.report import Pacing, Row, Verdict
+from wmdeploy.benchmarks.stages import NOT_FRAMES
+from wmdeploy.benchmarks.stats import Ratio, percentile, ratio
+from wmdeploy.bundle import Bundle
+from wmdeploy.files import real_path, sha256
+from wmdeploy.manifest import MANIFEST_FILE
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages
-NOT_FRAMES = ("load", "first_call", "prefill", "download")
-
-
-@dataclass
-class Outcome:
-    """What one backend's worker has given so far, or why it gives no more.
-
-    A backend for which this machine lacks something is skipped; one that refuses the bundle, or
-    breaks, has failed. `memory` is by batch, `codes` by clip.
-    """
-
-    backend: str
-    directory: Path
-    loaded: Loaded | None = None
-    runs: list[Run] = field(default_factory=list)
-    memory: dict[int, Memory] = field(default_factory=dict)
-    paced: Paced | None = None
-    swapped: Swapped | None = None
-    codes: list[CodeCount] = field(default_factory=list)
-    reason: str | None = None
-    verdict: Verdict = "pass"
-
-    @property
-    def gpu_states(self) -> list[dict[str, Any]]:
-        """Clocks, temperature, power, throttle reasons of each stage where its clock was lowest."""
-        states = [
-            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(lowest)}
-            for run in self.runs
-            if (lowest := min(run.gpu, key=lambda state: state.sm_clock_mhz, default=None))
-        ]
-        if self.paced is not None and self.paced.gpu is not None:
-            states.append({"stage": "pacing", "batch": 1, **dataclasses.asdict(self.paced.gpu)})
-        return states
 
 
 def rows_of(
@@ -166,3 +135,72 @@ def clock_warnings(outcome: Outcome) -> list[str]:
     if reasons:
         warnings.append(f"{outcome.backend}: the GPU's clock was held down: {', '.join(reasons)}")
     return warnings
+
+
+def _judged(
+    outcomes: list[Outcome], bundle: Bundle, clips: list[str], swapped: bool
+) -> dict[str, Judgement]:
+    """Those that ran, beside the baseline; where a gate was missed, with what would tell more."""
+    found = {}
+    for outcome in outcomes[1:]:
+        if outcome.verdict == "pass" and outcome.loaded is not None:
+            precision, baseline = outcome.loaded.precision, outcomes[0].directory
+            judgement = judge(
+                outcome.backend,
+                precision,
+                outcome.directory,
+                baseline,
+                bundle,
+                clips,
+                outcome.codes,
+            )
+            if judgement.reason and not swapped:
+                hint = f"{judgement.reason}; --swap tells which graph"
+                judgement = dataclasses.replace(judgement, reason=hint)
+            found[outcome.backend] = judgement
+    return found
+
+
+def _rows(
+    outcome: Outcome,
+    judgements: dict[str, Judgement],
+    baseline: Outcome,
+    bundle: Bundle,
+    ceilings: dict[str, Ceilings],
+    options: BenchOptions,
+) -> list[Row]:
+    if outcome.verdict != "pass" or outcome.loaded is None:
+        return rows_without_times(outcome)
+    machine = ceilings[outcome.loaded.device.split(":")[0]]
+    least = {batch: floors(bundle, machine, batch, options.refill) for batch in outcome.memory}
+    judgement = judgements.get(outcome.backend, Judgement())
+    return rows_of(outcome, baseline, least, judgement, options.effort.precision)
+
+
+def _pacing(backend: str, fps: float, paced: Paced) -> Pacing:
+    return Pacing(backend, fps, paced.frames, paced.misses, paced.jitter_ms, paced.latency_ms)
+
+
+def _warnings(outcomes: list[Outcome], rows: list[Row]) -> list[str]:
+    warnings = [warning for outcome in outcomes for warning in clock_warnings(outcome)]
+    for outcome in outcomes:
+        if outcome.swapped is not None and outcome.swapped.skipped:
+            warnings.append(f"{outcome.backend}: no --swap: it {outcome.swapped.skipped}")
+        noisy = noise_warning([row for row in rows if row.backend == outcome.backend])
+        warnings += [noisy] if noisy else []
+    return warnings
+
+
+def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "name": real_path(bundle.path).name,
+        "manifest_sha256": sha256(bundle.path / MANIFEST_FILE),
+        "recipe": dataclasses.asdict(manifest.recipe),
+        "model": manifest.model,
+        "context_length": manifest.wiring.context,
+        "graph_flops": {name: graph.flops for name, graph in manifest.graphs.items()},
+        "graph_weight_bytes": {name: g.weight_bytes for name, g in manifest.graphs.items()},
+        "graph_bytes": {name: moved_bytes(g, 1) for name, g in manifest.graphs.items()},
+        "bundle_bytes": sum(record.bytes for record in manifest.files.values()),
+    }

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from wmdeploy.benchmarks.protocol import Block, Command, Timed, Warm, Warmed
+from wmdeploy.benchmarks.bench.options import Effort
+from wmdeploy.benchmarks.protocol import Block, Command, Samples, Timed, Warm, Warmed
 from wmdeploy.benchmarks.report import MOST_ROUNDS
-from wmdeploy.benchmarks.stats import ratio
-from wmdeploy.benchmarks.worker.timing import Effort, Samples, percentile
+from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.gpu import GpuState
 
 MOST_RUNS = 50  # of one block

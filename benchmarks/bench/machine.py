@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
+from wmdeploy.benchmarks.bench.workers import Outcome, Progress
 from wmdeploy.gpu import gpu
 
 
@@ -141,3 +145,23 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+
+
+def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[str, Ceilings]:
+    """Of each device that a backend was loaded on."""
+    devices = {o.loaded.device.split(":")[0] for o in outcomes if o.loaded is not None}
+    found = {}
+    for device in sorted(devices):
+        progress(device, "bandwidth and rate of operations")
+        found[device] = ceilings_of(device, tf32)
+    return found
+
+
+def ceilings_of(device: str, tf32: bool) -> Ceilings:
+    """Measured in a process of its own, which alone needs torch."""
+    code = (
+        "import msgspec, sys; from wmdeploy.benchmarks.bench.machine import measure_ceilings; "
+        f"sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings({device!r}, {tf32})))"
+    )
+    process = subprocess.run([sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE)
+    return msgspec.json.decode(process.stdout, type=Ceilings)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.benchmarks.protocol import Job
-from wmdeploy.benchmarks.worker.timing import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import count_frames, read_clip
@@ -20,6 +19,23 @@ from wmdeploy.files import real_path
 
 LONGEST_HORIZON = 4096
 LARGEST_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the backends take turns at one stage.
+
+    Attributes:
+        runs: rounds, at least; fewer of a stage whose rounds take seconds.
+        seconds: for each backend; when they are spent, the stage ends, precise or not.
+        precision: half the width of the speed-up's 95% interval, relative, that is aimed at.
+        block_ms: about how long a backend runs before the next has its turn.
+    """
+
+    runs: int = 12
+    seconds: float = 3.0
+    precision: float = 0.015
+    block_ms: float = 50.0
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from wmdeploy.benchmarks.bench.machine import Ceilings
 from wmdeploy.benchmarks.report import Bound
+from wmdeploy.benchmarks.stages import ENGINE_STAGES
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import GraphRecord
-
-ENGINE_STAGES = {"encode": "encoder", "prefill": "prefill", "step": "step", "decode": "decoder"}
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,69 @@
 A worker that dies is left out from then on; without the baseline there is nothing to go on for.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import msgspec
 
-from wmdeploy.benchmarks.bench.assemble import Outcome
-from wmdeploy.benchmarks.protocol import ANSWER, MISSING, REFUSED, Command, Job, Loaded
+from wmdeploy.benchmarks.bench.interleave import Run
+from wmdeploy.benchmarks.protocol import (
+    ANSWER,
+    MISSING,
+    REFUSED,
+    Command,
+    Job,
+    Loaded,
+    Paced,
+    Swapped,
+)
+from wmdeploy.benchmarks.report import Memory, Verdict
 from wmdeploy.errors import BackendError
+from wmdeploy.models.ties import CodeCount
 from wmdeploy.text import one_line
 
 # The module that is started; tests start one that is slow, or wrong.
 WORKER = "wmdeploy.benchmarks.worker"
 Kind = TypeVar("Kind")
 Progress = Callable[[str, str], None]  # backend, what it is doing
+
+
+@dataclass
+class Outcome:
+    """What one backend's worker has given so far, or why it gives no more.
+
+    A backend for which this machine lacks something is skipped; one that refuses the bundle, or
+    breaks, has failed. `memory` is by batch, `codes` by clip.
+    """
+
+    backend: str
+    directory: Path
+    loaded: Loaded | None = None
+    runs: list[Run] = field(default_factory=list)
+    memory: dict[int, Memory] = field(default_factory=dict)
+    paced: Paced | None = None
+    swapped: Swapped | None = None
+    codes: list[CodeCount] = field(default_factory=list)
+    reason: str | None = None
+    verdict: Verdict = "pass"
+
+    @property
+    def gpu_states(self) -> list[dict[str, Any]]:
+        """Clocks, temperature, power, throttle reasons of each stage where its clock was lowest."""
+        states = [
+            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(lowest)}
+            for run in self.runs
+            if (lowest := min(run.gpu, key=lambda state: state.sm_clock_mhz, default=None))
+        ]
+        if self.paced is not None and self.paced.gpu is not None:
+            states.append({"stage": "pacing", "batch": 1, **dataclasses.asdict(self.paced.gpu)})
+        return states
 
 
 @dataclass(frozen=True)

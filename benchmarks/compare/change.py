@@ -4,23 +4,21 @@ Parity is in `wmdeploy.benchmarks.compare.parity`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
-from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Report, Row
-from wmdeploy.benchmarks.stats import LogValue, noise, ratio_of
-from wmdeploy.errors import WmdeployError
+from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
+from wmdeploy.benchmarks.stages import SINGLE
+from wmdeploy.benchmarks.stats import _INTERVAL, LogValue, noise, resamples
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
 LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
 LARGEST = 1_000_000  # a change that is told by its size; none but a damaged report has more
 LARGEST_LOG = math.log(LARGEST)
-SINGLE = ("load", "first_call")  # happen once a run: one value has no spread
-
-Key = tuple[str, str, int]  # backend, stage, batch
 
 
 @dataclass(frozen=True)
@@ -37,24 +35,6 @@ class Change:
     status: Status
     noise: str = ""
     size: float = 0.0
-
-
-def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
-    """Rows by backend, stage and batch; `name` is for a message.
-
-    Raises:
-        WmdeployError: two rows are of the same.
-    """
-    rows: dict[Key, Row] = {}
-    for row in report.rows:
-        key = row.backend, row.stage, row.batch
-        if key in rows:
-            raise WmdeployError(
-                f"{name} has two rows of {row.backend}, {row.stage}, batch {row.batch}; give "
-                "what wmdeploy bench --json wrote"
-            )
-        rows[key] = row
-    return rows
 
 
 def speed_changes(
@@ -169,3 +149,37 @@ def memory_changes(
         )
         changes.append(change)
     return changes
+
+
+FEWEST_SAMPLES = 5  # to estimate an interval from
+
+
+ERROR_RESAMPLES = 1000  # where a report has no intervals
+
+
+def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
+    """A row's speed-up; None where its spread is not known, as of single values.
+
+    Args:
+        baseline: the baseline's row of the same stage and batch, for reports without intervals.
+    """
+    speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
+    if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
+        return LogValue(math.log(speedup), math.log(high / low) / _INTERVAL)
+    if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
+        return None
+    if not _positive(*row.samples_ms, *baseline.samples_ms):
+        return None
+    medians = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
+    errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
+    return LogValue(math.log(medians), math.hypot(*errors), estimated=True)
+
+
+def _median_error(samples: Sequence[float]) -> float:
+    """Standard error of the logarithm of the median."""
+    drawn = np.asarray(samples)[resamples(len(samples), ERROR_RESAMPLES)]
+    return float(np.log(np.median(drawn, axis=1)).std())
+
+
+def _positive(*values: float) -> bool:
+    return all(math.isfinite(value) and value > 0 for value in values)

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wmdeploy.benchmarks.report import Report
-from wmdeploy.engines.base import BASELINE
+from wmdeploy.benchmarks.report import (
+    Report,
+    baseline_of,
+    ceilings_of,
+    flatten,
+    hardware_of,
+    section,
+)
 from wmdeploy.errors import WmdeployError
 
 LONGEST = 60  # characters of a value that a message shows
@@ -81,11 +87,6 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
     return Common(not hardware, notes)
 
 
-def baseline_of(report: Report) -> str:
-    """The backend that the others are compared with: the first, whatever threads it was given."""
-    return report.rows[0].backend if report.rows else BASELINE
-
-
 def _conditions(report: Report) -> dict[str, Any]:
     """What must be equal, by the name that a message gives it."""
     bundle = report.bundle
@@ -119,24 +120,6 @@ def _add_common(
         before[f"{prefix}{name}"], after[f"{prefix}{name}"] = old[name], new[name]
 
 
-def hardware_of(report: Report) -> dict[str, Any]:
-    """Processor, cores and GPU, by the name that a message gives them."""
-    environment = report.environment
-    gpu = environment.get("gpu")
-    return {
-        "cpu": environment.get("cpu"),
-        "cores": environment.get("cores"),
-        "gpu": gpu.get("name") if isinstance(gpu, dict) else gpu,
-    }
-
-
-def ceilings_of(report: Report) -> dict[str, dict[str, Any]]:
-    """Bandwidth and rates by device; schema 1 had those of the CPU only."""
-    found = section(report.environment, "ceilings")
-    by_device = {"cpu": found} if "bandwidth_gb_s" in found else found
-    return {name: figures for name, figures in by_device.items() if isinstance(figures, dict)}
-
-
 def _ceiling_notes(old: Report, new: Report) -> list[str]:
     """Equal names do not make equal machines: a virtual one's neighbours may be busy."""
     notes = []
@@ -156,23 +139,6 @@ def _ceiling_notes(old: Report, new: Report) -> list[str]:
                     "that moves absolute times, and a little the ratios"
                 )
     return notes
-
-
-def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dots in the names."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, dict):
-            flat |= flatten(inner, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = inner
-    return flat
-
-
-def section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
-    """A nested mapping of a report; empty where that is missing or something else."""
-    found = mapping.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -11,8 +11,7 @@ for a step, which the ratio does not. A change must show in both: what counts is
 
 import numpy as np
 
-from wmdeploy.benchmarks.resampling import resamples
-from wmdeploy.benchmarks.stats import LogValue
+from wmdeploy.benchmarks.stats import LogValue, resamples
 
 FEWEST_ROUNDS = 12  # for a line
 RESAMPLES = 100

@@ -10,16 +10,15 @@ from operator import itemgetter
 
 import numpy as np
 
-from wmdeploy.benchmarks.compare.change import Change, Key, Status
-from wmdeploy.benchmarks.parity.metrics import Curve
-from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.compare.change import Change, Status
+from wmdeploy.benchmarks.report import Curve, Key, Report, Row
+from wmdeploy.benchmarks.stages import STAGES_WITH_ERRORS
 
 DB_DROP = 1.0
 EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all
 AGREEMENT_DROP = 1e-3
 ERROR_GROWTH = 2.0
 LEAST_ERROR = 1e-6  # about float32's own rounding
-STAGES_WITH_ERRORS = ("encode", "prefill", "step", "decode", "frame")  # others repeat the rollout's
 
 
 def parity_changes(

@@ -12,19 +12,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wmdeploy.benchmarks.compare.change import keyed
-from wmdeploy.benchmarks.compare.compatibility import (
+from wmdeploy.benchmarks.compare.compatibility import check_comparable, differing
+from wmdeploy.benchmarks.report import (
+    MOST_POOLED,
+    MOST_ROUNDS,
+    SCHEMA,
+    Curve,
+    Parity,
+    Report,
+    Row,
     baseline_of,
     ceilings_of,
-    check_comparable,
-    differing,
     hardware_of,
+    keyed,
+    read_json,
     section,
 )
-from wmdeploy.benchmarks.parity.metrics import Curve, Parity
-from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, SCHEMA, Report, Row, read_json
-from wmdeploy.benchmarks.stats import ratio
-from wmdeploy.benchmarks.worker.timing import percentile
+from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.errors import WmdeployError
 
 

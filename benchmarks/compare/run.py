@@ -12,23 +12,16 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
-
 from wmdeploy.benchmarks.compare.change import (
     LEAST_MEMORY,
     Change,
-    Key,
     Status,
-    keyed,
     memory_changes,
     speed_changes,
 )
-from wmdeploy.benchmarks.compare.compatibility import baseline_of, check_comparable
+from wmdeploy.benchmarks.compare.compatibility import check_comparable
 from wmdeploy.benchmarks.compare.parity import parity_changes
-from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.report import Report, Row
-from wmdeploy.benchmarks.stats import FALSE_ALARMS
+from wmdeploy.benchmarks.report import Key, Report, Row, baseline_of, keyed
 from wmdeploy.errors import WmdeployError
 
 STYLES: dict[Status, str] = {  # in the order of the table
@@ -39,8 +32,6 @@ STYLES: dict[Status, str] = {  # in the order of the table
     "unchanged": "dim",
 }
 ALWAYS_SHOWN: tuple[Status, ...] = ("regression", "improvement", "unclear")
-LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal of 80 cuts them
-WORDS: dict[Status, str] = {"unclear": "too noisy"}
 
 
 @dataclass(frozen=True)
@@ -83,53 +74,6 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
     shown = {status: order.index(status) < len(ALWAYS_SHOWN) for status in order}
     changes.sort(key=lambda c: (order.index(c.status), -c.size if shown[c.status] else 0.0))
     return Comparison(changes, common.notes, fail_on)
-
-
-def comparison_table(found: Comparison, everything: bool = False) -> Table:
-    """What changed beyond the noise; with `everything`, all that was compared."""
-    table = narrow_table(
-        "NEW against OLD",
-        "speed-up: over the baseline of the same report; its change on equal hardware is that of "
-        "rounds in which the baseline took equally long. noise: what a change must exceed, for "
-        f"{FALSE_ALARMS:.0%} false alarms in all rows together; of memory and parity a fixed "
-        "tolerance",
-        ("stage", "backend", "batch", "what"),
-        ("old", "new", "change", "noise"),
-    )
-    table.add_column("verdict")
-    for column in table.columns:
-        column.no_wrap = column.header in ("stage", "backend", "batch", "verdict")
-        column.min_width = LONGEST_WORDS.get(str(column.header))
-    for change in found.changes:
-        if everything or change.status in ALWAYS_SHOWN:
-            word = WORDS.get(change.status, change.status)
-            batch = "" if change.batch is None else str(change.batch)
-            cells = (change.stage, change.backend, batch, change.what, change.old, change.new,
-                     change.change, change.noise)  # fmt: skip
-            style = STYLES[change.status]
-            table.add_row(*(Text(cell) for cell in cells), Text(word, style=style))
-    return table
-
-
-def summary(found: Comparison) -> str:
-    """Two lines: what was found, and by which rule."""
-    counts = found.counts
-    told = [f"{_count(counts['regression'], 'regression')}",
-            f"{_count(counts['improvement'], 'improvement')}"]  # fmt: skip
-    if counts["unclear"]:
-        told.append(f"{counts['unclear']} not known well enough (too noisy)")
-    told.append(f"{counts['unchanged']} unchanged")
-    if counts["information"]:
-        told.append(f"{counts['information']} changed, for information only")
-    return (
-        f"{', '.join(told)}\n"
-        f"fails on: speed {100 * found.fail_on:g}% lower, beyond the noise; memory "
-        f"{100 * max(found.fail_on, LEAST_MEMORY):g}% larger; parity worse; a backend lost"
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def parse_percent(text: str) -> float:

@@ -7,19 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.benchmarks.bench.roofline import ENGINE_STAGES
-from wmdeploy.benchmarks.parity.metrics import (
-    GATES,
-    Curve,
-    Parity,
-    curve,
-    failure,
-    frame_parity,
-    horizons,
-    tensor_parity,
-)
+from wmdeploy.benchmarks.parity.metrics import curve, frame_parity, horizons, tensor_parity
 from wmdeploy.benchmarks.parity.worst_frame import strip
 from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
+from wmdeploy.benchmarks.report import Curve, Parity
+from wmdeploy.benchmarks.stages import ENGINE_STAGES
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount, add_counts
@@ -129,3 +121,42 @@ def _stages(
                 scale = float(np.abs(b).max()) or 1.0
                 errors[stage] = (parity[stage].max_abs or 0.0) / scale
     return parity, errors
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a precision must reach to pass.
+
+    `code_agreement` is the share of codes that are equal or tie, as `CodeCount.agreement` counts.
+    """
+
+    first_frame_db: float
+    worst_frame_db: float
+    code_agreement: float
+    relative_error: float
+
+
+GATES = {
+    "fp32": Gate(60.0, 60.0, 0.999, 1e-3),
+    "fp16": Gate(45.0, 38.0, 0.995, 3e-2),
+}
+
+
+def failure(gate: Gate, rollout: Parity, stages: dict[str, float]) -> str | None:
+    """The first figure that misses the gate, in words; None if all pass.
+
+    Args:
+        stages: relative error (max_abs over the largest expected value) of each stage's output.
+    """
+    worst = rollout.worst_frame_psnr_db or {}
+    agreement = rollout.code_agreement if rollout.codes is None else rollout.codes.agreement
+    if agreement is not None and agreement < gate.code_agreement:
+        return f"codes agree {agreement:.2%}, expected {gate.code_agreement:.1%}"
+    for horizon, value in worst.items():
+        needed = gate.first_frame_db if horizon == "1" else gate.worst_frame_db
+        if not value >= needed:
+            return f"worst frame {value:.1f} dB at horizon {horizon}, expected {needed:.0f} dB"
+    for stage, error in stages.items():
+        if not error <= gate.relative_error:
+            return f"{stage}: relative error {error:.1e}, expected {gate.relative_error:.0e}"
+    return None

@@ -5,11 +5,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from wmdeploy.benchmarks.parity.metrics import Parity
-from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.render.markdown import figure
-from wmdeploy.benchmarks.report import STAGES, Report, Row
-from wmdeploy.benchmarks.worker.timing import percentile
+from wmdeploy.benchmarks.render.format import figure, narrow_table
+from wmdeploy.benchmarks.report import Parity, Report, Row
+from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.stats import percentile
 
 _WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 _BINDS = {"compute": "ops", "bandwidth": "bytes"}

@@ -10,7 +10,7 @@
 import sys
 from pathlib import Path
 
-from wmdeploy.benchmarks.render.markdown import worst_db
+from wmdeploy.benchmarks.render.format import worst_db
 from wmdeploy.benchmarks.report import Report, Row, read_json
 from wmdeploy.engines.base import BACKENDS
 from wmdeploy.errors import WmdeployError

@@ -17,12 +17,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from wmdeploy.benchmarks.compare.change import keyed
-from wmdeploy.benchmarks.compare.compatibility import baseline_of
 from wmdeploy.benchmarks.compare.pool import pooled
 from wmdeploy.benchmarks.compare.run import compare
 from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.report import Report, read_json
+from wmdeploy.benchmarks.report import Report, baseline_of, keyed, read_json
 from wmdeploy.errors import WmdeployError
 
 MOST_PAIRS = 1000  # each takes a tenth of a second or more

@@ -3,8 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.render.markdown import figure
+from wmdeploy.benchmarks.render.format import figure, narrow_table
 from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 

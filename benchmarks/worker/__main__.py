@@ -48,9 +48,9 @@ from wmdeploy.errors import MissingError, WmdeployError
 from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
-    from wmdeploy.benchmarks.stages import Feeds
     from wmdeploy.benchmarks.worker.rollouts import Filled
     from wmdeploy.benchmarks.worker.timing import Stage
+    from wmdeploy.benchmarks.worker.workloads import Feeds
     from wmdeploy.engines.base import Backend
 
 WARM_FRAMES = 3  # before the pacing
@@ -68,8 +68,8 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
-        from wmdeploy.benchmarks.stages import stage_names
         from wmdeploy.benchmarks.worker.rollouts import Rollout, read_clip_file
+        from wmdeploy.benchmarks.worker.workloads import stage_names
         from wmdeploy.bundle import Bundle
         from wmdeploy.engines.base import load_backend
         from wmdeploy.engines.session import Session
@@ -127,8 +127,9 @@ class Worker:
                     return self._count()
 
     def _warm(self, command: Warm) -> Warmed:
-        from wmdeploy.benchmarks.stages import SESSION_STAGES, engine_feeds, engine_stage
+        from wmdeploy.benchmarks.stages import SESSION_STAGES
         from wmdeploy.benchmarks.worker.timing import measure, warm_up
+        from wmdeploy.benchmarks.worker.workloads import engine_feeds, engine_stage
 
         if command.batch != self._batch:  # the smaller batch's memory goes first
             self._stages.clear()
@@ -152,8 +153,8 @@ class Worker:
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
     def _session_stage(self, name: str) -> "Stage":
-        from wmdeploy.benchmarks.stages import session_stage
         from wmdeploy.benchmarks.worker.rollouts import Rollout
+        from wmdeploy.benchmarks.worker.workloads import session_stage
         from wmdeploy.engines.session import Session
 
         rollout = self.rollouts[0]
@@ -205,9 +206,9 @@ class Worker:
         return FoundTies(found)
 
     def _pace(self, command: Pace) -> Paced:
-        from wmdeploy.benchmarks.stages import session_stage
         from wmdeploy.benchmarks.worker.pacing import pace
         from wmdeploy.benchmarks.worker.timing import measure
+        from wmdeploy.benchmarks.worker.workloads import session_stage
         from wmdeploy.gpu import gpu_state
 
         stage = session_stage(self.rollouts[0], "frame")

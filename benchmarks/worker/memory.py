@@ -3,44 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from wmdeploy.benchmarks.report import Memory
 from wmdeploy.errors import BackendError
 from wmdeploy.gpu import process_memory_mb
-
-
-@dataclass(frozen=True)
-class Memory:
-    """All in 10^6 bytes; None where it does not apply or the driver does not tell.
-
-    Attributes:
-        resident: the process's peak resident memory on the host.
-        gpu_process: the process on the GPU as the driver (NVML) counts it, CUDA's context included.
-        gpu_used: everything in use on the GPU, other processes included.
-        gpu_grown: what came into use on the GPU while this process was the one at work: backends
-            wait while another one works, so what is new is its own.
-        torch_peak: the most that torch's allocator held; TensorRT's weights are not in it.
-        engines: what the engines say of themselves, by label.
-    """
-
-    resident: float
-    gpu_process: float | None = None
-    gpu_used: float | None = None
-    torch_peak: float | None = None
-    engines: dict[str, float] = field(default_factory=dict)
-    gpu_grown: float | None = None
-
-    @property
-    def headline(self) -> tuple[float, str]:
-        """The figure for a table, and what it is."""
-        if self.gpu_process is not None:
-            return self.gpu_process, "GPU, process"
-        if self.gpu_grown is not None:
-            return self.gpu_grown, "GPU, growth"
-        if self.gpu_used is not None:
-            return self.gpu_used, "GPU, all"
-        return self.resident, "resident"
 
 
 class MemoryMeter:

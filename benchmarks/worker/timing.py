@@ -7,36 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+from wmdeploy.benchmarks.protocol import Samples
 
 FEWEST_WARMUPS, MOST_WARMUPS = 3, 50
 WARMUP_SECONDS = 10.0
 STILL_FASTER = 0.98  # of the best time before: a run below that says that it is not warm yet
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long the backends take turns at one stage.
-
-    Attributes:
-        runs: rounds, at least; fewer of a stage whose rounds take seconds.
-        seconds: for each backend; when they are spent, the stage ends, precise or not.
-        precision: half the width of the speed-up's 95% interval, relative, that is aimed at.
-        block_ms: about how long a backend runs before the next has its turn.
-    """
-
-    runs: int = 12
-    seconds: float = 3.0
-    precision: float = 0.015
-    block_ms: float = 50.0
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Raw times of each run in ms: `wall` end to end, `device` between two CUDA events."""
-
-    wall: list[float]
-    device: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +78,3 @@ def _on_gpu(
     after.record()
     synchronize()
     return (time.perf_counter() - start) * 1e3, [before.elapsed_time(after)]
-
-
-def percentile(samples: list[float], q: float) -> float:
-    """Linear interpolation between the nearest ranks, as numpy does it."""
-    return float(np.percentile(samples, q))

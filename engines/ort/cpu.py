@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
-from wmdeploy.engines.ort.split_attention import split_attention
+from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, require
 from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal

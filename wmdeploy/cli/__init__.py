@@ -1,12 +1,17 @@
-"""The command line. Options become dataclasses, which become arguments; only this package prints.
+"""The command line: a file for each verb, whose options become the dataclass of its library.
 
 Nothing heavy is imported until a command runs, so that `wmdeploy --help` answers at once.
 """
 
-from wmdeploy.cli import bench, bisect, compare, export, sweep, train
+# In this order --help lists them.
+# isort: off
+from wmdeploy.cli import record, train, evaluate, export, build_engine, rollout, inspect
+from wmdeploy.cli import bench, compare, report, bisect, sweep, milestone, doctor
+
+# isort: on
 from wmdeploy.cli.common import app, main
 
-for module in (train, export, bench, compare, bisect, sweep):
-    app.add_typer(module.commands)
-
-__all__ = ["app", "main"]
+__all__ = [
+    "app", "bench", "bisect", "build_engine", "compare", "doctor", "evaluate", "export", "inspect",
+    "main", "milestone", "record", "report", "rollout", "sweep", "train",
+]  # fmt: skip

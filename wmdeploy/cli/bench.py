@@ -1,36 +1,30 @@
-"""What there is, and what it is worth: bench, milestone, inspect, doctor."""
+"""`wmdeploy bench`: time every backend, and prove its parity."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import (
-    Clip,
     DeviceName,
     Fit,
     FitName,
-    Fps,
-    Seed,
     Series,
+    app,
     err,
     example,
     numbers,
     out,
     read_options,
-    tell,
 )
-from wmdeploy.cli.compare import Csv, Html, Markdown, check_outputs, write_forms
-from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
-from wmdeploy.errors import WmdeployError, require
-from wmdeploy.files import check_inside, check_output, write_document, write_text
-from wmdeploy.manifest import MANIFEST_FILE
-
-commands = typer.Typer()
+from wmdeploy.cli.outputs import Csv, Html, Markdown, check_outputs, write_forms
+from wmdeploy.clips.read import SAMPLE_CLIPS
+from wmdeploy.errors import require
+from wmdeploy.files import write_document
 
 
-@commands.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
+@app.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="A bundle.")],
     backend: Annotated[
@@ -81,10 +75,9 @@ def bench(
     csv: Csv = None,
 ) -> None:
     """Compare backends with the PyTorch baseline: latency, memory, floor, parity."""
-    from wmdeploy.benchmarks.bench.options import BenchOptions
+    from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.bench.run import bench as run_bench
     from wmdeploy.benchmarks.render.terminal import report_tables
-    from wmdeploy.benchmarks.worker.timing import Effort
     from wmdeploy.engines.base import BACKENDS, Settings
 
     clips = tuple(clip or SAMPLE_CLIPS)
@@ -121,90 +114,3 @@ def bench(
     failed = any(row.verdict == "fail" for row in report.rows)
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)  # a backend that was asked for by name and did not run has failed too
-
-
-@commands.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
-def milestone(
-    model: Annotated[str, typer.Argument(help="Model directory, checkpoint, or preset.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
-    ] = None,
-    clip: Clip = SAMPLE_CLIP,
-    device: Annotated[
-        DeviceName, typer.Option(help="auto: a GPU if there is one.")
-    ] = DeviceName.auto,
-    seed: Seed = 0,
-    fps: Fps = None,
-    fit: Fit = FitName.squeeze,
-    series: Series = None,
-) -> None:
-    """Run the reference report's four tests, and say which of its milestones a model reaches."""
-    from rich.markdown import Markdown as Rendered
-
-    from wmdeploy.benchmarks.evaluation.milestone import (
-        MilestoneOptions,
-        run_milestone,
-        to_markdown,
-    )
-    from wmdeploy.engines.base import BASELINE, Settings
-    from wmdeploy.engines.devices import pytorch_device
-
-    if output:
-        _check_report_folder(output)
-    on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
-    where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
-    remarks: list[str] = []
-    with err.status("milestone") as status:
-        read = read_options(fps, fit, series)
-        options = MilestoneOptions(model, where, clip, seed, read=read)
-        found = run_milestone(options, status.update, remarks)
-    tell(remarks)
-    page = to_markdown(found)
-    out.print(Rendered(page))
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
-        write_document(found, output / "milestone.json")
-        write_text(page, output / "milestone.md")
-        out.print(f"written: {output}/milestone.json, milestone.md")
-
-
-def _check_report_folder(output: Path) -> None:
-    """A model or a bundle with files of ours in it would be taken for a stranger's."""
-    from wmdeploy.models.checkpoint import CONFIG_FILE
-
-    for marker in (CONFIG_FILE, MANIFEST_FILE):
-        if (output / marker).exists():
-            raise WmdeployError(f"{output}: holds a {marker}; choose a folder of its own")
-    for name in ("milestone.json", "milestone.md"):
-        check_inside(output / name, output)
-        check_output(output / name)
-
-
-@commands.command(epilog=example("wmdeploy inspect bundles/pong"))
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, a model directory, or a checkpoint.")],
-) -> None:
-    """Show what a bundle or a model holds, and check its hashes."""
-    from wmdeploy.bundle import Bundle
-    from wmdeploy.cli.tables import bundle_tables, model_table
-
-    if (path / MANIFEST_FILE).is_file():
-        opened = Bundle.open(path)
-        opened.verify()
-        for table in bundle_tables(opened, details=True):
-            out.print(table)
-    else:
-        remarks: list[str] = []
-        out.print(model_table(path, remarks))
-        tell(remarks)
-
-
-@commands.command(epilog=example("wmdeploy doctor"))
-def doctor() -> None:
-    """Show versions, devices and backends, and what would bring the missing ones."""
-    from wmdeploy.cli.tables import doctor_table
-    from wmdeploy.doctor import findings
-    from wmdeploy.engines.trt.flavour import flavour_findings
-
-    out.print(doctor_table([*findings(), *flavour_findings()]))

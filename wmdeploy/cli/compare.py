@@ -1,27 +1,18 @@
-"""What is made from reports that are there: compare, report."""
+"""`wmdeploy compare`: find regressions between reports."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from wmdeploy.cli.common import err, example, out
-from wmdeploy.errors import WmdeployError
-from wmdeploy.files import check_output, real_path, write_text
+from wmdeploy.cli.common import app, err, example, out
 
 if TYPE_CHECKING:
-    from wmdeploy.benchmarks.report import Report
-
-commands = typer.Typer()
-
-Html = Annotated[Path | None, typer.Option(help="Write a page here: one file.")]
-Markdown = Annotated[Path | None, typer.Option(help="Write a summary for a pull request here.")]
-Csv = Annotated[Path | None, typer.Option(help="Write a line for each row here.")]
+    pass
 
 
-@commands.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
+@app.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
 def compare(
     old: Annotated[
         Path, typer.Argument(help="What bench --json wrote before, or a folder of several runs.")
@@ -36,15 +27,11 @@ def compare(
 ) -> None:
     """Find regressions in speed, memory or parity, beyond the noise; exits with 1 if there are."""
     from wmdeploy.benchmarks.compare.pool import read_runs
-    from wmdeploy.benchmarks.compare.run import (
-        ALWAYS_SHOWN,
-        comparison_table,
-        parse_percent,
-        summary,
-    )
+    from wmdeploy.benchmarks.compare.run import ALWAYS_SHOWN, parse_percent
     from wmdeploy.benchmarks.compare.run import (
         compare as compare_reports,
     )
+    from wmdeploy.benchmarks.compare.table import comparison_table, summary
 
     limit = parse_percent(fail_on)
     (before, before_runs), (after, after_runs) = read_runs(old), read_runs(new)
@@ -60,50 +47,3 @@ def compare(
         err.print("--all shows what is unchanged, too", style="dim")
     if found.regressions:
         raise typer.Exit(1)
-
-
-@commands.command(epilog=example("wmdeploy report pong.json --html pong.html"))
-def report(
-    stored: Annotated[Path, typer.Argument(metavar="REPORT", help="What bench --json wrote.")],
-    html: Html = None,
-    markdown: Markdown = None,
-    csv: Csv = None,
-) -> None:
-    """Make a page, a summary or a spreadsheet of a stored report."""
-    from wmdeploy.benchmarks.report import read_json
-
-    outputs = check_outputs((html, markdown, csv), stored)
-    if not outputs:
-        raise WmdeployError("report: nothing to make; give --html, --markdown or --csv")
-    write_forms(read_json(stored), html, markdown, csv)
-    for path in outputs:
-        out.print(f"written: {path}")
-
-
-def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:
-    """Those that are given, once it is sure that each can be written, and none over another.
-
-    Raises:
-        WmdeployError: one cannot, or two are the same file.
-    """
-    given = [path for path in paths if path is not None]
-    for number, path in enumerate(given):
-        check_output(path, *inputs)
-        if real_path(path) in (real_path(other) for other in given[:number]):
-            raise WmdeployError(f"{path}: is given twice; each output needs a file of its own")
-    return given
-
-
-def write_forms(
-    found: "Report", html: Path | None, markdown: Path | None, csv: Path | None
-) -> None:
-    """Write a report's page, summary and rows, those that a path is given for."""
-    from wmdeploy.benchmarks.render.html import write_page
-    from wmdeploy.benchmarks.render.markdown import to_csv, to_markdown
-
-    if html:
-        write_page(found, html)
-    if markdown:
-        write_text(to_markdown(found), markdown)
-    if csv:
-        write_text(to_csv(found), csv)

@@ -1,4 +1,4 @@
-"""Every way to run a model, and the best for a budget: sweep."""
+"""`wmdeploy sweep`: bench every layout, precision and backend."""
 
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -12,6 +12,7 @@ from wmdeploy.cli.common import (
     Fps,
     Seed,
     Series,
+    app,
     err,
     example,
     numbers,
@@ -23,10 +24,8 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output_directory, write_document
 
-commands = typer.Typer()
 
-
-@commands.command(epilog=example('wmdeploy sweep models/pong -o sweep --budget "frame<33ms"'))
+@app.command(epilog=example('wmdeploy sweep models/pong -o sweep --budget "frame<33ms"'))
 def sweep(
     model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all that is made.")],
@@ -56,12 +55,11 @@ def sweep(
     series: Series = None,
 ) -> None:
     """Export and bench every layout, precision, backend and batch size; say which are the best."""
-    from wmdeploy.benchmarks.bench.options import BenchOptions
+    from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.sweep.budget import parse_budget
     from wmdeploy.benchmarks.sweep.run import SweepOptions, nearest, recommended
     from wmdeploy.benchmarks.sweep.run import sweep as run_sweep
     from wmdeploy.benchmarks.sweep.table import cell_line, sweep_table
-    from wmdeploy.benchmarks.worker.timing import Effort
     from wmdeploy.engines.base import BACKENDS, Settings
 
     limits = parse_budget(budget) if budget else ()

@@ -1,4 +1,4 @@
-"""From a game to a model: record, train, evaluate."""
+"""`wmdeploy train`: train a model."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     TrainPrecision,
+    app,
     err,
     example,
     out,
@@ -22,44 +23,10 @@ from wmdeploy.cli.common import (
     read_options,
 )
 from wmdeploy.errors import require
-from wmdeploy.files import check_output, check_output_directory, write_document
-
-commands = typer.Typer()
+from wmdeploy.files import check_output_directory
 
 
-@commands.command(epilog=example("wmdeploy record pong -o data/pong --frames 3000 --size 64"))
-def record(
-    game: Annotated[str, typer.Argument(help="An Atari game: pong, ms_pacman, Riverraid ...")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to write.")],
-    frames: Annotated[int, typer.Option(min=1, help="Frames to record, all clips together.")],
-    seed: Seed = 0,
-    size: Annotated[int, typer.Option(help="Height and width of the frames.")] = 256,
-    frame_skip: Annotated[int, typer.Option(help="Emulator frames for each recorded one.")] = 4,
-    clip_frames: Annotated[int, typer.Option(help="Frames in a clip, at most.")] = 500,
-    stickiness: Annotated[
-        float, typer.Option(help="Chance that the emulator repeats the previous action.")
-    ] = 0.0,
-    all_actions: Annotated[
-        bool, typer.Option("--all-actions", help="All 18 actions, to mix games in a training.")
-    ] = False,
-) -> None:
-    """Play a real Atari game with a random policy and record clips with their actions."""
-    from wmdeploy.clips import RecordOptions
-    from wmdeploy.clips import record as record_game
-
-    options = RecordOptions(
-        game, frames, seed, size, frame_skip, stickiness, clip_frames, all_actions
-    )
-    with progress_bar() as bar:
-        task = bar.add_task(f"record {game}", total=frames)
-        summary = record_game(options, output, lambda done: bar.update(task, completed=done))
-    out.print(
-        f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
-        f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",
-    )
-
-
-@commands.command(epilog=example("wmdeploy train --data data/pong --preset tiny -o models/pong"))
+@app.command(epilog=example("wmdeploy train --data data/pong --preset tiny -o models/pong"))
 def train(
     data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat to mix several.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
@@ -155,73 +122,3 @@ def train(
         out.print(table)
     for name, stage in summary.stages.items():
         out.print(training_line(name, stage))
-
-
-@commands.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
-def evaluate(
-    source: Annotated[str, typer.Argument(help="A model or a bundle.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat for several.")],
-    backend: Annotated[
-        str | None, typer.Option(help="What runs a bundle, beside PyTorch; default ort-cpu.")
-    ] = None,
-    context: Annotated[int, typer.Option(min=2, help="Frames given to a rollout.")] = 8,
-    clips: Annotated[
-        int | None, typer.Option(min=1, help="At most so many of each folder.")
-    ] = None,
-    device: Annotated[
-        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
-    ] = DeviceName.auto,
-    json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write PSNR over horizon here, .png.")] = None,
-    strip: Annotated[
-        Path | None, typer.Option(help="Write real and imagined frames here, .png.")
-    ] = None,
-    fps: Fps = None,
-    fit: Fit = FitName.squeeze,
-    series: Series = None,
-) -> None:
-    """Judge a model on clips it was not trained on, beside copying the last frame."""
-    require("torchmetrics", extra="train", purpose="evaluating")
-    if plot:
-        require("matplotlib", extra="train", purpose="drawing a plot")
-    from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions
-    from wmdeploy.benchmarks.evaluation.evaluate import evaluate as run_evaluation
-    from wmdeploy.engines.base import Settings
-    from wmdeploy.quality.plots import write_picture, write_plot
-    from wmdeploy.quality.tables import quality_tables
-
-    for target in (json, plot, strip):
-        if target:
-            check_output(target, Path(source), *data)
-    options = EvaluateOptions(
-        source,
-        tuple(data),
-        backend,
-        context,
-        clips,
-        Settings(device.value),
-        strip is not None,
-        read_options(fps, fit, series),
-    )
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        found, picture = run_evaluation(options, report, print_note)
-    for line in found.skipped:
-        err.print(Text("skipped: ", style="yellow").append(line, style="default"))
-    for table in quality_tables(found):
-        out.print(table)
-    if json:
-        write_document(found, json)
-    if plot:
-        write_plot(found, plot)
-    if strip and picture is not None:
-        write_picture(strip, picture)
-    for target in (json, plot, strip):
-        if target:
-            out.print(f"written: {target}")

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wmdeploy.benchmarks.compare.compatibility import baseline_of
-from wmdeploy.benchmarks.render.markdown import about, figure, interval, ratio, worst_db
-from wmdeploy.benchmarks.report import Report
+from wmdeploy.benchmarks.render.format import about, figure, interval, ratio, worst_db
+from wmdeploy.benchmarks.report import Report, baseline_of
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import write_text
 from wmdeploy.text import printable

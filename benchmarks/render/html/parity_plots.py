@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from markupsafe import Markup
 
-from wmdeploy.benchmarks.compare.compatibility import section
-from wmdeploy.benchmarks.parity.metrics import GATES, Curve
+from wmdeploy.benchmarks.parity.gate import GATES
 from wmdeploy.benchmarks.render.html.svg import (
     TEXT,
     label,
@@ -15,7 +14,7 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import Report
+from wmdeploy.benchmarks.report import Curve, Report, section
 
 MOST_CLIPS = 6
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from wmdeploy.benchmarks.bench.roofline import ENGINE_STAGES
-from wmdeploy.benchmarks.compare.compatibility import ceilings_of, section
 from wmdeploy.benchmarks.render.html.svg import (
     LINE,
     TEXT,
@@ -17,7 +15,8 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.report import Report, Row, ceilings_of, section
+from wmdeploy.benchmarks.stages import ENGINE_STAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

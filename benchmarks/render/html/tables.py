@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wmdeploy.benchmarks.compare.compatibility import flatten
-from wmdeploy.benchmarks.render.markdown import figure, speed_up, worst_db
-from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.render.format import figure, speed_up, worst_db
+from wmdeploy.benchmarks.report import Report, Row, flatten
 
 LONGEST = 300  # characters of a value of the environment
 

@@ -12,7 +12,8 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import STAGES, Report, Row
+from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.benchmarks.stages import STAGES
 
 PIXELS = 1200  # samples that would fall on the same one of so many across are drawn once
 WIDE = 8.0  # largest over smallest from which on an axis is logarithmic

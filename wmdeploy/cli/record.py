@@ -1,0 +1,40 @@
+"""`wmdeploy record`: play a game and record clips."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wmdeploy.cli.common import Seed, app, example, out, progress_bar
+
+
+@app.command(epilog=example("wmdeploy record pong -o data/pong --frames 3000 --size 64"))
+def record(
+    game: Annotated[str, typer.Argument(help="An Atari game: pong, ms_pacman, Riverraid ...")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to write.")],
+    frames: Annotated[int, typer.Option(min=1, help="Frames to record, all clips together.")],
+    seed: Seed = 0,
+    size: Annotated[int, typer.Option(help="Height and width of the frames.")] = 256,
+    frame_skip: Annotated[int, typer.Option(help="Emulator frames for each recorded one.")] = 4,
+    clip_frames: Annotated[int, typer.Option(help="Frames in a clip, at most.")] = 500,
+    stickiness: Annotated[
+        float, typer.Option(help="Chance that the emulator repeats the previous action.")
+    ] = 0.0,
+    all_actions: Annotated[
+        bool, typer.Option("--all-actions", help="All 18 actions, to mix games in a training.")
+    ] = False,
+) -> None:
+    """Play a real Atari game with a random policy and record clips with their actions."""
+    from wmdeploy.clips import RecordOptions
+    from wmdeploy.clips import record as record_game
+
+    options = RecordOptions(
+        game, frames, seed, size, frame_skip, stickiness, clip_frames, all_actions
+    )
+    with progress_bar() as bar:
+        task = bar.add_task(f"record {game}", total=frames)
+        summary = record_game(options, output, lambda done: bar.update(task, completed=done))
+    out.print(
+        f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
+        f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",
+    )
