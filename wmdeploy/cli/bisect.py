@@ -1,12 +1,11 @@
 """`wmdeploy bisect`: find the node in which a backend leaves PyTorch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from wmdeploy.benchmarks.bisect.table import in_words, nodes_table
 from wmdeploy.cli.common import (
     Clip,
     Fit,
@@ -21,9 +20,6 @@ from wmdeploy.cli.common import (
 )
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output, write_document
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = 1  # of the JSON document
 
@@ -51,6 +47,7 @@ def bisect(
     """Find the first node of an ONNX graph whose value is not PyTorch's; exits with 1 if any."""
     from wmdeploy.benchmarks.bisect.run import BisectOptions
     from wmdeploy.benchmarks.bisect.run import bisect as run_bisect
+    from wmdeploy.benchmarks.bisect.table import in_words, nodes_table
 
     if json:
         check_output(json, bundle, clip)
