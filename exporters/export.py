@@ -4,7 +4,6 @@ Importing this module imports no torch, so that an export with nothing to do end
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +36,7 @@ from wmdeploy.manifest import (
     write_manifest,
 )
 from wmdeploy.models.config import PRESETS
+from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from wmdeploy.models.graphs import Graph
@@ -70,13 +70,12 @@ class ExportOptions:
 
 def export_bundle(
     options: ExportOptions,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = silent,
     remarks: list[str] | None = None,
 ) -> tuple[Bundle, bool]:
     """Export a model, or find that the bundle there already is what would be made.
 
     Args:
-        progress: told what is being done, for people.
         remarks: gets those of `load_model`, and the notes of the clip.
 
     Returns:
@@ -91,7 +90,7 @@ def export_bundle(
     existing = _existing(options.output, recipe)
     if existing:
         return existing, False
-    progress("load the model")
+    progress("export", 0, 1, "load the model")
     from wmdeploy.models.checkpoint import load_model, read_notes
 
     model = load_model(options.source, options.seed, remarks)
@@ -111,7 +110,7 @@ def _write_bundle(
     recipe: Recipe,
     clip: Clip,
     directory: Path,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     import torch
 
@@ -125,7 +124,7 @@ def _write_bundle(
     if model.config.temporal.num_actions:
         actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
     dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
-    progress("run PyTorch on real frames")
+    progress("export", 0, 1, "run PyTorch on real frames")
     frames = torch.from_numpy(clip.frames)
     cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
     deployed = deployment(model, recipe.layout, recipe.precision)
@@ -136,11 +135,12 @@ def _write_bundle(
         "weights": recipe.source,
     }
     records = {}
-    for name, build in deployed.graphs.items():
-        progress(f"export the {name}")
+    graphs = len(deployed.graphs)
+    for number, (name, build) in enumerate(deployed.graphs.items()):
+        progress("export", 2 * number, 2 * graphs, f"export {name}")
         graph, path = build(), directory / f"{name}.onnx"
         write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
-        progress(f"verify the {name}")
+        progress("export", 2 * number + 1, 2 * graphs, f"verify {name}")
         records[name] = GraphRecord(
             path.name,
             graph.inputs,
@@ -153,7 +153,7 @@ def _write_bundle(
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
         write_model_files(model, directory / MODEL_DIRECTORY, notes)
-    progress("hash the files")
+    progress("export", 2 * graphs, 2 * graphs, "hash the files")
     files = describe_files(directory)
     (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
     config = model.config.to_dict()

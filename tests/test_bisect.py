@@ -150,8 +150,12 @@ def test_intact_bundle_has_no_fault(
 ) -> None:
     bundle = bundles(layout, precision, actions)
     options = BisectOptions(bundle.path, SAMPLE_CLIP, tolerance=TOLERANCES[precision])
-    told: list[str] = []
-    found = list(bisect(options, told.append))
+    progress: list[tuple[str, int, int]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        progress.append((task, done, total))
+
+    found = list(bisect(options, note))
     assert [f.graph for f in found] == list(GRAPHS)
     for findings in found:
         assert findings.culprit is None and not findings.faults and not findings.warnings
@@ -159,7 +163,8 @@ def test_intact_bundle_has_no_fault(
         # a node alone is much more exact than the whole, or float16 would hide faults
         assert max(node.own or 0 for node in findings.nodes) < findings.tolerance / 10
         assert all(node.own is not None for node in findings.nodes)
-    assert "decoder: trace it" in told
+    assert [task for task, done, _ in progress if done == 0 and task != "load"][::2] == list(GRAPHS)
+    assert progress[-1] == ("decoder", len(found[-1].nodes), len(found[-1].nodes))
 
 
 def test_names_are_of_the_source_model(bundles: Bundles, exact: Exact) -> None:

@@ -41,14 +41,14 @@ def test_damaged_notes_are_explained(
     model = tmp_path / "model"
     save_model(micro, model, about={"training": training})
     with pytest.raises(CheckpointError, match=f"{model}/config.json: its notes are damaged"):
-        run_evaluation(EvaluateOptions(str(model), (data,)), lambda what, done, total: None)
+        run_evaluation(EvaluateOptions(str(model), (data,)))
     with pytest.raises(CheckpointError, match="its notes are damaged"):
         run_milestone(MilestoneOptions(str(model), "cpu"))
     options = TrainOptions(data=(data,), output=tmp_path / "new", vqvae=model, device="cpu")
     with pytest.raises(CheckpointError, match="its notes are damaged"):
-        train(options, lambda stage, step, total, loss: None)
+        train(options)
     with pytest.raises(CheckpointError, match="its notes are damaged"):
-        train(TrainOptions(data=(data,), output=model), lambda stage, step, total, loss: None)
+        train(TrainOptions(data=(data,), output=model))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def long_clip(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Footage:
 def test_long_clip_is_encoded_in_little_memory(micro: WorldModel, long_clip: Footage) -> None:
     tracemalloc.start()
     try:
-        coded = encode_footage(micro.vqvae, long_clip, lambda done, total: None)
+        coded = encode_footage(micro.vqvae, long_clip)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

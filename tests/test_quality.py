@@ -104,7 +104,6 @@ def test_bundle_is_judged_beside_its_own_model(
     bundle = bundles(actions=True)
     report, picture = run_evaluation(
         EvaluateOptions(str(bundle.path), (data / "a", data / "b"), "ort-cpu", pictures=True),
-        lambda what, done, total: None,
     )
     found = report.all
     assert report.backend == "ort-cpu"
@@ -136,7 +135,7 @@ def test_clips_of_the_training_are_left_out(
         about = {"training": {"clips": digests}}
         save_model(micro_actions, tmp_path / "model", about=about)
         options = EvaluateOptions(str(tmp_path / "model"), (data / "a", data / "b"))
-        return run_evaluation(options, lambda what, done, total: None)[0]
+        return run_evaluation(options)[0]
 
     report = judged("b/0.npz")
     assert [(g.name, g.frames) for g in report.groups] == [("a", 40), ("b", 12), ("all", 52)]
@@ -159,7 +158,7 @@ def test_clips_without_actions_are_refused(
 def test_backend_for_a_model_is_refused(micro_model: Path, data: Path) -> None:
     options = EvaluateOptions(str(micro_model), (data / "a",), "ort-cpu")
     with pytest.raises(WmdeployError, match="ort-cpu runs bundles.*wmdeploy export"):
-        run_evaluation(options, lambda what, done, total: None)
+        run_evaluation(options)
 
 
 def test_report_is_plain_json(micro_actions: WorldModel, data: Path, tmp_path: Path) -> None:
@@ -200,7 +199,7 @@ def test_strip_that_cannot_be_drawn_is_refused_before_evaluating(
     stages: list[str] = []
     chosen = EvaluateOptions(str(tmp_path / "model"), (tmp_path / "data",), pictures=True)
     with pytest.raises(ClipError, match="strip: no clip has 24 frames"):
-        run_evaluation(chosen, lambda what, done, total: stages.append(what))
+        run_evaluation(chosen, lambda task, done, total, detail="": stages.append(task))
     assert "evaluate" not in stages
 
 

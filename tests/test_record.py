@@ -144,14 +144,18 @@ def test_record_drops_the_short_rest_of_a_cut_episode(tmp_path: Path) -> None:
 
 
 def test_record_reports_progress(tmp_path: Path) -> None:
-    seen: list[int] = []
-    record(RecordOptions("boxing", frames=10, size=16), tmp_path / "data", seen.append)
-    assert seen == list(range(1, 11))
+    seen: list[tuple[str, int, int]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        seen.append((task, done, total))
+
+    record(RecordOptions("boxing", frames=10, size=16), tmp_path / "data", note)
+    assert seen == [("record boxing", done, 10) for done in range(1, 11)]
 
 
 def test_record_stopped_by_hand_leaves_nothing(tmp_path: Path) -> None:
-    def stop(frames: int) -> None:
-        if frames == 50:
+    def stop(task: str, done: int, total: int, detail: str = "") -> None:
+        if done == 50:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -104,10 +104,16 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
         (layout, backend) for layout in ("token", "latent") for backend in ("eager", "ort-cpu")
     ]  # fmt: skip
     assert all(c.verdict == "pass" and c.figures["psnr"] for c in found.cells)
-    stages: list[str] = []
-    assert sweep(options, lambda what, stage: stages.append(what)) == found
-    assert not any("ort-cpu" in stage for stage in stages)  # nothing was measured again
+    progress: list[tuple[str, str]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        assert 0 <= done <= total and total > 0
+        progress.append((task, detail))
+
+    assert sweep(options, note) == found
+    assert not any("ort-cpu" in detail for _, detail in progress)  # nothing was measured again
     longer = dataclasses.replace(options, bench=dataclasses.replace(bench, horizon=5))
-    sweep(longer, lambda what, stage: stages.append(what))
-    assert any("ort-cpu" in stage for stage in stages)
+    sweep(longer, note)
+    details = {detail for task, detail in progress if task == "latent-fp32: time"}
+    assert {"eager: frame: round 1", "ort-cpu: frame: round 2"} <= details
     assert read_json(tmp_path / "s" / "token-fp32.json").bundle["horizon"] == 5

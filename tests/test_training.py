@@ -52,14 +52,14 @@ def run(
 ) -> tuple[TrainSummary, Losses]:
     losses: Losses = {}
 
-    def report(stage: str, step: int, total: int, loss: float | None) -> None:
-        assert 1 <= step <= total
-        if loss is not None:
-            losses.setdefault(stage, []).append(loss)
-        if (stage, step) == kill_at:
+    def progress(task: str, done: int, total: int, detail: str = "") -> None:
+        assert 1 <= done <= total
+        if detail.startswith("loss "):
+            losses.setdefault(task, []).append(float(detail.removeprefix("loss ")))
+        if (task, done) == kill_at:
             raise Killed
 
-    return train(chosen, report, MICRO), losses
+    return train(chosen, progress, MICRO), losses
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ def test_two_trainings_give_the_same_weights(data: Path, tmp_path: Path, referen
     "kill_at",
     [
         ("read", 2), ("vqvae", 3), ("vqvae", 10), ("vqvae", 12), ("encode", 48), ("temporal", 7),
-        ("validate", 1),
+        ("evaluate", 1),
     ],
 )  # fmt: skip
 def test_killed_training_goes_on_to_the_same_weights(
@@ -241,16 +241,16 @@ def test_best_weights_are_taken_rather_than_the_last(data: Path, tmp_path: Path)
     kept: list[dict[str, torch.Tensor]] = []
     spoiled = []
 
-    def report(stage: str, step: int, total: int, loss: float | None) -> None:
-        if stage == "temporal" and step == 10:
+    def progress(task: str, done: int, total: int, detail: str = "") -> None:
+        if (task, done) == ("temporal", 10):
             kept.append(load_file(tmp_path / "model.train" / "best.safetensors"))
-        if stage == "temporal" and step == 11:
+        if (task, done) == ("temporal", 11):
             for module in gc.get_objects():
                 if isinstance(module, TemporalTransformer) and module.training:
                     module.output_proj.weight.data.add_(10.0)
                     spoiled.append(module)
 
-    summary = train(options(data, tmp_path / "model"), report, MICRO)
+    summary = train(options(data, tmp_path / "model"), progress, MICRO)
     assert len(spoiled) == 1
     assert (summary.stages["temporal"].held_out or 100) < 10
     for name, tensor in weights(tmp_path / "model").items():

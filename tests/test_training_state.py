@@ -160,8 +160,8 @@ def test_training_that_runs_holds_its_folder(squares: Path, tmp_path: Path) -> N
     )
     told: list[str] = []
 
-    def second(stage: str, step: int, total: int, loss: float | None) -> None:
-        if (stage, step) == ("temporal", 2):
+    def second(task: str, done: int, total: int, detail: str = "") -> None:
+        if (task, done) == ("temporal", 2):
             command = [sys.executable, "-c", code, str(squares), str(tmp_path / "model")]
             told.append(subprocess.run(command, capture_output=True, text=True).stderr)
 

@@ -77,8 +77,12 @@ def change_step(directory: Path, change: Callable[[onnx.ModelProto], object]) ->
 def test_plans_of_tiny_are_built_and_recorded(layout: Layout, tmp_path: Path) -> None:
     options = ExportOptions("tiny", tmp_path / "tiny", SAMPLE_CLIP, layout, "fp16")
     export_bundle(options)
-    told: list[tuple[str, str, float]] = []
-    results = build_plans(order(tmp_path / "tiny"), lambda *news: told.append(news))
+    progress: list[tuple[str, int, int]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        progress.append((task, done, total))
+
+    results = build_plans(order(tmp_path / "tiny"), note)
     assert [(record.graph, new) for record, new in results] == [
         (name, True) for name in ("encoder", "prefill", "step", "decoder")
     ]
@@ -96,7 +100,7 @@ def test_plans_of_tiny_are_built_and_recorded(layout: Layout, tmp_path: Path) ->
         assert record.weight_bytes is not None and record.activation_bytes is not None
         assert 0.8 * graph.weight_bytes < record.weight_bytes < 1.5 * graph.weight_bytes
         assert record.activation_bytes > 0 and record.build_seconds > 0
-        done = [fraction for name, _, fraction in told if name == record.graph]
+        done = [done / total for task, done, total in progress if task == record.graph]
         assert len(set(done)) > 10 and done == sorted(done) and (done[0], done[-1]) == (0, 1)
 
 
@@ -255,11 +259,11 @@ def test_interrupt_cancels_the_build_and_leaves_the_bundle(copy: Path) -> None:
     before = snapshot(copy)
     seen: list[str] = []
 
-    def interrupt(graph: str, phase: str, done: float) -> None:
+    def interrupt(task: str, done: int, total: int, detail: str = "") -> None:
         if not seen:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)  # the main thread has set the cancel flag by then
-        seen.append(phase)
+        seen.append(detail)
 
     with pytest.raises(KeyboardInterrupt):
         build_plans(order(copy, graphs=("decoder",)), interrupt)

@@ -49,7 +49,7 @@ def gradients(accelerator: Accelerator, options: TrainOptions) -> dict[str, Tens
     vq.ema_cluster_size.fill_(1)  # a codebook in use, so that none is drawn
     vq.ema_embed_avg.copy_(vq.embedding.weight)
     clips = find_data(options.data, size=16, validation=0.2, seed=0, actions=True)
-    coded = encode_footage(model.vqvae, clips.training, lambda done, total: None)
+    coded = encode_footage(model.vqvae, clips.training)
     stages: list[Stage] = [
         VQVAEStage(model.vqvae, clips.training, clips.validation, options),
         TemporalStage(model, coded, coded, options),

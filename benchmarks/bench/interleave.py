@@ -57,11 +57,13 @@ def race(
     batch: int,
     effort: Effort,
     clock: Callable[[], float] = time.monotonic,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Run]]:
     """Time several backends at several stages in turns, until all are known well enough.
 
     Args:
         entrants: by stage, the labels that have it; the first is what others are compared with.
+        progress: called before each round with the share of the work that is done, 0 to 1.
 
     Yields:
         A label and its run, stage by stage, of those that were alive at the stage's last round; a
@@ -72,6 +74,7 @@ def race(
         stage.warm(entrants[stage.stage])
     # a stage that looks well known goes on with the others: it may have been a quiet moment
     while any(not (stage.known or stage.over) for stage in stages):
+        progress(sum(stage.share for stage in stages) / len(stages))
         left = [stage for stage in stages if not stage.over]
         min(left, key=lambda stage: stage.spent).take_turns()
     for stage in stages:
@@ -100,6 +103,14 @@ class _StageRace:
     @property
     def doing(self) -> str:
         return self.stage if self.batch == 1 else f"{self.stage}, batch {self.batch}"
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, from 0 to 1, should the ratios stay imprecise."""
+        if self.known or self.over:
+            return 1.0
+        rounds = self.done / self.effort.runs
+        return min(1.0, rounds, self.spent / max(self.effort.seconds, 1e-9))
 
     def warm(self, labels: Sequence[str]) -> None:
         for label in labels:

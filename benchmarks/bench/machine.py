@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import psutil
 
-from wmdeploy.benchmarks.bench.workers import Outcome, Progress
+from wmdeploy.benchmarks.bench.workers import Outcome
 from wmdeploy.gpu import gpu
+from wmdeploy.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[s
     """Of each device that a backend was loaded on."""
     devices = {o.loaded.device.split(":")[0] for o in outcomes if o.loaded is not None}
     found = {}
-    for device in sorted(devices):
-        progress(device, "bandwidth and rate of operations")
+    for number, device in enumerate(sorted(devices)):
+        progress("ceilings", number, len(devices), f"{device}: bandwidth and rate of operations")
         found[device] = ceilings_of(device, tf32)
     return found
 

@@ -1,5 +1,7 @@
 """All that the workers are asked for, and in which order."""
 
+from functools import partial
+
 from wmdeploy.benchmarks.bench.interleave import Run, race
 from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
 from wmdeploy.benchmarks.bench.workers import Workers
@@ -29,14 +31,14 @@ SWAP_PAST_CONTEXT = 8  # frames with a window that slides
 def _work(workers: Workers, options: BenchOptions, bundle: Bundle, horizon: int) -> Counted | None:
     """All that the workers are asked for; what needs little memory comes first."""
     _time(workers, options.effort)
-    for label in workers.alive:
+    for label in workers.each("parity", workers.alive):
         workers.ask(label, Record(), Recorded, "parity")
     _time_batches(workers, options)
     if options.fps is not None:
         _pace(workers, options.fps, options.pace_seconds)
     if options.swap:
         _swap(workers, min(horizon, bundle.manifest.wiring.context + SWAP_PAST_CONTEXT))
-    for label in workers.alive[1:]:
+    for label in workers.each("codes", workers.alive[1:]):
         _resolve_ties(workers, label)
     return workers.ask(workers.alive[0], Count(), Counted, "count the other layout")
 
@@ -83,24 +85,27 @@ def _time_batches(workers: Workers, options: BenchOptions) -> None:
 
 
 def _race(workers: Workers, entrants: dict[str, list[str]], batch: int, effort: Effort) -> None:
-    for label, run in race(workers.ask, entrants, batch, effort):
+    task = "time" if batch == 1 else f"time batch {batch}"
+    workers.reach(task, 0.0)
+    shown = partial(workers.reach, task)
+    for label, run in race(workers.ask, entrants, batch, effort, progress=shown):
         workers.outcome(label).runs.append(run)
 
 
 def _hold(workers: Workers, labels: list[str], batch: int) -> None:
-    for label in labels:
+    for label in workers.each("memory" if batch == 1 else f"memory batch {batch}", labels):
         held = workers.ask(label, Hold(), Held, "memory")
         if held is not None:
             workers.outcome(label).memory[batch] = held.memory
 
 
 def _pace(workers: Workers, fps: float, seconds: float) -> None:
-    for label in workers.alive:
+    for label in workers.each("fixed rate", workers.alive):
         paced = workers.ask(label, Pace(fps, seconds), Paced, f"{fps:g} frames per second")
         workers.outcome(label).paced = paced
 
 
 def _swap(workers: Workers, frames: int) -> None:
-    for label in workers.alive[1:]:
+    for label in workers.each("substitution", workers.alive[1:]):
         swapped = workers.ask(label, Swap(frames), Swapped, "swap one graph at a time")
         workers.outcome(label).swapped = swapped

@@ -20,14 +20,15 @@ from wmdeploy.benchmarks.bench.options import (
     jobs,
     write_clips,
 )
-from wmdeploy.benchmarks.bench.workers import Progress, Workers
+from wmdeploy.benchmarks.bench.workers import Workers
 from wmdeploy.benchmarks.report import SCHEMA, Report
 from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
+from wmdeploy.progress import Progress, silent
 
 
-def bench(options: BenchOptions, progress: Progress = lambda backend, stage: None) -> Report:
+def bench(options: BenchOptions, progress: Progress = silent) -> Report:
     """Run every backend and compare it with the baseline.
 
     Raises:
@@ -48,7 +49,7 @@ def bench(options: BenchOptions, progress: Progress = lambda backend, stage: Non
             baseline, *others = jobs(options, clips, horizon, scratch)
             _start(workers, baseline)  # alone, so that the ceilings' arrays find room
             before = _ceilings(workers.outcomes, options.settings.tf32, progress)
-            for job in others:
+            for job in workers.each("load", others):
                 _start(workers, job)
             counted = _work(workers, options, bundle, horizon)
         outcomes = workers.outcomes

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -28,12 +28,12 @@ from wmdeploy.benchmarks.protocol import (
 from wmdeploy.benchmarks.report import Memory, Verdict
 from wmdeploy.errors import BackendError
 from wmdeploy.models.ties import CodeCount
+from wmdeploy.progress import Progress, silent
 from wmdeploy.text import one_line
 
 # The module that is started; tests start one that is slow, or wrong.
 WORKER = "wmdeploy.benchmarks.worker"
 Kind = TypeVar("Kind")
-Progress = Callable[[str, str], None]  # backend, what it is doing
 
 
 @dataclass
@@ -109,10 +109,14 @@ class Process:
 class Workers:
     """All processes by label, in the order in which they were started; the baseline is first.
 
-    A context manager: at the end of the block, however it ends, no process is left.
+    A context manager: at the end of the block, however it ends, no process is left. `progress` is
+    called before a worker is started or asked, with the `task` of the moment.
     """
 
-    progress: Progress = lambda backend, stage: None
+    progress: Progress = silent
+    task: str = "bench"
+    done: int = 0
+    total: int = 1
     outcomes: list[Outcome] = field(default_factory=list)
     _alive: dict[str, Process] = field(default_factory=dict)
 
@@ -143,7 +147,7 @@ class Workers:
         Raises:
             BackendError: it is the baseline, and cannot.
         """
-        self.progress(job.label, "load")
+        self._show(job.label)
         job.directory.mkdir()
         file = job.directory / "job.json"
         file.write_bytes(msgspec.json.encode(job, enc_hook=str))
@@ -178,7 +182,7 @@ class Workers:
         process = self._alive.get(label)
         if process is None:
             return None
-        self.progress(label, doing)
+        self._show(f"{label}: {doing}")
         process.send(command)
         answer = process.receive(kind)
         if answer is None:
@@ -187,6 +191,19 @@ class Workers:
 
     def outcome(self, label: str) -> Outcome:
         return next(outcome for outcome in self.outcomes if outcome.backend == label)
+
+    def each(self, task: str, items: Sequence[Kind]) -> Iterator[Kind]:
+        """The items one by one, each a part of a task that is shown."""
+        self.task, self.total = task, max(1, len(items))
+        for self.done, item in enumerate(items):
+            yield item
+
+    def reach(self, task: str, share: float) -> None:
+        """Note how much of a task is done, from 0 to 1."""
+        self.task, self.done, self.total = task, round(100 * share), 100
+
+    def _show(self, detail: str) -> None:
+        self.progress(self.task, self.done, self.total, detail)
 
     def close(self) -> None:
         """End every process."""

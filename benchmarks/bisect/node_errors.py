@@ -82,6 +82,11 @@ class Comparison:
 
         self._exact.check(self._feeds, self._exact.run(self._feeds, visit))
 
+    @property
+    def size(self) -> int:
+        """How many nodes are compared."""
+        return len(self._rows)
+
     def portions(self) -> Iterator[list["Row"]]:
         """The rows in order, in parts whose values fit into memory together."""
         portion: list[Row] = []

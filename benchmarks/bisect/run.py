@@ -9,7 +9,7 @@ asked for are not fused away, so what only a fusion gets wrong is not found.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.manifest import DType, Precision
 from wmdeploy.models.ties import CodeCount
+from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
@@ -83,9 +84,7 @@ class Findings:
         return max(self.nodes[:upto], key=lambda node: node.own or 0)
 
 
-def bisect(
-    options: BisectOptions, progress: Callable[[str], None] = lambda what: None
-) -> Iterator[Findings]:
+def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Findings]:
     """Compare a bundle's graphs with PyTorch, node by node; one graph after the other.
 
     Raises:
@@ -109,17 +108,17 @@ def bisect(
     graphs = graphs or tuple(name for name in GRAPHS if name in bundle.manifest.graphs)
     for graph in graphs:
         bundle.checked_graph(graph)
-    progress("load the model")
+    progress("load", 0, 2, "the model")
     with bundle.model_to_load() as directory:
         model = load_model(directory)
-    progress("run PyTorch on real frames")
+    progress("load", 1, 2, "what PyTorch computes from real frames")
     size = model.config.vqvae.image_size
     clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
     cases = _cases(model, bundle, clip)
     versions = tuple(_other_versions(recipe.tools))
     warnings = (*clip.remarks, *versions)
     for graph in graphs:
-        progress(f"{graph}: trace it")
+        progress(graph, 0, 1, "trace")
         exact = PytorchValues(model, recipe, graph)
         tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(versions))
         yield examine(exact, tested, cases[graph], tolerance, progress, warnings)
@@ -130,15 +129,17 @@ def examine(
     tested: "OnnxValues",
     case: "Case",
     tolerance: float,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Progress = silent,
     warnings: tuple[str, ...] = (),
 ) -> Findings:
     """Compare one graph; arguments and errors as of `bisect`."""
     comparison = Comparison(exact, tested, case)
-    progress(f"{exact.graph}: each node alone")
+    progress(exact.graph, 0, 1, "each node alone")
     comparison.measure_own()
+    done = 0
     for rows in comparison.portions():
-        progress(f"{exact.graph}: from its inputs to {rows[-1].name}")
+        done += len(rows)
+        progress(exact.graph, done, comparison.size, f"from the inputs to {rows[-1].name}")
         comparison.measure_accumulated(rows)
     nodes = tuple(comparison.nodes())
     past = (i for i, node in enumerate(nodes) if not node.accumulated <= tolerance)

@@ -28,6 +28,7 @@ from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
 from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.world_model import WorldModel, to_pixels
+from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.plots import strip
 from wmdeploy.quality.report import QualityReport
@@ -107,7 +108,7 @@ class SessionRunner:
 
 def evaluate(
     options: EvaluateOptions,
-    progress: Callable[[str, int, int], None],
+    progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[QualityReport, np.ndarray | None]:
     """Scores, and the strip of pictures if it was asked for.
@@ -138,7 +139,7 @@ def evaluate(
         size,
         conditioned,
         skipped,
-        lambda done, total: progress("read", done, total),
+        progress,
         roots,
         options.read,
     )
@@ -154,7 +155,7 @@ def evaluate(
         runner=runner,
         context=options.context,
         skipped=skipped,
-        progress=lambda done, total: progress("evaluate", done, total),
+        progress=progress,
     )
     return report, _strip(model, footage, options.context) if options.pictures else None
 

@@ -12,7 +12,6 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from wmdeploy.errors import CheckpointError, WmdeployError
 from wmdeploy.models.checkpoint import load_model, read_training
 from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.world_model import WorldModel, count_parameters
+from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.report import QualityReport
 
 SEQUENCES = (4, 8, 16)
@@ -83,7 +83,7 @@ class Milestone:
 @torch.inference_mode()
 def run_milestone(
     options: MilestoneOptions,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Progress = silent,
     remarks: list[str] | None = None,
 ) -> Milestone:
     """Run the four tests.
@@ -98,7 +98,7 @@ def run_milestone(
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
     allow_tf32(False)
-    progress("load")
+    progress("milestone", 0, 4, "load")
     quality = _noted_quality(options.source)
     model = load_model(options.source, options.seed, remarks).to(options.device)
     size = model.config.vqvae.image_size
@@ -112,11 +112,11 @@ def run_milestone(
         "temporal_parameters": count_parameters(model.temporal_model),
         "model_size_mb": count_parameters(model) * 4 / 2**20,
     }
-    progress("memory")
+    progress("milestone", 1, 4, "memory")
     memory = _memory(model, clip.frames, actions, options.device)
-    progress("prediction")
+    progress("milestone", 2, 4, "prediction")
     prediction = _prediction(model, clip.frames, actions)
-    progress("speed")
+    progress("milestone", 3, 4, "speed")
     speed = _speed(model, clip.frames, actions, options)
     return Milestone(
         model=options.source,

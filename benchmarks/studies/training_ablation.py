@@ -53,7 +53,7 @@ def main(
         options = TrainOptions(
             tuple(data), output / f"row-{index}", vqvae=vqvae, temporal_steps=steps, **changes
         )
-        summary = train(options, lambda stage, step, total, loss: None, sizes)
+        summary = train(options, config=sizes)
         out.print(f"| {label} | {_cells(summary.quality)} |")
 
 

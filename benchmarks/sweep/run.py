@@ -9,7 +9,7 @@ kept. Ends with the rows that no other row beats in latency, memory and quality 
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from wmdeploy.errors import WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.files import check_inside, sha256, write_document
 from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
+from wmdeploy.progress import Progress, silent
 
 _COMPARED = ("frame", "memory", "psnr")
 KEPT_KEY = "sweep"  # in a report's bundle: what it was asked to measure
@@ -79,7 +80,7 @@ class Sweep:
 
 def sweep(
     options: SweepOptions,
-    progress: Callable[[str, str], None] = lambda what, stage: None,
+    progress: Progress = silent,
     remarks: list[str] | None = None,
 ) -> Sweep:
     """Run what is not there yet.
@@ -119,7 +120,7 @@ def _report(
     options: SweepOptions,
     layout: Layout,
     precision: Precision,
-    progress: Callable[[str, str], None],
+    progress: Progress,
     remarks: list[str] | None,
 ) -> Report:
     name = f"{layout}-{precision}"
@@ -134,17 +135,18 @@ def _report(
         seed=options.seed,
         read=chosen.read,
     )
-    bundle, _ = export_bundle(export, lambda stage: progress(name, f"export {stage}"), remarks)
+
+    def of_bundle(task: str, done: int, total: int, detail: str = "") -> None:
+        progress(f"{name}: {task}", done, total, detail)
+
+    bundle, _ = export_bundle(export, of_bundle, remarks)
     path = options.output / f"{name}.json"
     asked = _asked(chosen, bundle)
     if path.is_file():
         report = read_json(path)
         if report.bundle.get(KEPT_KEY) == asked:
             return report
-    report = bench(
-        dataclasses.replace(chosen, bundle=bundle.path),
-        lambda backend, stage: progress(f"{name}, {backend}", stage),
-    )
+    report = bench(dataclasses.replace(chosen, bundle=bundle.path), of_bundle)
     report.bundle[KEPT_KEY] = asked
     write_document(report, path)
     return report

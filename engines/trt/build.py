@@ -14,8 +14,9 @@ from wmdeploy.engines.trt.flavour import Flavour
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
+from wmdeploy.progress import Progress
 
-Progress = Callable[[str, float], None]  # what the builder is doing; how far it is, 0 to 1
+PERCENT = 100  # parts of a build, for its progress
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class _Build:
         self.memory: dict[str, int] = {}
         self.cancelled = threading.Event()
         self.logger = _logger(flavour.trt, self.heard)
-        self.monitor = _monitor(flavour.trt, progress, self.cancelled)
+        self.monitor = _monitor(flavour.trt, order.graph, progress, self.cancelled)
 
     def plan(self) -> Any:
         trt, order = self.flavour.trt, self.order
@@ -138,9 +139,12 @@ def _logger(trt: Any, heard: Callable[[Any, str], None]) -> Any:
     return Logger()
 
 
-def _monitor(trt: Any, progress: Progress, cancelled: threading.Event) -> Any:
-    """Tells how far the build is, and stops it once `cancelled` is set."""
+def _monitor(trt: Any, graph: str, progress: Progress, cancelled: threading.Event) -> Any:
+    """Report how far the build of a graph is, in percent, and stop it once `cancelled` is set."""
     phases = Phases()
+
+    def show(phase: str) -> None:
+        progress(graph, round(PERCENT * phases.done()), PERCENT, phase.lower())
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -148,16 +152,16 @@ def _monitor(trt: Any, progress: Progress, cancelled: threading.Event) -> Any:
 
         def phase_start(self, name: str, parent: str | None, count: int) -> None:
             phases.start(name, parent, count)
-            progress(name, phases.done())
+            show(name)
 
         def step_complete(self, name: str, step: int) -> bool:
             phases.step(name, step + 1)
-            progress(name, phases.done())
+            show(name)
             return not cancelled.is_set()
 
         def phase_finish(self, name: str) -> None:
             phases.finish(name)
-            progress(name, phases.done())
+            show(name)
 
     return Monitor()
 

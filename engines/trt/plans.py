@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from wmdeploy.files import append_regular, check_inside, staged_file
 from wmdeploy.gpu import Gpu, gpu
 from wmdeploy.locks import sole_writer
 from wmdeploy.manifest import PlanRecord, check_changeable, write_manifest
+from wmdeploy.progress import Progress, silent
 
 LOG_FILE = "build.log"
 LARGEST_WORKSPACE = 1024  # GiB
-BuildProgress = Callable[[str, str, float], None]  # graph, phase, how far it is, 0 to 1
 # what only the build tells: a record without it is what was asked for
 TOLD_BY_BUILD = (
     "file", "sha256", "bytes", "weight_bytes", "activation_bytes", "build_seconds", "system",
@@ -45,7 +44,7 @@ class BuildOptions:
 
 
 def build_plans(
-    options: BuildOptions, progress: BuildProgress = lambda graph, phase, done: None
+    options: BuildOptions, progress: Progress = silent
 ) -> list[tuple[PlanRecord, bool]]:
     """Build each graph's plan, unless the bundle has that very plan already.
 
@@ -199,9 +198,7 @@ def _check_place(bundle: Bundle) -> None:
     check_inside(plans / LOG_FILE, bundle.path)
 
 
-def _build(
-    bundle: Bundle, flavour: Flavour, wanted: PlanRecord, progress: BuildProgress
-) -> PlanRecord:
+def _build(bundle: Bundle, flavour: Flavour, wanted: PlanRecord, progress: Progress) -> PlanRecord:
     log = bundle.path / PLANS_DIRECTORY / LOG_FILE
     try:
         log.parent.mkdir(exist_ok=True)
@@ -220,9 +217,7 @@ def _build(
             workspace_gib=wanted.workspace_gib,
         )
         try:
-            built = build(
-                flavour, order, file, lambda phase, done: progress(wanted.graph, phase, done)
-            )
+            built = build(flavour, order, file, progress)
         except BackendError as error:
             raise BackendError(f"{error}; TensorRT's log is {log}") from error
     return _store(bundle.path, wanted, built, time.perf_counter() - start)

@@ -19,6 +19,7 @@ from wmdeploy.cli.common import (
     read_options,
 )
 from wmdeploy.cli.outputs import Csv, Html, Markdown, check_outputs, write_forms
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIPS
 from wmdeploy.errors import require
 from wmdeploy.files import write_document
@@ -100,8 +101,8 @@ def bench(
         swap=swap,
         read=read_options(clip_fps, fit, series),
     )
-    with err.status("bench") as status:
-        report = run_bench(options, lambda who, what: status.update(f"{who}: {what}"))
+    with show_progress() as progress:
+        report = run_bench(options, progress)
     for table in report_tables(report):
         out.print(table)
     for warning in report.warnings:

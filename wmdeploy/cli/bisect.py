@@ -18,6 +18,7 @@ from wmdeploy.cli.common import (
     out,
     read_options,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output, write_document
 
@@ -54,8 +55,8 @@ def bisect(
     read = read_options(fps, fit, series)
     options = BisectOptions(bundle, clip, backend, tuple(graph or ()), tolerance, read)
     found = []
-    with err.status("bisect") as status:
-        for findings in run_bisect(options, status.update):
+    with show_progress() as progress:
+        for findings in run_bisect(options, progress):
             found.append(findings)
             out.print(nodes_table(findings))
             out.print(in_words(findings))

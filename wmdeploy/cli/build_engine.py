@@ -1,11 +1,12 @@
 """`wmdeploy build-engine`: build TensorRT plans into a bundle."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import FlavourName, app, example, out, progress_bar
+from wmdeploy.cli.common import FlavourName, app, example, out
+from wmdeploy.cli.progress import show_progress
 
 
 @app.command(epilog=example("wmdeploy build-engine bundles/pong --arch sm_86 --arch sm_89"))
@@ -41,16 +42,8 @@ def build_engine(
         opt_level=opt_level,
         graphs=tuple(graph or ()),
     )
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(name: str, phase: str, done: float) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=100)
-            told = f"{name}: {phase.lower()}"
-            bar.update(tasks[name], completed=round(100 * done), description=told)
-
-        results = build_plans(options, report)
+    with show_progress() as progress:
+        results = build_plans(options, progress)
     built = [record for record, new in results if new]
     if not built:
         out.print(f"{bundle}: all plans are up to date, nothing to do")

@@ -5,13 +5,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from wmdeploy import __version__
-from wmdeploy.cli.console import err, out, quiet, use_any_encoding
+from wmdeploy.cli.console import err, out, use_any_encoding
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import explained
@@ -154,12 +154,3 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 def print_note(line: str) -> None:
     """What a user should know of the data, beside the results."""
     err.print(Text("note: ", style="yellow").append(line, style="default"))
-
-
-def progress_bar() -> Any:
-    """A progress bar on standard error; none where that is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    text = TextColumn("[progress.description]{task.description}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal)

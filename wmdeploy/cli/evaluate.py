@@ -1,7 +1,7 @@
 """`wmdeploy evaluate`: measure how well a model predicts."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -17,9 +17,9 @@ from wmdeploy.cli.common import (
     example,
     out,
     print_note,
-    progress_bar,
     read_options,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.errors import require
 from wmdeploy.files import check_output, write_document
 
@@ -70,15 +70,8 @@ def evaluate(
         strip is not None,
         read_options(fps, fit, series),
     )
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        found, picture = run_evaluation(options, report, print_note)
+    with show_progress() as progress:
+        found, picture = run_evaluation(options, progress, print_note)
     for line in found.skipped:
         err.print(Text("skipped: ", style="yellow").append(line, style="default"))
     for table in quality_tables(found):

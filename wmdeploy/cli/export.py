@@ -1,9 +1,7 @@
 """`wmdeploy export`: export a model to ONNX."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,16 +14,13 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     app,
-    err,
     example,
     out,
     read_options,
     tell,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @app.command(
@@ -69,24 +64,11 @@ def export(
         read=read_options(fps, fit, series),
     )
     remarks: list[str] = []
-    with err.status("export") as status:
-        bundle, made = export_bundle(options, lambda stage: status.update(stage), remarks)
+    with show_progress() as progress:
+        bundle, made = export_bundle(options, progress, remarks)
     tell(remarks)
     if not made:
         out.print(f"{output}: up to date, nothing to do")
         return
     for table in bundle_tables(bundle, details=False):
         out.print(table)
-
-
-def _beside(
-    future: Iterable["np.ndarray"], size: int, imagined: Iterable["np.ndarray"]
-) -> Iterator["np.ndarray"]:
-    """What really came, and black where it ends, left of what is imagined."""
-    import numpy as np
-
-    from wmdeploy.clips import side_by_side
-
-    black = np.zeros((size, size, 3), np.uint8)
-    for real, frame in zip(chain(future, repeat(black)), imagined, strict=False):
-        yield side_by_side(real[None], frame[None])[0]

@@ -14,12 +14,12 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     app,
-    err,
     example,
     out,
     read_options,
     tell,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_inside, check_output, write_document, write_text
@@ -58,10 +58,10 @@ def milestone(
     on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     remarks: list[str] = []
-    with err.status("milestone") as status:
+    with show_progress() as progress:
         read = read_options(fps, fit, series)
         options = MilestoneOptions(model, where, clip, seed, read=read)
-        found = run_milestone(options, status.update, remarks)
+        found = run_milestone(options, progress, remarks)
     tell(remarks)
     page = to_markdown(found)
     out.print(Rendered(page))

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import Seed, app, example, out, progress_bar
+from wmdeploy.cli.common import Seed, app, example, out
+from wmdeploy.cli.progress import show_progress
 
 
 @app.command(epilog=example("wmdeploy record pong -o data/pong --frames 3000 --size 64"))
@@ -31,9 +32,8 @@ def record(
     options = RecordOptions(
         game, frames, seed, size, frame_skip, stickiness, clip_frames, all_actions
     )
-    with progress_bar() as bar:
-        task = bar.add_task(f"record {game}", total=frames)
-        summary = record_game(options, output, lambda done: bar.update(task, completed=done))
+    with show_progress() as progress:
+        summary = record_game(options, output, progress)
     out.print(
         f"{summary.frames} frames of {summary.game} in {summary.clips} clips, "
         f"{summary.num_actions} actions, {summary.size_bytes / 1e6:.1f} MB: {output}",

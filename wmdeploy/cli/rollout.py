@@ -1,7 +1,9 @@
 """`wmdeploy rollout`: imagine frames."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +15,17 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     app,
-    err,
     example,
     out,
-    progress_bar,
     read_options,
     tell,
 )
-from wmdeploy.cli.export import _beside
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.files import check_output
+from wmdeploy.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @app.command(epilog=example("wmdeploy rollout bundles/pong data/pong/clip-00000.mkv -o dream.gif"))
@@ -60,14 +64,13 @@ def rollout(
     read = read_options(fps, fit, series)
     have = count_frames(clip, read)
     remarks: list[str] = []
-    with err.status("load"):
-        engines = open_source(source, backend, seed, Settings(device.value), remarks)
+    engines = open_source(source, backend, seed, Settings(device.value), remarks)
     size = image_size(engines)
     past = read_clip(clip, size=size, count=min(have, context), options=read)
     tell([*remarks, *past.remarks])
     frames = imagine(engines, past, context, horizon, refill, open_clip(clip, read).actions())
-    with progress_bar() as bar:
-        frames = bar.track(frames, total=horizon, description="imagine")
+    with show_progress() as progress:
+        frames = _counted(frames, horizon, progress)
         if output.suffix.lower() == ".npz":
             write_npz_frames(output, frames, horizon)
         else:
@@ -76,3 +79,24 @@ def rollout(
                 frames = _beside(future, size, frames)
             write_video(output, frames, past.fps)
     out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
+
+
+def _beside(
+    future: Iterable["np.ndarray"], size: int, imagined: Iterable["np.ndarray"]
+) -> Iterator["np.ndarray"]:
+    """What really came, and black where it ends, left of what is imagined."""
+    import numpy as np
+
+    from wmdeploy.clips import side_by_side
+
+    black = np.zeros((size, size, 3), np.uint8)
+    for real, frame in zip(chain(future, repeat(black)), imagined, strict=False):
+        yield side_by_side(real[None], frame[None])[0]
+
+
+def _counted(
+    frames: Iterable["np.ndarray"], total: int, progress: Progress
+) -> Iterator["np.ndarray"]:
+    for done, frame in enumerate(frames, start=1):
+        progress("imagine", done, total)
+        yield frame

@@ -13,13 +13,13 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     app,
-    err,
     example,
     numbers,
     out,
     read_options,
     tell,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output_directory, write_document
@@ -90,8 +90,8 @@ def sweep(
         seed,
     )
     remarks: list[str] = []
-    with err.status("sweep") as status:
-        found = run_sweep(options, lambda what, stage: status.update(f"{what}: {stage}"), remarks)
+    with show_progress() as progress:
+        found = run_sweep(options, progress, remarks)
     tell(list(dict.fromkeys(remarks)))
     out.print(sweep_table(found, limits))
     if json:

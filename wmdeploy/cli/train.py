@@ -1,7 +1,7 @@
 """`wmdeploy train`: train a model."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -19,9 +19,9 @@ from wmdeploy.cli.common import (
     example,
     out,
     print_note,
-    progress_bar,
     read_options,
 )
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.errors import require
 from wmdeploy.files import check_output_directory
 
@@ -104,16 +104,8 @@ def train(
     from wmdeploy.quality.tables import quality_tables
     from wmdeploy.training.train import train as run_training
 
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, step: int, total: int, loss: float | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            told = stage if loss is None else f"{stage} (loss {loss:.4f})"
-            bar.update(tasks[stage], completed=step, total=total, description=told)
-
-        summary = run_training(options, report, tell=print_note)
+    with show_progress() as progress:
+        summary = run_training(options, progress, tell=print_note)
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do")
     for line in summary.skipped:

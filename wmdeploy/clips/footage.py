@@ -6,7 +6,7 @@ pixels then, and any of them is at hand in a moment.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,9 +19,9 @@ from wmdeploy.clips.read import iter_frames, open_source
 from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError
 from wmdeploy.files import sha256
+from wmdeploy.progress import Progress, silent
 
 MOST_BYTES = 4 * 2**30  # of compressed frames, all clips together
-Progress = Callable[[int, int], None]
 
 
 class _TooLarge(ClipError):
@@ -132,7 +132,7 @@ def read_footage(
     size: int,
     actions: bool,
     skipped: list[str],
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     roots: Sequence[Path] = (),
     options: ReadOptions = AS_IS,
 ) -> Footage:
@@ -164,7 +164,7 @@ def read_footage(
         read.append((path, len(packed) - before))
         if known is not None:
             taken.append(known)
-        progress(done, len(paths))
+        progress("read", done, len(paths), path.name)
     if not read:
         raise ClipError(f"none of {len(paths)} clips can be read: " + "; ".join(skipped))
     places = [_root(path, roots) for path, _ in read]

@@ -6,7 +6,7 @@ The same options give the same bytes with the same versions of ale-py and PyAV. 
 they are played, so memory does not grow with their number. Knows files; the game is in play.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from wmdeploy.clips.play import POLICY, Player, open_game
 from wmdeploy.clips.write import write_video
 from wmdeploy.errors import ClipError
 from wmdeploy.files import staged_directory
+from wmdeploy.progress import Progress, silent
 
 # The tail an episode leaves after being cut is dropped below this length: no use for training.
 _SHORTEST_TAIL = 16
@@ -84,9 +85,7 @@ class RecordSummary:
     size_bytes: int
 
 
-def record(
-    options: RecordOptions, folder: Path, progress: Callable[[int], None] = lambda frames: None
-) -> RecordSummary:
+def record(options: RecordOptions, folder: Path, progress: Progress = silent) -> RecordSummary:
     """Play a game and record it as a data folder (see folder.py).
 
     Each episode starts a new clip. When this ends early, by an error or Ctrl-C, nothing is left.
@@ -94,7 +93,6 @@ def record(
     Args:
         options: what to record.
         folder: where; an older data folder there is replaced.
-        progress: called with the number of frames recorded so far.
 
     Raises:
         ClipError: the game is unknown.
@@ -129,7 +127,7 @@ def record(
 
 
 def _record_clips(
-    player: Player, options: RecordOptions, folder: Path, progress: Callable[[int], None]
+    player: Player, options: RecordOptions, folder: Path, progress: Progress
 ) -> list[ClipEntry]:
     clips: list[ClipEntry] = []
     recorded = 0
@@ -139,7 +137,7 @@ def _record_clips(
         whole_episode = player.over
         played = 0 if whole_episode else played
         limit = _next_length(options, recorded, played)
-        frames = _reported(player.play(limit), recorded, progress)
+        frames = _counted(player.play(limit), recorded, options, progress)
         write_video(video, frames, fps=60 / options.frame_skip)
         length = len(player.actions)
         played += length
@@ -175,9 +173,9 @@ def _next_length(options: RecordOptions, recorded: int, played: int) -> int:
     return min(options.clip_frames, remaining)
 
 
-def _reported(
-    frames: Iterator[np.ndarray], recorded: int, progress: Callable[[int], None]
+def _counted(
+    frames: Iterator[np.ndarray], recorded: int, options: RecordOptions, progress: Progress
 ) -> Iterator[np.ndarray]:
     for count, frame in enumerate(frames, start=1):
         yield frame
-        progress(recorded + count)
+        progress(f"record {options.game}", recorded + count, options.frames)

@@ -6,7 +6,7 @@ Sums up frame by frame with torchmetrics; knows files of clips only through `Foo
 run the same model join in as a `Runner`: the same contexts, the same actions, their frames.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -24,6 +24,7 @@ from wmdeploy.errors import ClipError
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.predict import (
     decode_latents,
     encode_clip,
@@ -45,8 +46,6 @@ ROLLOUTS = 8  # for each clip, at most
 PIECE_BYTES = 2**22  # of frames that are measured at once
 _CHUNK = 32  # frames
 CONTEXT = 8
-
-Told = Callable[[int, int], None]
 
 
 class Runner(Protocol):
@@ -82,7 +81,7 @@ def evaluate(
     runner: Runner | None = None,
     context: int = CONTEXT,
     skipped: Sequence[str] = (),
-    progress: Told = lambda done, total: None,
+    progress: Progress = silent,
 ) -> QualityReport:
     """Evaluate a model in evaluation mode.
 
@@ -92,7 +91,6 @@ def evaluate(
         runner: something else that runs it, compared on the same frames.
         context: frames given to a rollout, at most S.
         skipped: clips that were left out, for the report.
-        progress: called with the clips done and their number.
 
     Raises:
         ClipError: the model needs actions and there are none, or they are out of its range.
@@ -103,7 +101,7 @@ def evaluate(
     for index, group in enumerate(footage.groups):
         tally = tallies.setdefault(group, _Tally(model.vqvae.vq))
         _measure_clip(model, footage, index, runner, context, [tally, everything])
-        progress(index + 1, len(footage.groups))
+        progress("evaluate", index + 1, len(footage.groups))
     groups = [tally.report(group) for group, tally in tallies.items()]
     return QualityReport(
         model=name,

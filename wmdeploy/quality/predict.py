@@ -93,7 +93,6 @@ def rollout_latents(
     context: int,
     horizon: int,
     actions: Tensor | None,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Rollouts from several places of one clip: (rollouts, horizon, L).
 
@@ -101,7 +100,6 @@ def rollout_latents(
         latents: (T, L), the true ones.
         starts: first frames of the contexts; each has `context + horizon` frames from there on.
         actions: (T,) int64 for a model with actions, else None.
-        progress: called with the rollouts done.
     """
     rows = max(1, _CHUNK_VALUES // (model.config.temporal.context * latents.shape[1]))
     parts = []
@@ -111,5 +109,4 @@ def rollout_latents(
         if actions is not None:
             taken = actions[part[:, None] + torch.arange(context + horizon - 1)]
         parts.append(model.imagine_latents(given, horizon, taken))
-        progress(int(part[-1]))
     return torch.cat(parts)

@@ -8,7 +8,7 @@ Importing this package loads no PyTorch; `wmdeploy.training.train` does.
     summary = train(options, lambda stage, step, total, loss: None)
 """
 
-from wmdeploy.training.options import Reporter, TrainOptions
+from wmdeploy.training.options import TrainOptions
 from wmdeploy.training.summary import StageSummary, TrainSummary
 
-__all__ = ["Reporter", "StageSummary", "TrainOptions", "TrainSummary"]
+__all__ = ["StageSummary", "TrainOptions", "TrainSummary"]

@@ -6,7 +6,6 @@ was made of, so that a stale one is made again; its own tensors are checked by t
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from wmdeploy.clips.footage import Footage, Spans
 from wmdeploy.files import check_inside, staged_file
 from wmdeploy.models.vqvae import VQVAE
+from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.predict import encode_clip
 
 
@@ -30,17 +30,15 @@ class CodedFootage:
     actions: Tensor | None
 
 
-def encode_footage(
-    vqvae: VQVAE, footage: Footage, progress: Callable[[int, int], None]
-) -> CodedFootage:
-    """Encode clip by clip. `progress` is called with the frames done and their number."""
+def encode_footage(vqvae: VQVAE, footage: Footage, progress: Progress = silent) -> CodedFootage:
+    """Encode clip by clip; the parts of the progress are frames."""
     parts: list[Tensor] = []
     for index, start in enumerate(footage.spans.starts.tolist()):
 
-        def told(done: int, start: int = start) -> None:
-            progress(start + done, len(footage))
+        def count(frames: int, start: int = start) -> None:
+            progress("encode", start + frames, len(footage))
 
-        parts.append(encode_clip(vqvae, footage, index, told))
+        parts.append(encode_clip(vqvae, footage, index, count))
     actions = None if footage.actions is None else torch.from_numpy(footage.actions)
     return CodedFootage(footage.spans, torch.cat(parts), actions)
 

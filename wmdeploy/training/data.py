@@ -15,11 +15,12 @@ import numpy as np
 from wmdeploy.clips.clip import sum_up
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.folder import INDEX_NAME, DataFolder, read_data_folder, split_clips
-from wmdeploy.clips.footage import Footage, Progress, clip_digest, read_footage
+from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.files import real_path
+from wmdeploy.progress import Progress, silent
 
 
 @dataclass
@@ -41,7 +42,7 @@ class TrainingClips:
     skipped: list[str]
     roots: tuple[Path, ...] = ()
     read: ReadOptions = ReadOptions()
-    progress: Progress = lambda done, total: None
+    progress: Progress = silent
     _read: dict[int, Footage] = field(default_factory=dict)
     _hashed: dict[int, list[str]] = field(default_factory=dict)
 
@@ -108,7 +109,7 @@ def find_data(
     seed: int,
     actions: bool,
     read: ReadOptions = AS_IS,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> TrainingClips:
     """Find, check and split the clips of some folders, decoding one frame of each.
@@ -120,7 +121,7 @@ def find_data(
         seed: of the split.
         actions: whether to use the actions where clips have them.
         read: how the clips are read.
-        progress: called, while frames are read, with the clips done and their number.
+        progress: called while frames are read.
         tell: called, before anything long begins, with what is not read and how the rest is.
 
     Raises:

@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 from wmdeploy.errors import TrainingError
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import AttentionBlock, ResidualBlock
+from wmdeploy.progress import Progress
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.optimizer import restore
-from wmdeploy.training.options import Reporter, TrainOptions
-from wmdeploy.training.state import Progress, StageRecord, TrainFolder
+from wmdeploy.training.options import TrainOptions
+from wmdeploy.training.state import StageRecord, TrainFolder, TrainState
 
 WARMUP = 50  # steps, at most a tenth of the stage
 FINAL_SHARE = 0.02  # of the highest learning rate, at the last step
@@ -120,26 +121,26 @@ def run_stage(
     stage: Stage,
     model: nn.Module,
     accelerator: Accelerator,
-    progress: Progress,
+    state: TrainState,
     folder: TrainFolder,
     options: TrainOptions,
     budget: float | None,
     log: TrainingLog,
-    report: Reporter,
+    progress: Progress,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Train one stage from where `progress` is to its end; `model` holds all that is saved.
+    """Train one stage from where `state` is to its end; `model` holds all that is saved.
 
     Ends after the stage's steps, after `budget` seconds, or when held-out batches have not got
     better `options.patience` times; then the best weights are taken, if the last are not these.
-    `progress` is brought up to date with every step and then says that the stage is over.
+    `state` is brought up to date with every step and then says that the stage is over.
 
     Raises:
         TrainingError: the loss or its gradient is NaN or infinite; the last checkpoint stays. Or
-            `progress` has the optimizers of another training.
+            `state` has the optimizers of another training.
         WmdeployError: a checkpoint cannot be written.
     """
-    record = progress.current
+    record = state.current
     share = Share(accelerator.process_index, accelerator.num_processes)
     parameters = list(stage.parameters())
     stage.module.train()
@@ -148,17 +149,17 @@ def run_stage(
     module = accelerator.prepare(stage.module)  # it may move parameters, or share the first one's
     optimizers = stage.optimizers()
     with folder.state_told():
-        if progress.optimizers:
-            restore(optimizers, progress.optimizers)
-        if accelerator.scaler is not None and progress.scaler:
-            accelerator.scaler.load_state_dict(progress.scaler)
+        if state.optimizers:
+            restore(optimizers, state.optimizers)
+        if accelerator.scaler is not None and state.scaler:
+            accelerator.scaler.load_state_dict(state.scaler)
 
     def save() -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            progress.optimizers = [optimizer.state_dict() for optimizer in optimizers]
-            progress.scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-            folder.save(model, progress)
+            state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
+            state.scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+            folder.save(model, state)
 
     batches = iter(_loader(stage, share, record.step, options, accelerator.device))
 
@@ -194,7 +195,7 @@ def run_stage(
             _judge(stage, module, accelerator, record, options, folder, model, log)
             save()
         record.elapsed += clock() - begin
-        report(stage.name, record.step, stage.steps, value)
+        progress(stage.name, record.step, stage.steps, f"loss {value:.4f}")
     if not record.ended:
         record.ended = "steps" if record.step >= stage.steps else "time"
     _judge(stage, module, accelerator, record, options, folder, model, log)
@@ -207,10 +208,10 @@ def run_stage(
         record.held_out = record.best
     stage.module.eval()
     stage.finish()
-    progress.next_stage(stage.name)
+    state.next_stage(stage.name)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.save(model, progress)
+        folder.save(model, state)
 
 
 def learning_rate(done: float, step: int, steps: int, highest: float) -> float:

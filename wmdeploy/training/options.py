@@ -1,28 +1,17 @@
-"""What to train, and how progress is told. Knows no torch, so that a command line loads at once."""
+"""What to train. Imports no torch, so that a command line loads at once."""
 
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import TrainingError
 from wmdeploy.files import real_path
 
 VQVAE_SHARE = 0.7  # of the minutes that a training may take
-# where the model goes, and how its training is told and stored; not what it becomes
+# where the model goes, and how its training is logged and stored; not what it becomes
 NOT_DECIDING = ("output", "checkpointing", "log")
-
-
-class Reporter(Protocol):
-    """Told after every step how far a stage is.
-
-    Stages, in order: "read" (clips), "vqvae" (steps), "encode" (frames), "temporal" (steps),
-    "validate" (clips). `loss` is None where a stage has none. An exception raised here, such as
-    KeyboardInterrupt, ends the training; the last checkpoint stays.
-    """
-
-    def __call__(self, stage: str, step: int, total: int, loss: float | None) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ class StageRecord:
 
 
 @dataclass
-class Progress:
-    """How far a training is.
+class TrainState:
+    """What a checkpoint holds beside the weights.
 
     Attributes:
         finished: the stages that are over, by name.
@@ -141,7 +141,7 @@ class TrainFolder:
                 "pass the same options to go on, or remove that folder to start again"
             )
 
-    def save(self, model: nn.Module, progress: Progress) -> None:
+    def save(self, model: nn.Module, state: TrainState) -> None:
         """Replace the checkpoint.
 
         Raises:
@@ -149,10 +149,10 @@ class TrainFolder:
         """
         document = {
             "schema": SCHEMA,
-            "finished": {name: asdict(record) for name, record in progress.finished.items()},
-            "current": asdict(progress.current),
-            "optimizers": progress.optimizers,
-            "scaler": progress.scaler,
+            "finished": {name: asdict(record) for name, record in state.finished.items()},
+            "current": asdict(state.current),
+            "optimizers": state.optimizers,
+            "scaler": state.scaler,
             "model": model.state_dict(),
         }
         with staged_file(self.path / STATE_FILE) as staged, staged.open("wb") as file:
@@ -161,7 +161,7 @@ class TrainFolder:
             except RuntimeError as error:  # its own type for a full disk
                 raise OSError(None, str(error)) from error
 
-    def load(self, model: nn.Module, steps: Mapping[str, int]) -> Progress:
+    def load(self, model: nn.Module, steps: Mapping[str, int]) -> TrainState:
         """Bring `model` to the last checkpoint; without one nothing changes.
 
         Args:
@@ -172,14 +172,14 @@ class TrainFolder:
         """
         path = self.path / STATE_FILE
         if not path.exists():
-            return Progress()
+            return TrainState()
         with self.state_told():
             with open_regular(path) as file:
                 document = torch.load(file, map_location="cpu", weights_only=True)
             if document["schema"] != SCHEMA:
                 raise ValueError(f"schema {document['schema']}, expected {SCHEMA}")
             model.load_state_dict(document["model"])
-            return _progress(document, steps)
+            return _state(document, steps)
 
     @contextmanager
     def state_told(self) -> Iterator[None]:
@@ -239,27 +239,27 @@ class TrainFolder:
             shutil.rmtree(self.path)
 
 
-def _progress(document: dict[str, Any], steps: Mapping[str, int]) -> Progress:
+def _state(document: dict[str, Any], steps: Mapping[str, int]) -> TrainState:
     """What a checkpoint says, each value of its type and in its range.
 
     Raises:
         ValueError, KeyError, msgspec.ValidationError: one is not.
     """
     told = {name: document[name] for name in ("finished", "current", "optimizers", "scaler")}
-    progress = msgspec.convert(told, Progress)
+    state = msgspec.convert(told, TrainState)
     known = {field.name for field in fields(StageRecord)}
     for record in (document["current"], *document["finished"].values()):
         if record.keys() != known:
             raise ValueError("a stage without all its figures")
     names = list(steps)
-    if sorted(progress.finished) != sorted(names[: len(progress.finished)]):
-        raise ValueError(f"the finished stages {', '.join(progress.finished)}")
-    rest = names[len(progress.finished) :]
-    records = {**progress.finished, **({rest[0]: progress.current} if rest else {})}
+    if sorted(state.finished) != sorted(names[: len(state.finished)]):
+        raise ValueError(f"the finished stages {', '.join(state.finished)}")
+    rest = names[len(state.finished) :]
+    records = {**state.finished, **({rest[0]: state.current} if rest else {})}
     for name, record in records.items():
         if record.step > steps[name]:
             raise ValueError(f"step {record.step} of {steps[name]}")
-    return progress
+    return state
 
 
 def differences(found: Any, wanted: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Train a world model: find the clips, run both stages, measure, write the model directory.
 
-    train(TrainOptions(data=(Path("pong"),), output=Path("pong-model")), report)
+    train(TrainOptions(data=(Path("pong"),), output=Path("pong-model")))
 
 Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
 Prints nothing. Started by `accelerate launch` or torchrun, all processes train one model together,
@@ -32,6 +32,7 @@ from wmdeploy.models.checkpoint import (
 )
 from wmdeploy.models.config import WorldModelConfig, preset
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip
 from wmdeploy.quality.predict import decode_latents, encode_frames, following_latents
@@ -45,9 +46,9 @@ from wmdeploy.training.codes import (
 from wmdeploy.training.data import TrainingClips, find_data
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.loop import Stage, run_stage
-from wmdeploy.training.options import VQVAE_SHARE, Reporter, TrainOptions
+from wmdeploy.training.options import VQVAE_SHARE, TrainOptions
 from wmdeploy.training.processes import started
-from wmdeploy.training.state import Progress, StageRecord, TrainFolder, differences
+from wmdeploy.training.state import StageRecord, TrainFolder, TrainState, differences
 from wmdeploy.training.summary import StageSummary, TrainSummary
 from wmdeploy.training.temporal_stage import TemporalStage
 from wmdeploy.training.vqvae_stage import VQVAEStage
@@ -57,7 +58,7 @@ _STRIP_FRAMES = 24
 
 def train(
     options: TrainOptions,
-    report: Reporter,
+    progress: Progress = silent,
     config: WorldModelConfig | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> TrainSummary:
@@ -65,7 +66,9 @@ def train(
 
     Args:
         options: what to train.
-        report: told of every step; see `Reporter`.
+        progress: its tasks are "read" (clips), "vqvae" (steps), "encode" (frames), "temporal"
+            (steps) and "evaluate" (clips). An exception raised there, such as KeyboardInterrupt,
+            ends the training; the last checkpoint stays.
         config: sizes of the model instead of the preset's. The number of actions is always taken
             from the data.
         tell: called with lines on the data, before the training begins; see `find_data`.
@@ -95,7 +98,7 @@ def train(
         seed=options.seed,
         actions=options.actions,
         read=options.read,
-        progress=lambda done, total: report("read", done, total, None),
+        progress=progress,
         tell=tell,
     )
     clips.hold_out(read_training(options.vqvae).clips if options.vqvae else ())
@@ -113,20 +116,20 @@ def train(
             held.enter_context(folder.opened(settings))
         accelerator.wait_for_everyone()
         model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
-        progress = folder.load(model, steps)
-        _train_stages(model, clips, accelerator, progress, folder, options, report)
+        state = folder.load(model, steps)
+        _train_stages(model, clips, accelerator, state, folder, options, progress)
         model.eval()
-        return _conclude(model, clips, accelerator, progress, folder, options, settings, report)
+        return _conclude(model, clips, accelerator, state, folder, options, settings, progress)
 
 
 def _train_stages(
     model: WorldModel,
     clips: TrainingClips,
     accelerator: Accelerator,
-    progress: Progress,
+    state: TrainState,
     folder: TrainFolder,
     options: TrainOptions,
-    report: Reporter,
+    progress: Progress,
 ) -> None:
     """Run what is left of both stages."""
     log = TrainingLog(options.log if accelerator.is_main_process else None)
@@ -136,7 +139,7 @@ def _train_stages(
     def run(stage: Stage, share: float) -> None:
         share = 1.0 if options.vqvae else share
         budget = None if seconds is None else share * seconds
-        run_stage(stage, model, accelerator, progress, folder, options, budget, log, report)
+        run_stage(stage, model, accelerator, state, folder, options, budget, log, progress)
 
     if options.vqvae:
         given = load_model(options.vqvae).vqvae
@@ -146,20 +149,20 @@ def _train_stages(
                 f"expected {model.config.vqvae}; choose its preset"
             )
         model.vqvae.load_state_dict(given.state_dict())
-        progress.finished[VQVAEStage.name] = StageRecord(ended="given")
-    if VQVAEStage.name not in progress.finished:
+        state.finished[VQVAEStage.name] = StageRecord(ended="given")
+    if VQVAEStage.name not in state.finished:
         model.vqvae.vq.requires_grad_(False)  # it moves by its running means
         run(VQVAEStage(model.vqvae, clips.training, clips.validation, options), VQVAE_SHARE)
     model.to(accelerator.device)
     model.vqvae.eval().requires_grad_(False)
-    if TemporalStage.name not in progress.finished:
+    if TemporalStage.name not in state.finished:
         with accelerator.main_process_first():  # the others find what it left in the cache
-            coded = [_codes(model, clips, side, report) for side in ("training", "validation")]
+            coded = [_codes(model, clips, side, progress) for side in ("training", "validation")]
         run(TemporalStage(model, coded[0], coded[1], options), 1 - VQVAE_SHARE)
     log.close()
 
 
-def _codes(model: WorldModel, clips: TrainingClips, side: str, report: Reporter) -> CodedFootage:
+def _codes(model: WorldModel, clips: TrainingClips, side: str, progress: Progress) -> CodedFootage:
     """The codes of one side of the split: from the disk where they lie there, or encoded now."""
     made_of = origin(model.vqvae, f"{clips.sha256()} {side}")
     name = f"codes-{made_of[:32]}.safetensors"
@@ -167,9 +170,7 @@ def _codes(model: WorldModel, clips: TrainingClips, side: str, report: Reporter)
         if coded := load_codes(cache_file(name), made_of):
             return coded
     footage: Footage = getattr(clips, side)
-    coded = encode_footage(
-        model.vqvae, footage, lambda done, total: report("encode", done, total, None)
-    )
+    coded = encode_footage(model.vqvae, footage, progress)
     try:
         save_codes(coded, cache_file(name), made_of)
     except WmdeployError as error:
@@ -201,11 +202,11 @@ def _conclude(
     model: WorldModel,
     clips: TrainingClips,
     accelerator: Accelerator,
-    progress: Progress,
+    state: TrainState,
     folder: TrainFolder,
     options: TrainOptions,
     settings: dict[str, Any],
-    report: Reporter,
+    progress: Progress,
 ) -> TrainSummary:
     """Measure the model and write it; where several processes trained it, the first does."""
     if not accelerator.is_main_process:
@@ -215,7 +216,7 @@ def _conclude(
         clips.validation,
         name=options.output.name,
         skipped=clips.skipped,
-        progress=lambda done, total: report("validate", done, total, None),
+        progress=progress,
     )
     summary = TrainSummary(
         fresh=True,
@@ -231,7 +232,7 @@ def _conclude(
                 ended=record.ended,
                 held_out=record.held_out,
             )
-            for name, record in progress.finished.items()
+            for name, record in state.finished.items()
         },
         skipped=tuple(clips.skipped),
         quality=quality,
