@@ -12,7 +12,7 @@ import numpy as np
 
 from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
 from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
-from wmdeploy.benchmarks.stages import SINGLE
+from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.stats import _INTERVAL, LogValue, noise, resamples
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
@@ -58,7 +58,7 @@ def speed_changes(
             continue
         base = (baseline, stage, batch)
         old, new = ratio_of(a, before.get(base)), ratio_of(b, after.get(base))
-        if name == baseline or stage in SINGLE or old is None or new is None:
+        if name == baseline or STAGES[stage].once or old is None or new is None:
             if same:
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
             continue

@@ -12,7 +12,7 @@ import numpy as np
 
 from wmdeploy.benchmarks.compare.change import Change, Status
 from wmdeploy.benchmarks.report import Curve, Key, Report, Row
-from wmdeploy.benchmarks.stages import STAGES_WITH_ERRORS
+from wmdeploy.benchmarks.stages import STAGES
 
 DB_DROP = 1.0
 EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all
@@ -33,7 +33,7 @@ def parity_changes(
     changes: list[Change] = []
     for key in (key for key in before if key in after and key[2] == 1):
         (name, stage, _), a, b = key, before[key].parity, after[key].parity
-        if a is None or b is None or stage not in STAGES_WITH_ERRORS:
+        if a is None or b is None or not STAGES[stage].errors:
             continue
         if a.max_abs is not None and b.max_abs is not None:
             changes.append(_error(stage, name, a.max_abs, b.max_abs))

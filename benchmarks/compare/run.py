@@ -21,7 +21,7 @@ from wmdeploy.benchmarks.compare.change import (
 )
 from wmdeploy.benchmarks.compare.compatibility import check_comparable
 from wmdeploy.benchmarks.compare.parity import parity_changes
-from wmdeploy.benchmarks.report import Key, Report, Row, baseline_of, keyed
+from wmdeploy.benchmarks.report import Key, Report, Row, rows_by_key
 from wmdeploy.errors import WmdeployError
 
 STYLES: dict[Status, str] = {  # in the order of the table
@@ -62,12 +62,11 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
     """
     common = check_comparable(old, new)
     same = common.same_hardware
-    baseline = baseline_of(old)
-    before, after = keyed(old), keyed(new)
+    before, after = rows_by_key(old), rows_by_key(new)
     changes = [
         *_presence(before, after, same),
-        *speed_changes(before, after, baseline, fail_on, same),
-        *memory_changes(before, after, baseline, max(fail_on, LEAST_MEMORY), same),
+        *speed_changes(before, after, old.baseline, fail_on, same),
+        *memory_changes(before, after, old.baseline, max(fail_on, LEAST_MEMORY), same),
         *parity_changes(old, new, before, after, same),
     ]
     order = list(STYLES)

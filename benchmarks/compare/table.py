@@ -5,7 +5,7 @@ from rich.text import Text
 
 from wmdeploy.benchmarks.compare.change import LEAST_MEMORY, Status
 from wmdeploy.benchmarks.compare.run import ALWAYS_SHOWN, STYLES, Comparison
-from wmdeploy.benchmarks.render.format import narrow_table
+from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.stats import FALSE_ALARMS
 
 LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal of 80 cuts them
@@ -16,7 +16,7 @@ WORDS: dict[Status, str] = {"unclear": "too noisy"}
 
 def comparison_table(found: Comparison, everything: bool = False) -> Table:
     """What changed beyond the noise; with `everything`, all that was compared."""
-    table = narrow_table(
+    table = new_table(
         "NEW against OLD",
         "speed-up: over the baseline of the same report; its change on equal hardware is that of "
         "rounds in which the baseline took equally long. noise: what a change must exceed, for "

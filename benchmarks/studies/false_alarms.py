@@ -19,8 +19,8 @@ from rich.console import Console
 
 from wmdeploy.benchmarks.compare.pool import pooled
 from wmdeploy.benchmarks.compare.run import compare
-from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.report import Report, baseline_of, keyed, read_json
+from wmdeploy.benchmarks.render.terminal import new_table
+from wmdeploy.benchmarks.report import Report, read_json, rows_by_key
 from wmdeploy.errors import WmdeployError
 
 MOST_PAIRS = 1000  # each takes a tenth of a second or more
@@ -46,9 +46,9 @@ def main(
 
 def _tell(found: dict[str, Report], side: int) -> None:
     out = Console(markup=False, highlight=False)
-    runs = [keyed(report) for report in found.values()]
-    baseline = baseline_of(next(iter(found.values())))
-    table = narrow_table(
+    runs = [rows_by_key(report) for report in found.values()]
+    baseline = next(iter(found.values())).baseline
+    table = new_table(
         f"{len(runs)} runs of one command",
         "spread: of the speed-ups, highest over lowest; noisy: runs that said so",
         ("stage", "backend", "batch"),
