@@ -4,7 +4,6 @@ Parity is in `wmdeploy.benchmarks.compare.parity`.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
 from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
 from wmdeploy.benchmarks.stages import STAGES
-from wmdeploy.benchmarks.stats import _INTERVAL, LogValue, noise, resamples
+from wmdeploy.benchmarks.stats import LogValue, noise
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
 LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
@@ -57,7 +56,7 @@ def speed_changes(
         if not a.p50_ms or not b.p50_ms:
             continue
         base = (baseline, stage, batch)
-        old, new = ratio_of(a, before.get(base)), ratio_of(b, after.get(base))
+        old, new = speed_up_of(a), speed_up_of(b)
         if name == baseline or STAGES[stage].once or old is None or new is None:
             if same:
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
@@ -68,7 +67,7 @@ def speed_changes(
         else:
             found[key] = old, new, old.over(new)
     for key, (old, new, slowdown) in found.items():
-        noisy = before[key].noisy or after[key].noisy or slowdown.estimated
+        noisy = before[key].noisy or after[key].noisy
         chance = noise(slowdown, len(found))
         told = f"{_times(old)}x", f"{_times(new)}x"
         changes.append(_speed(key, told, slowdown.log, chance, fail_on, noisy))
@@ -151,35 +150,11 @@ def memory_changes(
     return changes
 
 
-FEWEST_SAMPLES = 5  # to estimate an interval from
-
-
-ERROR_RESAMPLES = 1000  # where a report has no intervals
-
-
-def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
-    """A row's speed-up; None where its spread is not known, as of single values.
-
-    Args:
-        baseline: the baseline's row of the same stage and batch, for reports without intervals.
-    """
+def speed_up_of(row: Row) -> LogValue | None:
+    """A row's speed-up; None where its spread is not measured, as of single values."""
     speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
-    if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
-        return LogValue(math.log(speedup), math.log(high / low) / _INTERVAL)
-    if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
+    if not speedup or not low or not high:
         return None
-    if not _positive(*row.samples_ms, *baseline.samples_ms):
+    if not all(math.isfinite(value) and value > 0 for value in (speedup, low, high)) or low > high:
         return None
-    medians = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
-    errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return LogValue(math.log(medians), math.hypot(*errors), estimated=True)
-
-
-def _median_error(samples: Sequence[float]) -> float:
-    """Standard error of the logarithm of the median."""
-    drawn = np.asarray(samples)[resamples(len(samples), ERROR_RESAMPLES)]
-    return float(np.log(np.median(drawn, axis=1)).std())
-
-
-def _positive(*values: float) -> bool:
-    return all(math.isfinite(value) and value > 0 for value in values)
+    return LogValue.of_interval(speedup, low, high)
