@@ -44,9 +44,9 @@ def latency(report: Report) -> Table:
     """All stages at batch 1."""
     ceilings = report.environment.ceilings.items()
     captions = [
-        "speed-up: median over rounds in which the backends took turns, ± half of its 95% "
-        "interval; in yellow where the machine was too noisy",
-        "floor: bytes over bandwidth or operations over their rate, whichever is larger; both were "
+        "Speed-up: the median over rounds in which the backends took turns, ± half of its 95% "
+        "interval; yellow: the machine was too noisy",
+        "Floor: bytes over bandwidth or operations over their rate, whichever is larger; both were "
         "measured in this run: "
         + "; ".join(
             f"{device} {c.bandwidth_gb_s:,.0f} GB/s, {c.gflop_s:,.0f} GFLOP/s in float32"
@@ -54,10 +54,10 @@ def latency(report: Report) -> Table:
             for device, c in ceilings
         )
         + ". Weights that stay in a cache can beat it",
-        "parity: the worst frame, or the largest error of the output",
+        "Parity: the worst frame, or the largest error of the output",
     ]
     if any(row.device_p50_ms is not None for row in report.rows):
-        captions.insert(2, "device: between two CUDA events")
+        captions.insert(2, "Device: between two CUDA events")
     rows = [row for row in report.rows if row.batch == 1 and row.is_timed]
     return _table(
         f"{report.bundle.name}: latency, batch 1", rows, of.LATENCY, f"{'. '.join(captions)}."
@@ -85,9 +85,9 @@ def batches(report: Report) -> Table:
         "batches: sessions that run together",
         rows,
         [*of.BATCHES, Column[Row](heading="gain", cell=gain)],
-        "per s: frames, or steps without rendering, of all sessions together. "
-        "gain: over one session. "
-        "memory: includes what the smaller batches needed.",
+        "Per s: frames, or steps without rendering, of all sessions together. "
+        "Gain: over one session. "
+        "Memory: includes what the smaller batches needed.",
     )
 
 
@@ -99,10 +99,10 @@ def memory(report: Report) -> Table:
         "memory in MB, batch 1",
         used if on_gpu else [],
         of.MEMORY,
-        "process: on the GPU, with CUDA's context, as the driver counts. growth: what came into "
+        "Process: on the GPU, with CUDA's context, as the driver counts. Growth: what came into "
         "use on the GPU while the process was at work. GPU: everything in use there, other "
-        "backends included. torch: the most that its allocator held. engines: what they report "
-        "themselves. host: peak resident.",
+        "backends included. Torch: the most that its allocator held. Engines: what they report "
+        "themselves. Host: peak resident.",
     )
 
 
@@ -111,7 +111,7 @@ def parity(report: Report) -> Table:
     rows = [row for row in report.frames() if row.verdict != "skipped"]
     horizons = sorted({h for row in rows for h in row.worst_frame_db}, key=lambda h: (len(h), h))
     kinds = sorted({row.memory.headline[1] for row in rows if row.memory is not None})
-    memory = [f"memory: of the backend's process ({', '.join(kinds)})."] if kinds else []
+    memory = [f"Memory: of the backend's process ({', '.join(kinds)})."] if kinds else []
     columns = [
         *of.PARITY_LEFT,
         *(of.worst_db_column(horizon) for horizon in horizons),
@@ -159,8 +159,8 @@ def fixed_rate(report: Report) -> Table:
         f"fixed rate: {fps:g} frames per second",
         report.pacing,
         of.FIXED_RATE,
-        f"latency: from the moment a frame was due until it was there. missed: later than the "
-        f"next one was due ({1e3 / fps:.1f} ms), or never there. jitter: standard deviation of "
+        f"Latency: from the moment a frame was due until it was there. Missed: later than the "
+        f"next one was due ({1e3 / fps:.1f} ms), or never there. Jitter: standard deviation of "
         "the time between two frames. Backends did not take turns here.",
     )
 
