@@ -293,7 +293,7 @@ class Pacing:
         fps: frames asked for per second.
         frames: how many were asked for.
         misses: frames that were not ready when the next was due.
-        latency_ms: of each frame, from the moment it was due (its action known) until it was there.
+        latency_ms: of each frame, from when it was due (its action is at hand) until it was there.
         jitter_ms: standard deviation of the time between two frames that follow each other.
     """
 
@@ -421,10 +421,10 @@ def rows_by_key(report: Report, name: str = "a report") -> dict[Key, Row]:
 
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dots in the names."""
-    flat: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, inner in value.items():
         if isinstance(inner, dict):
-            flat |= flatten(inner, f"{prefix}{name}.")
+            values |= flatten(inner, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = inner
-    return flat
+            values[f"{prefix}{name}"] = inner
+    return values

@@ -5,7 +5,7 @@ other are compared across such a change; here each round has a block of each, an
 round by round. The ratio itself depends on what the neighbours do (a backend that waits for memory
 suffers more than one that computes), so that a stage which is timed in one go sees what holds for
 those seconds alone: stages take turns too, and the rounds of each lie all over the bench's time.
-Processes are not known here: `ask` is whoever passes commands on.
+It has no processes: `ask` passes commands on.
 """
 
 import time

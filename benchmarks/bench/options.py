@@ -90,8 +90,8 @@ def check(options: BenchOptions, context: int, cpus: int) -> None:
         ("--threads", options.threads, cpus),
     ):
         if not all(1 <= number <= most for number in numbers):
-            told = ", ".join(map(str, numbers))
-            raise BackendError(f"{option}: got {told}, expected numbers of 1 to {most}")
+            given = ", ".join(map(str, numbers))
+            raise BackendError(f"{option}: got {given}, expected numbers of 1 to {most}")
     fps, lasts = options.fps, options.pace_seconds
     if fps is not None and not (0 < fps <= 1000 and 0 < lasts < math.inf and fps * lasts >= 2):
         raise BackendError(

@@ -92,8 +92,8 @@ class Process:
         """The next answer; None if the process ended instead."""
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
-            _, found, answer = line.partition(ANSWER)
-            if found:
+            _, mark, answer = line.partition(ANSWER)
+            if mark:
                 return msgspec.json.decode(answer, type=kind)
         return None
 
@@ -196,7 +196,7 @@ class Workers:
     def _bury(self, process: Process) -> None:
         result = process.result
         result.reason, missing = process.last_words()
-        # what it lacks is found out while loading; afterwards it broke
+        # what it lacks shows while it loads; afterwards it broke
         result.verdict = "skipped" if missing and result.loaded is None else "fail"
         del self._alive[result.label]
         _close(process.popen.stdin)

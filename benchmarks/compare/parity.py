@@ -78,11 +78,11 @@ def _worst_so_far(db: list[float]) -> list[float]:
 
 def _worst(name: str, what: str, points: list[tuple[str, float, float]]) -> list[Change]:
     """One change of all points (where, old dB, new dB): the one that moved the most."""
-    judged = [(x - y if min(x, y) < EXACT_DB else 0.0, where, x, y) for where, x, y in points]
-    if not judged:
+    drops = [(x - y if min(x, y) < EXACT_DB else 0.0, where, x, y) for where, x, y in points]
+    if not drops:
         return []
-    judged.reverse()  # of equals the last
-    loss, gain = max(judged, key=itemgetter(0)), min(judged, key=itemgetter(0))
+    drops.reverse()  # of equals the last
+    loss, gain = max(drops, key=itemgetter(0)), min(drops, key=itemgetter(0))
     status: Status = "unchanged"
     shown = loss
     if loss[0] > DB_DROP:
@@ -121,7 +121,7 @@ def _error(stage: str, name: str, old: float, new: float) -> Change:
 
 
 def _imagined(name: str, old: Curve, new: Curve) -> Change:
-    """Codes of imagined frames flip one by one: where the first does is told, and judged by dB."""
+    """Codes of imagined frames flip one by one: where the first does is information; dB decides."""
     was, now = (curve.first_difference for curve in (old, new))
     return Change(
         "frame", name, None, f"first other code, {old.clip}", _horizon(was), _horizon(now), "",

@@ -72,7 +72,7 @@ def pooled(runs: Mapping[str, Report]) -> Report:
     curves: dict[tuple[str, str], list[Curve]] = {}
     for curve in (curve for report in runs.values() for curve in report.curves):
         curves.setdefault((curve.backend, curve.clip), []).append(curve)
-    least_exact = [min(found, key=_lowest_db) for found in curves.values()]
+    least_exact = [min(runs_of_one, key=_lowest_db) for runs_of_one in curves.values()]
     ceilings = _highest_ceilings(runs.values())
     environment = dataclasses.replace(first.environment, ceilings=ceilings)
     return dataclasses.replace(first, rows=rows, curves=least_exact, environment=environment)
@@ -131,9 +131,9 @@ def _pooled_row(rows: list[Row], bases: list[Row]) -> Row:
     row = _with_times(row)
     if not _paired(rows, bases):
         return row
-    found = ratio(_joined(bases, "round_ms"), row.round_ms)
+    speedup = ratio(_joined(bases, "round_ms"), row.round_ms)
     return dataclasses.replace(
-        row, speedup=found.value, speedup_low=found.low, speedup_high=found.high
+        row, speedup=speedup.value, speedup_low=speedup.low, speedup_high=speedup.high
     )
 
 

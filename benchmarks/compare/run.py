@@ -1,8 +1,8 @@
 """`wmdeploy compare`: what got slower, larger or less exact between two reports, beyond the noise.
 
     old, new = read_json(Path("main.json")), read_json(Path("branch.json"))
-    found = compare(old, new, fail_on=0.05)
-    found.regressions  # what is worse, the worst first
+    comparison = compare(old, new, fail_on=0.05)
+    comparison.regressions  # what is worse, the worst first
 
 Speed is compared beside the baseline of the same run, so that what slows a whole machine down
 cancels. It does not know why something changed.
@@ -103,8 +103,8 @@ def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list
         elif b == "pass" and a == "fail":
             status = "improvement"
         reason = next((r.reason for (n, _, _), r in after.items() if n == name and r.reason), None)
-        told = f"{b}: {reason}" if reason and a != b else b
-        changes.append(Change("", name, None, "verdict", a, told, "", status, size=math.inf))
+        text = f"{b}: {reason}" if reason and a != b else b
+        changes.append(Change("", name, None, "verdict", a, text, "", status, size=math.inf))
     for name, stage, batch in dict.fromkeys((*before, *after)):
         if old.get(name) == new.get(name) == "pass":
             for side, rows in (("OLD", before), ("NEW", after)):

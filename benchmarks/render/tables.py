@@ -169,8 +169,8 @@ def facts(report: Report) -> Table:
     """The environment and the bundle, one value a line; not what has a plot or is long."""
     environment = msgspec.to_builtins(report.environment)
     bundle = msgspec.to_builtins(report.bundle)
-    flat = {**flatten(environment), **flatten(bundle, "bundle.")}
-    shown = [i for i in flat.items() if not i[0].startswith(("gpu_states.", "bundle.graphs."))]
+    values = {**flatten(environment), **flatten(bundle, "bundle.")}
+    shown = [i for i in values.items() if not i[0].startswith(("gpu_states.", "bundle.graphs."))]
     return Table(
         title="environment",
         headings=("what", "value"),
