@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from wmdeploy.benchmarks.report import Memory
+from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount
 
 ANSWER = "wmdeploy bench> "
@@ -39,14 +40,14 @@ class Samples:
     device: list[float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What a worker is for.
 
     Attributes:
         label: what the report calls it; a backend runs more than once where threads are swept.
         clips: .npz files with `frames` and, for a model with actions, `actions`.
-        cases: the baseline's directory; None: this is the baseline, and makes the cases.
+        directory: its own; `baseline` is the baseline's, which has the expected outputs.
     """
 
     bundle: Path
@@ -58,13 +59,17 @@ class Job:
     horizon: int
     refill: int | None
     directory: Path
-    cases: Path | None
+    baseline: Path
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.directory == self.baseline
 
 
 class Warm(msgspec.Struct, tag=True, frozen=True):
     """Get a stage ready and run it until it is warm."""
 
-    stage: str
+    stage: StageName
     batch: int
 
 
@@ -75,7 +80,7 @@ class Block(msgspec.Struct, tag=True, frozen=True):
         untimed: runs before those that count, as others have had the processor's caches.
     """
 
-    stage: str
+    stage: StageName
     runs: int
     untimed: int
 
@@ -118,11 +123,7 @@ class Swap(msgspec.Struct, tag=True, frozen=True):
     frames: int
 
 
-class Count(msgspec.Struct, tag=True, frozen=True):
-    """Count the weights that the bundle's graphs would have in its other layout."""
-
-
-Command = Warm | Block | Hold | Record | FindTies | Pace | Swap | Count
+Command = Warm | Block | Hold | Record | FindTies | Pace | Swap
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Loaded:
     threads: int | None
     affinity: list[int]
     max_batch: int | None
-    stages: list[str]
+    stages: list[StageName]
     load_ms: float
     first_call_ms: float
 
@@ -195,10 +196,4 @@ class Swapped:
     skipped: str | None = None
 
 
-@dataclass(frozen=True)
-class Counted:
-    layout: Layout
-    graph_weight_bytes: dict[str, int]
-
-
-Answer = Loaded | Warmed | Timed | Held | Recorded | FoundTies | Paced | Swapped | Counted
+Answer = Loaded | Warmed | Timed | Held | Recorded | FoundTies | Paced | Swapped

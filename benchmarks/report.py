@@ -1,28 +1,177 @@
-"""The benchmark's result: one JSON document, raw samples included. Not how it is shown."""
+"""A benchmark's result: one JSON document, raw samples included. `render/` shows it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
-from wmdeploy.engines.base import BASELINE
+from wmdeploy.benchmarks.stages import StageName
+from wmdeploy.engines.base import Settings
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
+from wmdeploy.gpu import Gpu, GpuState
+from wmdeploy.manifest import Layout, Precision, Recipe
 from wmdeploy.models.ties import CodeCount
 
-SCHEMA = 3  # 1: ceilings of one device; 2: backends timed one after the other, one clip
+SCHEMA = 4
 MOST_ROUNDS = 400  # of a stage
 MOST_POOLED = 16  # reports that are read as one
 LARGEST_REPORT = 64 * 2**20  # bytes; sixteen pooled ones take 10 MB
-MOST_ENTRIES = 2000  # rows, and whatever else a report lists: more than any run has
 
 Verdict = Literal["pass", "fail", "skipped"]
 Bound = Literal["bandwidth", "compute"]
+Short = msgspec.Meta(max_length=2000)  # of whatever a report lists: more than any run has
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """The best of several runs: bytes moved per second, multiply-adds counted as two per second.
+
+    `gflop_s` is of float32, `half_gflop_s` of float16 (GPU only).
+    """
+
+    bandwidth_gb_s: float
+    gflop_s: float
+    threads: int
+    half_gflop_s: float | None = None
+
+    def rate(self, precision: str) -> float:
+        """Operations per second of a precision, in 10^9; a CPU computes float16 in float32."""
+        half = self.half_gflop_s
+        return half if precision == "fp16" and half is not None else self.gflop_s
+
+    def or_higher(self, other: "Ceilings | None") -> "Ceilings":
+        """Of two measurements of one device, the higher figures: neighbours only take away."""
+        if other is None:
+            return self
+        half = [c.half_gflop_s for c in (self, other) if c.half_gflop_s is not None]
+        return Ceilings(
+            max(self.bandwidth_gb_s, other.bandwidth_gb_s),
+            max(self.gflop_s, other.gflop_s),
+            self.threads,
+            max(half, default=None),
+        )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the backends take turns at one stage.
+
+    Attributes:
+        runs: rounds, at least; fewer of a stage whose rounds take seconds.
+        seconds: for each backend; when they are spent, the stage ends, precise or not.
+        precision: half the width of the speed-up's 95% interval, relative, that is aimed at.
+        block_ms: about how long a backend runs before the next has its turn.
+    """
+
+    runs: int = 12
+    seconds: float = 3.0
+    precision: float = 0.015
+    block_ms: float = 50.0
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """The state of the GPU after the block of a stage in which its clock was lowest."""
+
+    stage: str
+    batch: int
+    state: GpuState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Hardware, system and package versions.
+
+    Attributes:
+        date: of the start, UTC, ISO 8601.
+        cores: physical ones.
+        memory_gb: in 10^9 bytes.
+        load_average: of the minute before.
+    """
+
+    date: str
+    cpu: str
+    gpu: Gpu | None
+    cores: int
+    memory_gb: float
+    system: str
+    python: str
+    packages: Annotated[dict[str, str], Short]
+    load_average: float
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """Processor, cores and GPU, by the name that a message gives them."""
+        gpu = None if self.gpu is None else self.gpu.name
+        return {"cpu": self.cpu, "cores": self.cores, "gpu": gpu}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Machine):
+    """Where and how it was measured.
+
+    Attributes:
+        affinity: the CPUs that the processes could use.
+        ceilings: by device, such as "cpu".
+        gpu_states: by backend.
+    """
+
+    affinity: Annotated[list[int], Short]
+    ceilings: Annotated[dict[str, Ceilings], Short]
+    settings: Settings
+    effort: Effort
+    gpu_states: Annotated[dict[str, list[GpuSample]], Short] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFacts:
+    """What a run of a graph for one frame costs.
+
+    Attributes:
+        flops: multiply-adds count as two.
+        weight_bytes: of its weights; `other_layout_weight_bytes` of those in the other layout.
+        moved_bytes: what it must read or write at least: weights, inputs and outputs, each once.
+    """
+
+    flops: int
+    weight_bytes: int
+    moved_bytes: int
+    other_layout_weight_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleFacts:
+    """What was measured.
+
+    Attributes:
+        name: of the bundle's folder.
+        model: the model's config.
+        context_length: S, the slots of the window; `context` frames of each clip were given.
+        horizon: frames that were imagined.
+        bundle_bytes: of all its files.
+    """
+
+    name: str
+    manifest_sha256: str
+    recipe: Recipe
+    model: dict[str, Any]
+    context_length: int
+    graphs: Annotated[dict[str, GraphFacts], Short]
+    bundle_bytes: int
+    clips: Annotated[list[str], Short]
+    context: int
+    horizon: int
+    refill: int | None = None
+
+    @property
+    def other_layout(self) -> Layout:
+        return "latent" if self.recipe.layout == "token" else "token"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """All in 10^6 bytes; None where it does not apply or the driver does not tell.
 
@@ -55,7 +204,7 @@ class Memory:
         return self.resident, "resident"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """Errors against the baseline. None does not apply to the stage.
 
@@ -73,7 +222,7 @@ class Parity:
     codes: CodeCount | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One backend at one stage. Times are wall time in ms; memory is in 10^6 bytes.
 
@@ -94,9 +243,9 @@ class Row:
     """
 
     backend: str
-    precision: str | None
-    device: str | None
-    stage: str
+    precision: Precision | None = None
+    device: str | None = None
+    stage: StageName
     batch: int
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -121,8 +270,22 @@ class Row:
     round_ms: list[float] = field(default_factory=list)
     device_samples_ms: list[float] = field(default_factory=list)
 
+    @property
+    def is_frame(self) -> bool:
+        """Whether it is of whole frames of one session, the row that stands for its backend."""
+        return (self.stage, self.batch) == ("frame", 1)
 
-@dataclass(frozen=True)
+    @property
+    def is_timed(self) -> bool:
+        return self.p50_ms is not None
+
+    @property
+    def worst_frame_db(self) -> dict[str, float]:
+        """PSNR of the worst frame up to each horizon; empty without frames to compare."""
+        return (self.parity and self.parity.worst_frame_psnr_db) or {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pacing:
     """One backend asked for a frame at a fixed rate, as a game asks.
 
@@ -130,7 +293,7 @@ class Pacing:
         fps: frames asked for per second.
         frames: how many were asked for.
         misses: frames that were not ready when the next was due.
-        latency_ms: of each frame, from the moment it was due (its action known) until it was there.
+        latency_ms: of each frame, from when it was due (its action is at hand) until it was there.
         jitter_ms: standard deviation of the time between two frames that follow each other.
     """
 
@@ -142,7 +305,7 @@ class Pacing:
     latency_ms: list[float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """One backend against the baseline on one clip, frame by frame.
 
@@ -177,104 +340,68 @@ class Curve:
         return int(np.argmin(self.free_db)) + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All of one run.
 
     Attributes:
-        environment: hardware, versions, settings, ceilings (see `bench/machine.py`).
-        bundle: what was measured: recipe, sizes, work of each graph, clips, context, horizon.
+        baseline: the label that the others are compared with.
         curves: parity frame by frame, for each backend and clip.
         swaps: by backend and graph: worst-frame PSNR in dB of a rollout in which that graph alone
             is the backend's and the others are PyTorch's in float32; only where it was asked for.
         strips: by backend: a PNG in base64: the worst frame of the baseline, of the backend, and
             their difference, amplified.
+        options_sha256: of all that decides what the report says, where a sweep asked for it.
     """
 
     schema: int
-    environment: dict[str, Any]
-    bundle: dict[str, Any]
-    rows: list[Row]
-    warnings: list[str] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
-    swaps: dict[str, dict[str, float]] = field(default_factory=dict)
-    pacing: list[Pacing] = field(default_factory=list)
-    strips: dict[str, str] = field(default_factory=dict)
+    baseline: str
+    environment: Environment
+    bundle: BundleFacts
+    rows: Annotated[list[Row], Short]
+    warnings: Annotated[list[str], Short] = field(default_factory=list)
+    curves: Annotated[list[Curve], Short] = field(default_factory=list)
+    swaps: Annotated[dict[str, dict[str, float]], Short] = field(default_factory=dict)
+    pacing: Annotated[list[Pacing], Short] = field(default_factory=list)
+    strips: Annotated[dict[str, str], Short] = field(default_factory=dict)
+    options_sha256: str | None = None
+
+    def frames(self) -> list[Row]:
+        """Rows of whole frames of one session: one for each backend."""
+        return [row for row in self.rows if row.is_frame]
+
+
+class _Numbered(msgspec.Struct):
+    schema: int
 
 
 def read_json(path: Path) -> Report:
-    """The report in a file, of this or an older schema; what that did not have is empty.
+    """The report in a file.
 
     Raises:
-        WmdeployError: it cannot be read, is no report, has more than one of ours has, or is of a
-            schema newer than this version's.
+        WmdeployError: it cannot be read, is no report, lists more than any of ours, or is of
+            another schema than `SCHEMA`.
     """
     refuse_pointer(path, WmdeployError)
     try:
-        report = msgspec.json.decode(read_document(path, LARGEST_REPORT), type=Report)
+        document = read_document(path, LARGEST_REPORT)
+        schema = msgspec.json.decode(document, type=_Numbered).schema
+        if schema != SCHEMA:
+            other = "update wmdeploy" if schema > SCHEMA else "measure again"
+            raise WmdeployError(f"{path}: has schema {schema}, expected {SCHEMA}; {other}")
+        return msgspec.json.decode(document, type=Report)
     except OSError as error:
         raise WmdeployError(f"{path}: cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise WmdeployError(
             f"{path}: is no report of wmdeploy bench ({error}); give what --json wrote"
         ) from error
-    if report.schema > SCHEMA:
-        raise WmdeployError(
-            f"{path}: has schema {report.schema}, expected at most {SCHEMA}; update wmdeploy"
-        )
-    for name, entries in vars(report).items():
-        if isinstance(entries, list | dict) and len(entries) > MOST_ENTRIES:
-            raise WmdeployError(
-                f"{path}: lists {len(entries)} {name}, expected at most {MOST_ENTRIES}; "
-                "give what --json wrote"
-            )
-    return report
 
 
-def baseline_of(report: Report) -> str:
-    """The backend that the others are compared with: the first, whatever threads it was given."""
-    return report.rows[0].backend if report.rows else BASELINE
+Key = tuple[str, StageName, int]  # backend, stage, batch
 
 
-def hardware_of(report: Report) -> dict[str, Any]:
-    """Processor, cores and GPU, by the name that a message gives them."""
-    environment = report.environment
-    gpu = environment.get("gpu")
-    return {
-        "cpu": environment.get("cpu"),
-        "cores": environment.get("cores"),
-        "gpu": gpu.get("name") if isinstance(gpu, dict) else gpu,
-    }
-
-
-def ceilings_of(report: Report) -> dict[str, dict[str, Any]]:
-    """Bandwidth and rates by device; schema 1 had those of the CPU only."""
-    found = section(report.environment, "ceilings")
-    by_device = {"cpu": found} if "bandwidth_gb_s" in found else found
-    return {name: figures for name, figures in by_device.items() if isinstance(figures, dict)}
-
-
-def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dots in the names."""
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        if isinstance(inner, dict):
-            flat |= flatten(inner, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = inner
-    return flat
-
-
-def section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
-    """A nested mapping of a report; empty where that is missing or something else."""
-    found = mapping.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-Key = tuple[str, str, int]  # backend, stage, batch
-
-
-def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
+def rows_by_key(report: Report, name: str = "a report") -> dict[Key, Row]:
     """Rows by backend, stage and batch; `name` is for a message.
 
     Raises:
@@ -290,3 +417,14 @@ def keyed(report: Report, name: str = "a report") -> dict[Key, Row]:
             )
         rows[key] = row
     return rows
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dots in the names."""
+    values: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            values |= flatten(inner, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = inner
+    return values

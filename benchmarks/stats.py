@@ -17,7 +17,6 @@ BETWEEN_RUNS = 0.005  # relative; what differs from process to process, which no
 TOO_NARROW = 2.0
 INTERVAL_RESAMPLES = 2000
 _NORMAL = NormalDist()
-_INTERVAL = 2 * _NORMAL.inv_cdf(0.975)  # width of a 95% interval in standard errors
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,21 @@ def ratio(baseline_ms: Sequence[float], own_ms: Sequence[float]) -> Ratio:
 class LogValue:
     """A quotient of times: of a baseline and a backend, or of a backend in two reports.
 
-    Attributes:
-        log: natural logarithm.
-        error: standard error of `log`.
-        estimated: from samples of an old report, not from rounds that were paired.
+    `log` is its natural logarithm, `error` the standard error of that.
     """
 
     log: float
     error: float
-    estimated: bool = False
+
+    @staticmethod
+    def of_interval(value: float, low: float, high: float) -> "LogValue":
+        """A value and its 95% interval, all above 0."""
+        width = 2 * _NORMAL.inv_cdf(0.975)  # in standard errors
+        return LogValue(math.log(value), math.log(high / low) / width)
 
     def over(self, other: "LogValue") -> "LogValue":
         """The quotient of two that were measured on their own."""
-        error = math.hypot(self.error, other.error)
-        return LogValue(self.log - other.log, error, self.estimated or other.estimated)
+        return LogValue(self.log - other.log, math.hypot(self.error, other.error))
 
 
 def noise(slowdown: LogValue, rows: int) -> float:

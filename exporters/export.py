@@ -3,6 +3,7 @@
 Importing this module imports no torch, so that an export with nothing to do ends at once.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from importlib import metadata
@@ -114,6 +115,7 @@ def _write_bundle(
 ) -> None:
     import torch
 
+    from wmdeploy.exporters.layouts import other_layout_bytes
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import verify_graph
     from wmdeploy.models.checkpoint import write_model_files
@@ -157,7 +159,9 @@ def _write_bundle(
     files = describe_files(directory)
     (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
     config = model.config.to_dict()
-    write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
+    manifest = Manifest(SCHEMA, recipe, config, deployed.wiring, records, files)
+    other = other_layout_bytes(manifest)
+    write_manifest(dataclasses.replace(manifest, other_layout_weight_bytes=other), directory)
 
 
 def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:

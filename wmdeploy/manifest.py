@@ -7,7 +7,7 @@ import dataclasses
 import tarfile
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
@@ -185,7 +185,11 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`files` are those of the export; `plans` are added by `wmdeploy build-engine`."""
+    """`files` are those of the export; `plans` are added by `wmdeploy build-engine`.
+
+    `other_layout_weight_bytes` is what each graph's weights would take in the layout that this
+    bundle is not in, for comparison; empty in older bundles.
+    """
 
     schema: int
     recipe: Recipe
@@ -194,6 +198,7 @@ class Manifest:
     graphs: dict[str, GraphRecord]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
+    other_layout_weight_bytes: dict[str, int] = field(default_factory=dict)
 
 
 def read_manifest(path: Path) -> Manifest:

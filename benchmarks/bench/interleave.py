@@ -1,11 +1,11 @@
-"""Backends that take turns at every stage, until the ratio of their times is known.
+"""Backends that take turns at every stage, until the ratio of their times is precise.
 
 A shared machine is slow for seconds and fast for seconds. Two backends that are timed one after the
 other are compared across such a change; here each round has a block of each, and the ratio is taken
 round by round. The ratio itself depends on what the neighbours do (a backend that waits for memory
 suffers more than one that computes), so that a stage which is timed in one go sees what holds for
 those seconds alone: stages take turns too, and the rounds of each lie all over the bench's time.
-Processes are not known here: `ask` is whoever passes commands on.
+It has no processes: `ask` passes commands on.
 """
 
 import time
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from wmdeploy.benchmarks.bench.options import Effort
 from wmdeploy.benchmarks.protocol import Block, Command, Samples, Timed, Warm, Warmed
-from wmdeploy.benchmarks.report import MOST_ROUNDS
+from wmdeploy.benchmarks.report import MOST_ROUNDS, Effort
+from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.gpu import GpuState
 
@@ -43,7 +43,7 @@ class Run:
     `round_ms` is empty where there was one run only.
     """
 
-    stage: str
+    stage: StageName
     batch: int
     samples: Samples
     gpu: list[GpuState] = field(default_factory=list)
@@ -51,29 +51,29 @@ class Run:
     round_ms: list[float] = field(default_factory=list)
 
 
-def race(
+def interleave(
     ask: Ask,
-    entrants: Mapping[str, Sequence[str]],
+    labels: Mapping[StageName, Sequence[str]],
     batch: int,
     effort: Effort,
     clock: Callable[[], float] = time.monotonic,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Run]]:
-    """Time several backends at several stages in turns, until all are known well enough.
+    """Time several backends at several stages in turns, until every ratio is precise enough.
 
     Args:
-        entrants: by stage, the labels that have it; the first is what others are compared with.
+        labels: by stage, the labels that have it; the first is what others are compared with.
         progress: called before each round with the share of the work that is done, 0 to 1.
 
     Yields:
         A label and its run, stage by stage, of those that were alive at the stage's last round; a
         stage's rounds are the same for all.
     """
-    stages = [_StageRace(ask, stage, batch, effort, clock) for stage in entrants]
+    stages = [_StageTurns(ask, stage, batch, effort, clock) for stage in labels]
     for stage in stages:
-        stage.warm(entrants[stage.stage])
-    # a stage that looks well known goes on with the others: it may have been a quiet moment
-    while any(not (stage.known or stage.over) for stage in stages):
+        stage.warm(labels[stage.stage])
+    # a stage that looks precise goes on with the others: it may have been a quiet moment
+    while any(not (stage.precise or stage.over) for stage in stages):
         progress(sum(stage.share for stage in stages) / len(stages))
         left = [stage for stage in stages if not stage.over]
         min(left, key=lambda stage: stage.spent).take_turns()
@@ -82,14 +82,14 @@ def race(
 
 
 @dataclass
-class _StageRace:
+class _StageTurns:
     """Those that are alive at one stage, and their rounds so far.
 
-    `known` says that every ratio is as precise as was asked for, `over` that the time is spent.
+    `precise` says that every ratio is as precise as was asked for, `over` that the time is spent.
     """
 
     ask: Ask
-    stage: str
+    stage: StageName
     batch: int
     effort: Effort
     clock: Callable[[], float]
@@ -97,7 +97,7 @@ class _StageRace:
     blocks: dict[str, Block] = field(default_factory=dict)
     done: int = 0
     spent: float = 0.0  # seconds for each backend
-    known: bool = False
+    precise: bool = False
     over: bool = False
 
     @property
@@ -107,7 +107,7 @@ class _StageRace:
     @property
     def share(self) -> float:
         """How much of it is done, from 0 to 1, should the ratios stay imprecise."""
-        if self.known or self.over:
+        if self.precise or self.over:
             return 1.0
         rounds = self.done / self.effort.runs
         return min(1.0, rounds, self.spent / max(self.effort.seconds, 1e-9))
@@ -148,7 +148,7 @@ class _StageRace:
             return
         self.over = self.spent >= self.effort.seconds or self.done >= MOST_ROUNDS
         first, *others = (run.round_ms for run in self.runs.values())
-        self.known = all(ratio(first, o).precision <= self.effort.precision for o in others)
+        self.precise = all(ratio(first, o).precision <= self.effort.precision for o in others)
 
     def _block(self, milliseconds: float) -> Block:
         runs = min(MOST_RUNS, max(1, round(self.effort.block_ms / milliseconds)))

@@ -1,13 +1,11 @@
 """What this machine is, and how fast it can be: the ceilings that the floor column uses."""
 
-import dataclasses
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,39 +14,11 @@ from typing import Any
 import msgspec
 import psutil
 
-from wmdeploy.benchmarks.bench.workers import Outcome
+from wmdeploy.benchmarks.report import Ceilings, Machine
 from wmdeploy.gpu import gpu
 from wmdeploy.progress import Progress
 
-
-@dataclass(frozen=True)
-class Ceilings:
-    """The best of several runs: bytes moved per second, multiply-adds counted as two per second.
-
-    `gflop_s` is of float32, `half_gflop_s` of float16 (GPU only).
-    """
-
-    bandwidth_gb_s: float
-    gflop_s: float
-    threads: int
-    half_gflop_s: float | None = None
-
-    def rate(self, precision: str) -> float:
-        """Operations per second of a precision, in 10^9; a CPU computes float16 in float32."""
-        half = self.half_gflop_s
-        return half if precision == "fp16" and half is not None else self.gflop_s
-
-    def or_higher(self, other: "Ceilings | None") -> "Ceilings":
-        """Of two measurements of one device, the higher figures: neighbours only take away."""
-        if other is None:
-            return self
-        half = [c.half_gflop_s for c in (self, other) if c.half_gflop_s is not None]
-        return Ceilings(
-            max(self.bandwidth_gb_s, other.bandwidth_gb_s),
-            max(self.gflop_s, other.gflop_s),
-            self.threads,
-            max(half, default=None),
-        )
+MODULE = "wmdeploy.benchmarks.bench.machine"
 
 
 def measure_ceilings(device: str, tf32: bool = False) -> Ceilings:
@@ -117,20 +87,19 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def environment() -> dict[str, Any]:
-    """Hardware, system and package versions, for the report."""
-    device = gpu()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_name(),
-        "gpu": None if device is None else dataclasses.asdict(device),
-        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "load_average": os.getloadavg()[0],
-    }
+def this_machine() -> Machine:
+    """What the report says of this machine; ask before anything runs, for the load average."""
+    return Machine(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=_cpu_name(),
+        gpu=gpu(),
+        cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        load_average=os.getloadavg()[0],
+    )
 
 
 def _version(package: str) -> str | None:
@@ -148,21 +117,23 @@ def _cpu_name() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
 
 
-def _ceilings(outcomes: list[Outcome], tf32: bool, progress: Progress) -> dict[str, Ceilings]:
-    """Of each device that a backend was loaded on."""
-    devices = {o.loaded.device.split(":")[0] for o in outcomes if o.loaded is not None}
-    found = {}
-    for number, device in enumerate(sorted(devices)):
-        progress("ceilings", number, len(devices), f"{device}: bandwidth and rate of operations")
-        found[device] = ceilings_of(device, tf32)
-    return found
+def ceilings_of(devices: Iterable[str], tf32: bool, progress: Progress) -> dict[str, Ceilings]:
+    """The ceilings of each device, measured in a process of its own, which alone needs torch."""
+    ceilings = {}
+    names = sorted(set(devices))
+    for number, device in enumerate(names):
+        progress("ceilings", number, len(names), f"{device}: bandwidth and rate of operations")
+        command = [sys.executable, "-P", "-m", MODULE, device, *(["--tf32"] if tf32 else [])]
+        process = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        ceilings[device] = msgspec.json.decode(process.stdout, type=Ceilings)
+    return ceilings
 
 
-def ceilings_of(device: str, tf32: bool) -> Ceilings:
-    """Measured in a process of its own, which alone needs torch."""
-    code = (
-        "import msgspec, sys; from wmdeploy.benchmarks.bench.machine import measure_ceilings; "
-        f"sys.stdout.buffer.write(msgspec.json.encode(measure_ceilings({device!r}, {tf32})))"
-    )
-    process = subprocess.run([sys.executable, "-P", "-c", code], check=True, stdout=subprocess.PIPE)
-    return msgspec.json.decode(process.stdout, type=Ceilings)
+def main() -> None:
+    """Write a device's ceilings, as JSON."""
+    measured = measure_ceilings(sys.argv[1], tf32="--tf32" in sys.argv[2:])
+    sys.stdout.buffer.write(msgspec.json.encode(measured))
+
+
+if __name__ == "__main__":
+    main()

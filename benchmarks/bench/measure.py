@@ -2,12 +2,10 @@
 
 from functools import partial
 
-from wmdeploy.benchmarks.bench.interleave import Run, race
-from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
-from wmdeploy.benchmarks.bench.workers import Workers
+from wmdeploy.benchmarks.bench.interleave import Run, interleave
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.workers import Result, Workers
 from wmdeploy.benchmarks.protocol import (
-    Count,
-    Counted,
     FindTies,
     FoundTies,
     Held,
@@ -21,91 +19,91 @@ from wmdeploy.benchmarks.protocol import (
     Swap,
     Swapped,
 )
-from wmdeploy.benchmarks.stages import BATCH_STAGES, STAGES
-from wmdeploy.bundle import Bundle
+from wmdeploy.benchmarks.report import Effort
+from wmdeploy.benchmarks.stages import STAGES, StageName
 from wmdeploy.engines.base import GPU_ONLY
 
-SWAP_PAST_CONTEXT = 8  # frames with a window that slides
+SUBSTITUTED_PAST_CONTEXT = 8  # frames with a window that slides
 
 
-def _work(workers: Workers, options: BenchOptions, bundle: Bundle, horizon: int) -> Counted | None:
-    """All that the workers are asked for; what needs little memory comes first."""
+def start(workers: Workers, job: Job, has_gpu: bool) -> Result:
+    """Start a worker; skip it where its backend needs a GPU and torch finds none."""
+    if job.backend in GPU_ONLY and not has_gpu:
+        workers.skip(job, "needs an NVIDIA GPU, and torch finds none here")
+        return workers.results[job.label]
+    workers.start(job)
+    result = workers.results[job.label]
+    if result.loaded is not None:
+        result.runs = [
+            Run("load", 1, Samples([result.loaded.load_ms])),
+            Run("first_call", 1, Samples([result.loaded.first_call_ms])),
+        ]
+    return result
+
+
+def measure(workers: Workers, baseline: str, options: BenchOptions, window: int) -> None:
+    """Ask the workers for everything; what needs little memory comes first.
+
+    Args:
+        baseline: its label.
+        window: S, the slots of the model's window.
+    """
     _time(workers, options.effort)
     for label in workers.each("parity", workers.alive):
         workers.ask(label, Record(), Recorded, "parity")
     _time_batches(workers, options)
     if options.fps is not None:
-        _pace(workers, options.fps, options.pace_seconds)
+        for label in workers.each("fixed rate", workers.alive):
+            command = Pace(options.fps, options.pace_seconds)
+            paced = workers.ask(label, command, Paced, f"{options.fps:g} frames per second")
+            workers.results[label].paced = paced
+    others = [label for label in workers.alive if label != baseline]
     if options.swap:
-        _swap(workers, min(horizon, bundle.manifest.wiring.context + SWAP_PAST_CONTEXT))
-    for label in workers.each("codes", workers.alive[1:]):
-        _resolve_ties(workers, label)
-    return workers.ask(workers.alive[0], Count(), Counted, "count the other layout")
-
-
-def _resolve_ties(workers: Workers, label: str) -> None:
-    """Where codes tie, let a backend record once more, from the baseline's."""
-    outcome = workers.outcome(label)
-    command = FindTies(str(outcome.directory), workers.loaded(label).precision)
-    found = workers.ask(workers.alive[0], command, FoundTies, f"compare the codes of {label}")
-    outcome.codes = found.counts if found is not None else []
-    if any(count.tied for count in outcome.codes):
-        workers.ask(label, Record(same_codes=True), Recorded, "parity from the same codes")
-
-
-def _start(workers: Workers, job: Job) -> None:
-    if job.cases and job.backend in GPU_ONLY and not workers.gpu_found:
-        workers.skip(job, "needs an NVIDIA GPU, and torch finds none here")
-        return
-    workers.start(job)
-    outcome = workers.outcomes[-1]
-    if outcome.loaded is not None:
-        outcome.runs = [
-            Run("load", 1, Samples([outcome.loaded.load_ms])),
-            Run("first_call", 1, Samples([outcome.loaded.first_call_ms])),
-        ]
+        frames = min(options.horizon_for(window), window + SUBSTITUTED_PAST_CONTEXT)
+        for label in workers.each("substitution", others):
+            swapped = workers.ask(label, Swap(frames), Swapped, "swap one graph at a time")
+            workers.results[label].swapped = swapped
+    for label in workers.each("codes", [label for label in others if label in workers.alive]):
+        _resolve_ties(workers, baseline, label)
 
 
 def _time(workers: Workers, effort: Effort) -> None:
     """Every stage at batch 1, and the memory that this took."""
     stages = {label: workers.loaded(label).stages for label in workers.alive}
-    entrants = {name: [label for label in stages if name in stages[label]] for name in STAGES}
-    _race(workers, entrants, 1, effort)
-    _hold(workers, workers.alive, 1)
+    labels = {name: [label for label in stages if name in stages[label]] for name in STAGES}
+    _interleave(workers, labels, 1, effort)
 
 
 def _time_batches(workers: Workers, options: BenchOptions) -> None:
-    for batch in dict.fromkeys(options.batches):
-        if batch == 1:
-            continue
-        takes = {label: workers.loaded(label).max_batch for label in workers.alive}
-        labels = [label for label, most in takes.items() if most is None or batch <= most]
-        _race(workers, dict.fromkeys(BATCH_STAGES, labels), batch, options.effort)
-        _hold(workers, labels, batch)
+    batched = [stage.name for stage in STAGES.values() if stage.batched]
+    for batch in (batch for batch in dict.fromkeys(options.batches) if batch > 1):
+        largest = {label: workers.loaded(label).max_batch for label in workers.alive}
+        labels = [label for label, most in largest.items() if most is None or batch <= most]
+        _interleave(workers, dict.fromkeys(batched, labels), batch, options.effort)
 
 
-def _race(workers: Workers, entrants: dict[str, list[str]], batch: int, effort: Effort) -> None:
+def _interleave(
+    workers: Workers, labels: dict[StageName, list[str]], batch: int, effort: Effort
+) -> None:
+    """Time each stage on the labels that have it, then ask them for their memory."""
     task = "time" if batch == 1 else f"time batch {batch}"
     workers.reach(task, 0.0)
-    shown = partial(workers.reach, task)
-    for label, run in race(workers.ask, entrants, batch, effort, progress=shown):
-        workers.outcome(label).runs.append(run)
-
-
-def _hold(workers: Workers, labels: list[str], batch: int) -> None:
-    for label in workers.each("memory" if batch == 1 else f"memory batch {batch}", labels):
+    progress = partial(workers.reach, task)
+    for label, run in interleave(workers.ask, labels, batch, effort, progress=progress):
+        workers.results[label].runs.append(run)
+    timed = {label for stage in labels.values() for label in stage}
+    task = "memory" if batch == 1 else f"memory batch {batch}"
+    for label in workers.each(task, [label for label in workers.alive if label in timed]):
         held = workers.ask(label, Hold(), Held, "memory")
         if held is not None:
-            workers.outcome(label).memory[batch] = held.memory
+            workers.results[label].memory[batch] = held.memory
 
 
-def _pace(workers: Workers, fps: float, seconds: float) -> None:
-    for label in workers.each("fixed rate", workers.alive):
-        paced = workers.ask(label, Pace(fps, seconds), Paced, f"{fps:g} frames per second")
-        workers.outcome(label).paced = paced
-
-
-def _swap(workers: Workers, frames: int) -> None:
-    for label in workers.each("substitution", workers.alive[1:]):
-        swapped = workers.ask(label, Swap(frames), Swapped, "swap one graph at a time")
-        workers.outcome(label).swapped = swapped
+def _resolve_ties(workers: Workers, baseline: str, label: str) -> None:
+    """Where codes tie, let a backend record once more, from the baseline's."""
+    result = workers.results[label]
+    command = FindTies(str(result.directory), workers.loaded(label).precision)
+    ties = workers.ask(baseline, command, FoundTies, f"compare the codes of {label}")
+    result.codes = ties.counts if ties is not None else []
+    if any(count.tied for count in result.codes):
+        workers.ask(label, Record(same_codes=True), Recorded, "parity from the same codes")

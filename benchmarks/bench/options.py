@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.benchmarks.protocol import Job
+from wmdeploy.benchmarks.report import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import count_frames, read_clip
@@ -21,24 +22,7 @@ LONGEST_HORIZON = 4096
 LARGEST_BATCH = 1024
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long the backends take turns at one stage.
-
-    Attributes:
-        runs: rounds, at least; fewer of a stage whose rounds take seconds.
-        seconds: for each backend; when they are spent, the stage ends, precise or not.
-        precision: half the width of the speed-up's 95% interval, relative, that is aimed at.
-        block_ms: about how long a backend runs before the next has its turn.
-    """
-
-    runs: int = 12
-    seconds: float = 3.0
-    precision: float = 0.015
-    block_ms: float = 50.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What to compare.
 
@@ -69,9 +53,13 @@ class BenchOptions:
     swap: bool = False
     read: ReadOptions = ReadOptions()
 
+    def horizon_for(self, window: int) -> int:
+        """Frames that are imagined with a window of so many slots."""
+        return 4 * window if self.horizon is None else self.horizon
 
-def check(options: BenchOptions, context: int, cpus: int) -> int:
-    """The horizon, once every option has been found to be in its range.
+
+def check(options: BenchOptions, context: int, cpus: int) -> None:
+    """Refuse an option out of its range.
 
     Args:
         context: S of the bundle.
@@ -91,7 +79,7 @@ def check(options: BenchOptions, context: int, cpus: int) -> int:
             f"--within: got {100 * options.effort.precision:g}, expected percents above 0 and "
             "below 100"
         )
-    horizon = 4 * context if options.horizon is None else options.horizon
+    horizon = options.horizon_for(context)
     if not 1 <= options.context <= context or not 1 <= horizon <= LONGEST_HORIZON:
         raise BackendError(
             f"bench: got context {options.context} and horizon {horizon}, expected a context of "
@@ -102,8 +90,8 @@ def check(options: BenchOptions, context: int, cpus: int) -> int:
         ("--threads", options.threads, cpus),
     ):
         if not all(1 <= number <= most for number in numbers):
-            told = ", ".join(map(str, numbers))
-            raise BackendError(f"{option}: got {told}, expected numbers of 1 to {most}")
+            given = ", ".join(map(str, numbers))
+            raise BackendError(f"{option}: got {given}, expected numbers of 1 to {most}")
     fps, lasts = options.fps, options.pace_seconds
     if fps is not None and not (0 < fps <= 1000 and 0 < lasts < math.inf and fps * lasts >= 2):
         raise BackendError(
@@ -112,7 +100,6 @@ def check(options: BenchOptions, context: int, cpus: int) -> int:
         )
     if not options.clips:
         raise BackendError("bench: got no clip, expected at least one")
-    return horizon
 
 
 def check_backends(names: tuple[str, ...]) -> None:
@@ -129,7 +116,6 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
     """A job for each worker, the baseline's first."""
     names = dict.fromkeys((BASELINE, *options.backends))
     variants = [(name, *variant) for name in names for variant in _threads(name, options)]
-    baseline = scratch / "0"
     return [
         Job(
             bundle=real_path(options.bundle),
@@ -141,7 +127,7 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
             horizon=horizon,
             refill=options.refill,
             directory=scratch / str(number),
-            cases=baseline if number else None,
+            baseline=scratch / "0",
         )
         for number, (name, label, threads) in enumerate(variants)
     ]
@@ -176,7 +162,7 @@ def clip_names(paths: tuple[Path, ...]) -> list[str]:
 
 
 def write_clips(
-    options: BenchOptions, bundle: Bundle, horizon: int, scratch: Path, remarks: list[str]
+    options: BenchOptions, bundle: Bundle, scratch: Path, remarks: list[str]
 ) -> tuple[Path, ...]:
     """The frames that the workers need, decoded and resized once.
 
@@ -190,7 +176,7 @@ def write_clips(
     files = []
     for number, clip in enumerate(options.clips):
         path = scratch / f"clip-{number}.npz"
-        read = _read(clip, bundle, options, horizon)
+        read = _read(clip, bundle, options)
         remarks += read.remarks
         arrays = {"frames": read.frames}
         if bundle.manifest.wiring.window_actions and read.actions is not None:
@@ -200,11 +186,12 @@ def write_clips(
     return tuple(files)
 
 
-def _read(path: Path, bundle: Bundle, options: BenchOptions, horizon: int) -> Clip:
+def _read(path: Path, bundle: Bundle, options: BenchOptions) -> Clip:
     size, context = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1]), options.context
     have = count_frames(path, options.read)
     if have < context:
         raise ClipError(f"{path}: has {have} frames, expected at least the context, {context}")
+    horizon = options.horizon_for(bundle.manifest.wiring.context)
     count = min(have, context + horizon)
     clip = read_clip(path, size=size, count=count, options=options.read)
     if not bundle.manifest.wiring.window_actions:

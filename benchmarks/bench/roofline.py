@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from wmdeploy.benchmarks.bench.machine import Ceilings
-from wmdeploy.benchmarks.report import Bound
-from wmdeploy.benchmarks.stages import ENGINE_STAGES
-from wmdeploy.bundle import Bundle
-from wmdeploy.manifest import GraphRecord
+from wmdeploy.benchmarks.report import Bound, Ceilings
+from wmdeploy.benchmarks.stages import GRAPH_STAGES, StageName
+from wmdeploy.manifest import GraphRecord, Manifest
 
 
 @dataclass(frozen=True)
@@ -22,17 +20,19 @@ def moved_bytes(graph: GraphRecord, batch: int) -> int:
     return graph.weight_bytes + sum(t.bytes(batch) for t in (*graph.inputs, *graph.outputs))
 
 
-def floors(bundle: Bundle, machine: Ceilings, batch: int, refill: int | None) -> dict[str, Floor]:
-    """The floor of each stage for the bundle's graphs, whatever runs them on that machine."""
-    graphs = bundle.manifest.graphs
-    rate = machine.rate(bundle.manifest.recipe.precision)
+def floors(
+    manifest: Manifest, ceilings: Ceilings, batch: int, refill: int | None
+) -> dict[StageName, Floor]:
+    """The floor of each stage for a bundle's graphs, whatever runs them on that device."""
+    graphs = manifest.graphs
+    rate = ceilings.rate(manifest.recipe.precision)
 
     def floor(graph: GraphRecord) -> tuple[float, float]:
-        by_bytes = moved_bytes(graph, batch) / (machine.bandwidth_gb_s * 1e9)
+        by_bytes = moved_bytes(graph, batch) / (ceilings.bandwidth_gb_s * 1e9)
         by_operations = batch * graph.flops / (rate * 1e9)
         return 1e3 * by_bytes, 1e3 * by_operations
 
-    parts = {stage: [floor(graphs[graph])] for stage, graph in ENGINE_STAGES.items()}
+    parts = {stage: [floor(graphs[graph])] for stage, graph in GRAPH_STAGES.items()}
     parts["imagine"] = parts["step"]
     parts["slide"] = parts["step"] if refill else parts["prefill"]
     parts["frame"] = parts["slide"] + parts["decode"]  # one after the other: each has its own

@@ -3,15 +3,9 @@
 import dataclasses
 import os
 
-from wmdeploy.benchmarks.bench.assemble import (
-    _describe_bundle,
-    _judged,
-    _pacing,
-    _rows,
-    _warnings,
-)
-from wmdeploy.benchmarks.bench.machine import _ceilings, environment
-from wmdeploy.benchmarks.bench.measure import _start, _work
+from wmdeploy.benchmarks.bench.assemble import assemble, bundle_facts
+from wmdeploy.benchmarks.bench.machine import ceilings_of, this_machine
+from wmdeploy.benchmarks.bench.measure import measure, start
 from wmdeploy.benchmarks.bench.options import (
     BenchOptions,
     check,
@@ -20,9 +14,9 @@ from wmdeploy.benchmarks.bench.options import (
     jobs,
     write_clips,
 )
-from wmdeploy.benchmarks.bench.workers import Workers
-from wmdeploy.benchmarks.report import SCHEMA, Report
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.bench.workers import Result, Workers
+from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
+from wmdeploy.benchmarks.report import Environment, Report
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
 from wmdeploy.progress import Progress, silent
@@ -38,53 +32,67 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
     check_backends(options.backends)
     bundle = Bundle.open(options.bundle)
     bundle.verify()
-    described = environment()  # now: later the load average would be our own
+    machine = this_machine()
     cpus = sorted(os.sched_getaffinity(0))
-    horizon = check(options, bundle.manifest.wiring.context, len(cpus))
+    window = bundle.manifest.wiring.context
+    check(options, window, len(cpus))
     names = clip_names(options.clips)
+    tf32 = options.settings.tf32
     with scratch_directory("wmdeploy-bench-") as scratch:
         remarks: list[str] = []
-        clips = write_clips(options, bundle, horizon, scratch, remarks)
+        clips = write_clips(options, bundle, scratch, remarks)
+        first, *others = jobs(options, clips, options.horizon_for(window), scratch)
         with Workers(progress) as workers:
-            baseline, *others = jobs(options, clips, horizon, scratch)
-            _start(workers, baseline)  # alone, so that the ceilings' arrays find room
-            before = _ceilings(workers.outcomes, options.settings.tf32, progress)
+            baseline = start(workers, first, has_gpu=True)
+            assert baseline.loaded is not None
+            # of the baseline's device alone now, so that the arrays find room
+            before = ceilings_of([_device(baseline)], tf32, progress)
             for job in workers.each("load", others):
-                _start(workers, job)
-            counted = _work(workers, options, bundle, horizon)
-        outcomes = workers.outcomes
-        after = _ceilings(outcomes, options.settings.tf32, progress)
-        ceilings = {device: after[device].or_higher(before.get(device)) for device in after}
-        judgements = _judged(outcomes, bundle, names, options.swap)
-    rows = [
-        row
-        for outcome in outcomes
-        for row in _rows(outcome, judgements, outcomes[0], bundle, ceilings, options)
-    ]
-    described |= {
-        "affinity": cpus,
-        "ceilings": {name: dataclasses.asdict(c) for name, c in ceilings.items()},
-        "settings": dataclasses.asdict(options.settings),
-        "effort": dataclasses.asdict(options.effort),
-        "gpu_states": {o.backend: states for o in outcomes if (states := o.gpu_states)},
-    }
-    about = _describe_bundle(bundle) | {
-        "clip": names[0],
-        "clips": names,
-        "context": options.context,
-        "horizon": horizon,
-        "refill": options.refill,
-        "other_layout": None if counted is None else dataclasses.asdict(counted),
-    }
-    rows.sort(key=lambda row: STAGES.index(row.stage))  # stable: backends keep their order
-    return Report(
-        SCHEMA,
-        described,
-        about,
-        rows,
-        [*remarks, *_warnings(outcomes, rows)],
-        [curve for judgement in judgements.values() for curve in judgement.curves],
-        {o.backend: o.swapped.worst_db for o in outcomes if o.swapped and o.swapped.worst_db},
-        [_pacing(o.backend, options.fps, o.paced) for o in outcomes if o.paced and options.fps],
-        {backend: judgement.strip for backend, judgement in judgements.items()},
+                start(workers, job, baseline.loaded.gpu_found)
+            measure(workers, first.label, options, window)
+        results = workers.results
+        devices = [_device(result) for result in results.values() if result.loaded]
+        after = ceilings_of(devices, tf32, progress)
+        parity = {
+            label: _parity(result, baseline, bundle, names, options)
+            for label, result in results.items()
+            if result is not baseline and result.verdict == "pass"
+        }
+    environment = Environment(
+        **vars(machine),
+        affinity=cpus,
+        ceilings={device: after[device].or_higher(before.get(device)) for device in after},
+        settings=options.settings,
+        effort=options.effort,
+        gpu_states={
+            label: result.gpu_states for label, result in results.items() if result.gpu_states
+        },
     )
+    facts = bundle_facts(bundle, options, names)
+    report = assemble(
+        baseline=baseline,
+        results=results,
+        parity=parity,
+        environment=environment,
+        facts=facts,
+        bundle=bundle,
+        options=options,
+    )
+    return dataclasses.replace(report, warnings=[*remarks, *report.warnings])
+
+
+def _device(result: Result) -> str:
+    assert result.loaded is not None
+    return result.loaded.device.split(":")[0]
+
+
+def _parity(
+    result: Result, baseline: Result, bundle: Bundle, clips: list[str], options: BenchOptions
+) -> ParityResult:
+    """Of a backend that ran; where it misses the gate, with what would say more."""
+    assert result.loaded is not None
+    precision, directories = result.loaded.precision, (result.directory, baseline.directory)
+    parity = check_parity(result.label, precision, directories, bundle, clips, counts=result.codes)
+    if parity.reason and not options.swap:
+        return dataclasses.replace(parity, reason=f"{parity.reason}; --swap tells which graph")
+    return parity

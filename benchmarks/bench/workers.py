@@ -3,14 +3,13 @@
 A worker that dies is left out from then on; without the baseline there is nothing to go on for.
 """
 
-import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -25,7 +24,7 @@ from wmdeploy.benchmarks.protocol import (
     Paced,
     Swapped,
 )
-from wmdeploy.benchmarks.report import Memory, Verdict
+from wmdeploy.benchmarks.report import GpuSample, Memory, Verdict
 from wmdeploy.errors import BackendError
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent
@@ -36,15 +35,20 @@ WORKER = "wmdeploy.benchmarks.worker"
 Kind = TypeVar("Kind")
 
 
-@dataclass
-class Outcome:
-    """What one backend's worker has given so far, or why it gives no more.
+@dataclass(kw_only=True)
+class Result:
+    """What one worker has given so far, or why it gives no more.
 
     A backend for which this machine lacks something is skipped; one that refuses the bundle, or
-    breaks, has failed. `memory` is by batch, `codes` by clip.
+    breaks, has failed.
+
+    Attributes:
+        label: of the backend in the report, with its number of threads where these are swept.
+        memory: by batch.
+        codes: by clip.
     """
 
-    backend: str
+    label: str
     directory: Path
     loaded: Loaded | None = None
     runs: list[Run] = field(default_factory=list)
@@ -56,25 +60,25 @@ class Outcome:
     verdict: Verdict = "pass"
 
     @property
-    def gpu_states(self) -> list[dict[str, Any]]:
-        """Clocks, temperature, power, throttle reasons of each stage where its clock was lowest."""
+    def gpu_states(self) -> list[GpuSample]:
+        """Of each stage where its clock was lowest."""
         states = [
-            {"stage": run.stage, "batch": run.batch, **dataclasses.asdict(lowest)}
+            GpuSample(run.stage, run.batch, lowest)
             for run in self.runs
             if (lowest := min(run.gpu, key=lambda state: state.sm_clock_mhz, default=None))
         ]
         if self.paced is not None and self.paced.gpu is not None:
-            states.append({"stage": "pacing", "batch": 1, **dataclasses.asdict(self.paced.gpu)})
+            states.append(GpuSample("fixed rate", 1, self.paced.gpu))
         return states
 
 
 @dataclass(frozen=True)
 class Process:
-    """One worker; `outcome` collects what it gave."""
+    """One worker; `result` collects what it gave."""
 
     job: Job
     popen: "subprocess.Popen[str]"
-    outcome: Outcome
+    result: Result
 
     def send(self, command: Command) -> None:
         assert self.popen.stdin is not None
@@ -88,8 +92,8 @@ class Process:
         """The next answer; None if the process ended instead."""
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
-            _, found, answer = line.partition(ANSWER)
-            if found:
+            _, mark, answer = line.partition(ANSWER)
+            if mark:
                 return msgspec.json.decode(answer, type=kind)
         return None
 
@@ -107,7 +111,7 @@ class Process:
 
 @dataclass
 class Workers:
-    """All processes by label, in the order in which they were started; the baseline is first.
+    """All processes by label, in the order in which they were started.
 
     A context manager: at the end of the block, however it ends, no process is left. `progress` is
     called before a worker is started or asked, with the `task` of the moment.
@@ -117,7 +121,7 @@ class Workers:
     task: str = "bench"
     done: int = 0
     total: int = 1
-    outcomes: list[Outcome] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
     _alive: dict[str, Process] = field(default_factory=dict)
 
     def __enter__(self) -> "Workers":
@@ -130,16 +134,10 @@ class Workers:
     def alive(self) -> list[str]:
         return list(self._alive)
 
-    @property
-    def gpu_found(self) -> bool:
-        """Whether torch has one to offer, as the baseline's worker found."""
-        loaded = self.outcomes[0].loaded
-        return loaded is not None and loaded.gpu_found
-
     def loaded(self, label: str) -> Loaded:
-        found = self._alive[label].outcome.loaded
-        assert found is not None
-        return found
+        loaded = self._alive[label].result.loaded
+        assert loaded is not None
+        return loaded
 
     def start(self, job: Job) -> None:
         """Start a worker and wait until it has loaded.
@@ -161,17 +159,17 @@ class Workers:
                 errors="surrogateescape",
                 env=_environment(job),
             )
-        outcome = Outcome(job.label, job.directory)
-        process = Process(job, popen, outcome)
-        self.outcomes.append(outcome)
-        self._alive[job.label] = process
-        outcome.loaded = process.receive(Loaded)
-        if outcome.loaded is None:
+        result = self.results[job.label] = Result(label=job.label, directory=job.directory)
+        process = self._alive[job.label] = Process(job, popen, result)
+        result.loaded = process.receive(Loaded)
+        if result.loaded is None:
             self._bury(process)
 
     def skip(self, job: Job, reason: str) -> None:
         """Note why a backend is not even started."""
-        self.outcomes.append(Outcome(job.label, job.directory, reason=reason, verdict="skipped"))
+        self.results[job.label] = Result(
+            label=job.label, directory=job.directory, reason=reason, verdict="skipped"
+        )
 
     def ask(self, label: str, command: Command, kind: type[Kind], doing: str) -> Kind | None:
         """A worker's answer; None if it is dead, or dies of the command.
@@ -188,9 +186,6 @@ class Workers:
         if answer is None:
             self._bury(process)
         return answer
-
-    def outcome(self, label: str) -> Outcome:
-        return next(outcome for outcome in self.outcomes if outcome.backend == label)
 
     def each(self, task: str, items: Sequence[Kind]) -> Iterator[Kind]:
         """The items one by one, each a part of a task that is shown."""
@@ -216,16 +211,15 @@ class Workers:
         self._alive.clear()
 
     def _bury(self, process: Process) -> None:
-        outcome = process.outcome
-        reason, missing = process.last_words()
-        # what it lacks is found out while loading; afterwards it broke
-        outcome.verdict = "skipped" if missing and outcome.loaded is None else "fail"
-        outcome.reason = reason
-        del self._alive[outcome.backend]
+        result = process.result
+        result.reason, missing = process.last_words()
+        # what it lacks shows while it loads; afterwards it broke
+        result.verdict = "skipped" if missing and result.loaded is None else "fail"
+        del self._alive[result.label]
         _close(process.popen.stdin)
         _close(process.popen.stdout)
-        if process.job.cases is None:
-            raise BackendError(f"the baseline cannot run: {reason}")
+        if process.job.is_baseline:
+            raise BackendError(f"the baseline cannot run: {result.reason}")
 
 
 def _environment(job: Job) -> dict[str, str]:

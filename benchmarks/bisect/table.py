@@ -18,10 +18,10 @@ OTHERS = 3  # faults besides the first that are named
 
 def nodes_table(findings: "Findings") -> Table:
     """The nodes around the first past the tolerance, or around the one with the largest error."""
-    from wmdeploy.benchmarks.render.format import narrow_table
+    from wmdeploy.benchmarks.render.terminal import new_table
 
     nodes, shown = findings.nodes, findings.shown
-    table = narrow_table(
+    table = new_table(
         f"{findings.graph}: {findings.backend} ({findings.precision}) against PyTorch's float32, "
         f"{len(nodes)} nodes",
         "errors are relative: largest difference / largest value; accumulated: from the graph's "

@@ -4,7 +4,6 @@ Parity is in `wmdeploy.benchmarks.compare.parity`.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +11,13 @@ import numpy as np
 
 from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
 from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
-from wmdeploy.benchmarks.stages import SINGLE
-from wmdeploy.benchmarks.stats import _INTERVAL, LogValue, noise, resamples
+from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.stats import LogValue, noise
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
 LEAST_MEMORY = 0.05  # allocators and libraries differ by less from run to run
-LARGEST = 1_000_000  # a change that is told by its size; none but a damaged report has more
+# the largest change that is written as a figure; only a damaged report has more
+LARGEST = 1_000_000
 LARGEST_LOG = math.log(LARGEST)
 
 
@@ -40,38 +40,38 @@ class Change:
 def speed_changes(
     before: dict[Key, Row], after: dict[Key, Row], baseline: str, fail_on: float, same: bool
 ) -> list[Change]:
-    """Times judged by their noise; the baseline's and single ones only told.
+    """Times judged by their noise; the baseline's and single ones are information.
 
-    Where the hardware is the same and both reports have rounds, these are matched; else it is the
-    speed-ups that are compared.
+    Where the hardware is the same and both reports have rounds, these are compared at an
+    equal state of the machine; else the speed-ups are.
 
     Args:
         baseline: its name; both reports have the same.
         fail_on: the smallest slowdown that counts, 0.05 for 5%.
         same: whether the hardware is; between machines an absolute time says nothing.
     """
-    found: dict[Key, tuple[LogValue, LogValue, LogValue]] = {}
+    slowdowns: dict[Key, tuple[LogValue, LogValue, LogValue]] = {}
     changes = []
     for key in (key for key in before if key in after):
         (name, stage, batch), a, b = key, before[key], after[key]
         if not a.p50_ms or not b.p50_ms:
             continue
         base = (baseline, stage, batch)
-        old, new = ratio_of(a, before.get(base)), ratio_of(b, after.get(base))
-        if name == baseline or stage in SINGLE or old is None or new is None:
+        old, new = speed_up_of(a), speed_up_of(b)
+        if name == baseline or STAGES[stage].once or old is None or new is None:
             if same:
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
             continue
         rounds = _rounds(a, before.get(base)), _rounds(b, after.get(base))
         if same and rounds[0] is not None and rounds[1] is not None:
-            found[key] = old, new, matched_slowdown(rounds[0], rounds[1])
+            slowdowns[key] = old, new, matched_slowdown(rounds[0], rounds[1])
         else:
-            found[key] = old, new, old.over(new)
-    for key, (old, new, slowdown) in found.items():
-        noisy = before[key].noisy or after[key].noisy or slowdown.estimated
-        chance = noise(slowdown, len(found))
-        told = f"{_times(old)}x", f"{_times(new)}x"
-        changes.append(_speed(key, told, slowdown.log, chance, fail_on, noisy))
+            slowdowns[key] = old, new, old.over(new)
+    for key, (old, new, slowdown) in slowdowns.items():
+        noisy = before[key].noisy or after[key].noisy
+        chance = noise(slowdown, len(slowdowns))
+        figures = f"{_times(old)}x", f"{_times(new)}x"
+        changes.append(_speed(key, figures, slowdown.log, chance, fail_on, noisy))
     return changes
 
 
@@ -86,7 +86,7 @@ def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
 
 
 def _speed(
-    key: Key, told: tuple[str, str], slower: float, chance: float, fail_on: float, noisy: bool
+    key: Key, figures: tuple[str, str], slower: float, chance: float, fail_on: float, noisy: bool
 ) -> Change:
     """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without."""
     name, stage, batch = key
@@ -96,7 +96,7 @@ def _speed(
         status = "regression" if slower > 0 else "improvement"
     elif chance > limit and (noisy or abs(slower) > limit):
         status = "unclear"
-    words = *told, _slower(slower)
+    words = *figures, _slower(slower)
     return Change(stage, name, batch, "speed-up", *words, status, _percent(chance), abs(slower))
 
 
@@ -104,14 +104,14 @@ def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
     name, stage, batch = key
     slower = math.log(new / old) if min(old, new) > 0 else 0.0
     status: Status = "information" if abs(slower) > math.log1p(fail_on) else "unchanged"
-    told = _milliseconds(old), _milliseconds(new), _slower(slower)
-    return Change(stage, name, batch, "p50 ms", *told, status, size=abs(slower))
+    words = _milliseconds(old), _milliseconds(new), _slower(slower)
+    return Change(stage, name, batch, "p50 ms", *words, status, size=abs(slower))
 
 
 def _slower(log: float) -> str:
     """0.0953 as `10.0% slower`: how much longer the same work takes, or took."""
-    told = _percent(abs(log))
-    return told if told == "0.0%" else f"{told} {'slower' if log > 0 else 'faster'}"
+    percent = _percent(abs(log))
+    return percent if percent == "0.0%" else f"{percent} {'slower' if log > 0 else 'faster'}"
 
 
 def _percent(log: float) -> str:
@@ -140,46 +140,24 @@ def memory_changes(
         growth = new / old - 1
         status: Status = "unchanged"
         if growth > tolerance or growth < 1 / (1 + tolerance) - 1:
-            judged = same and name != baseline and len(kinds) < 2  # else it was counted otherwise
+            comparable = (
+                same and name != baseline and len(kinds) < 2
+            )  # else it was counted otherwise
             worse: Status = "regression" if growth > 0 else "improvement"
-            status = worse if judged else "information"
-        told = f"{old:.0f}", f"{new:.0f}", f"{growth:+.1%}"
+            status = worse if comparable else "information"
+        words = f"{old:.0f}", f"{new:.0f}", f"{growth:+.1%}"
         change = Change(
-            stage, name, batch, "memory MB", *told, status, f"{tolerance:.0%}", abs(growth)
+            stage, name, batch, "memory MB", *words, status, f"{tolerance:.0%}", abs(growth)
         )
         changes.append(change)
     return changes
 
 
-FEWEST_SAMPLES = 5  # to estimate an interval from
-
-
-ERROR_RESAMPLES = 1000  # where a report has no intervals
-
-
-def ratio_of(row: Row, baseline: Row | None) -> LogValue | None:
-    """A row's speed-up; None where its spread is not known, as of single values.
-
-    Args:
-        baseline: the baseline's row of the same stage and batch, for reports without intervals.
-    """
+def speed_up_of(row: Row) -> LogValue | None:
+    """A row's speed-up; None where its spread is not measured, as of single values."""
     speedup, low, high = row.speedup, row.speedup_low, row.speedup_high
-    if speedup and low and high and 0 < low <= high and _positive(speedup, low, high):
-        return LogValue(math.log(speedup), math.log(high / low) / _INTERVAL)
-    if baseline is None or min(len(row.samples_ms), len(baseline.samples_ms)) < FEWEST_SAMPLES:
+    if not speedup or not low or not high:
         return None
-    if not _positive(*row.samples_ms, *baseline.samples_ms):
+    if not all(math.isfinite(value) and value > 0 for value in (speedup, low, high)) or low > high:
         return None
-    medians = float(np.median(baseline.samples_ms) / np.median(row.samples_ms))
-    errors = (_median_error(baseline.samples_ms), _median_error(row.samples_ms))
-    return LogValue(math.log(medians), math.hypot(*errors), estimated=True)
-
-
-def _median_error(samples: Sequence[float]) -> float:
-    """Standard error of the logarithm of the median."""
-    drawn = np.asarray(samples)[resamples(len(samples), ERROR_RESAMPLES)]
-    return float(np.log(np.median(drawn, axis=1)).std())
-
-
-def _positive(*values: float) -> bool:
-    return all(math.isfinite(value) and value > 0 for value in values)
+    return LogValue.of_interval(speedup, low, high)

@@ -7,18 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wmdeploy.benchmarks.report import (
-    Report,
-    baseline_of,
-    ceilings_of,
-    flatten,
-    hardware_of,
-    section,
-)
+from wmdeploy.benchmarks.report import Report, flatten
 from wmdeploy.errors import WmdeployError
 
 LONGEST = 60  # characters of a value that a message shows
-INTERVALS_SINCE = 3  # the first schema whose speed-ups have intervals
 CEILING_TOLERANCE = 1.2  # the larger over the smaller
 
 
@@ -48,11 +40,11 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
     for which, report in zip(names, (old, new), strict=True):
         if not report.rows:
             raise WmdeployError(f"{which} has no rows; give reports of wmdeploy bench --json")
-    hardware = differing(hardware_of(old), hardware_of(new))
+    hardware = differing(old.environment.hardware, new.environment.hardware)
     before, after = _conditions(old), _conditions(new)
     if not hardware:  # on another processor, another number is what one would choose
         _add_common(before, after, _threads(old), _threads(new), "threads of ")
-    was, now = (flatten(section(report.environment, "settings")) for report in (old, new))
+    was, now = (vars(report.environment.settings) for report in (old, new))
     _add_common(before, after, was, now, "settings.")
     unlike = _unlike(before, after)
     if unlike:
@@ -69,38 +61,29 @@ def check_comparable(old: Report, new: Report, names: tuple[str, str] = ("OLD", 
         )
     else:
         notes += _ceiling_notes(old, new)
-    if packages := differing(section(old.environment, "packages"),
-                              section(new.environment, "packages")):  # fmt: skip
+    if packages := differing(old.environment.packages, new.environment.packages):
         notes.append(f"other packages: {packages}; a new torch moves the baseline of every ratio")
-    sources = [section(r.bundle, "recipe").get("source") for r in (old, new)]
+    sources = [report.bundle.recipe.source for report in (old, new)]
     if sources[0] != sources[1]:
         notes.append(
             f"the models come from {_short(sources[0])} and {_short(sources[1])}: parity is of "
             "their own weights"
         )
-    for which, report in zip(names, (old, new), strict=True):
-        if report.schema < INTERVALS_SINCE:
-            notes.append(
-                f"{which} has schema {report.schema}, without intervals: its noise is estimated "
-                "from its samples, taken one backend after the other, so drift is not in it"
-            )
     return Common(not hardware, notes)
 
 
 def _conditions(report: Report) -> dict[str, Any]:
     """What must be equal, by the name that a message gives it."""
     bundle = report.bundle
-    recipe = section(bundle, "recipe")
-    clips = bundle.get("clips") or bundle.get("clip")
     return {
-        **flatten(section(bundle, "model"), "model."),
-        "layout": recipe.get("layout"),
-        "precision": recipe.get("precision"),
-        "clips": clips if isinstance(clips, list) else [clips],
-        "context": bundle.get("context"),
-        "horizon": bundle.get("horizon"),
-        "refill": bundle.get("refill"),
-        "baseline": baseline_of(report),
+        **flatten(bundle.model, "model."),
+        "layout": bundle.recipe.layout,
+        "precision": bundle.recipe.precision,
+        "clips": bundle.clips,
+        "context": bundle.context,
+        "horizon": bundle.horizon,
+        "refill": bundle.refill,
+        "baseline": report.baseline,
     }
 
 
@@ -123,20 +106,14 @@ def _add_common(
 def _ceiling_notes(old: Report, new: Report) -> list[str]:
     """Equal names do not make equal machines: a virtual one's neighbours may be busy."""
     notes = []
-    before, after = ceilings_of(old), ceilings_of(new)
+    before, after = old.environment.ceilings, new.environment.ceilings
     for device in before.keys() & after.keys():
-        for name, unit in (
-            ("bandwidth_gb_s", "GB/s"),
-            ("gflop_s", "GFLOP/s"),
-            ("gemm_gflop_s", "GFLOP/s of a product"),  # in older reports
-        ):
-            a, b = before[device].get(name), after[device].get(name)
-            if not (isinstance(a, int | float) and isinstance(b, int | float) and min(a, b) > 0):
-                continue
-            if max(a, b) > CEILING_TOLERANCE * min(a, b):
+        for name, unit in (("bandwidth_gb_s", "GB/s"), ("gflop_s", "GFLOP/s")):
+            a, b = getattr(before[device], name), getattr(after[device], name)
+            if min(a, b) > 0 and max(a, b) > CEILING_TOLERANCE * min(a, b):
                 notes.append(
                     f"the machine itself went from {a:.0f} to {b:.0f} {unit} ({device}); "
-                    "that moves absolute times, and a little the ratios"
+                    "that moves absolute times, and the ratios a little"
                 )
     return notes
 

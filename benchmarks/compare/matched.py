@@ -50,9 +50,9 @@ def _step(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         weighted = columns * weights[..., None]
         # the pseudo-inverse: where the baseline never varies, its slope stays 0
         inverse = np.linalg.pinv(weighted.swapaxes(-1, -2) @ columns, hermitian=True)
-        found = inverse @ (weighted.swapaxes(-1, -2) @ y[..., None])
-        off = np.abs(y - (columns @ found)[..., 0])
+        solution = inverse @ (weighted.swapaxes(-1, -2) @ y[..., None])
+        off = np.abs(y - (columns @ solution)[..., 0])
         near = HUBER * _MAD * np.median(off, axis=-1, keepdims=True)
         weights = np.divide(near, off, out=np.ones_like(off), where=off > near)
-    steps: np.ndarray = found[..., 2, 0]
+    steps: np.ndarray = solution[..., 2, 0]
     return steps

@@ -12,7 +12,7 @@ import numpy as np
 
 from wmdeploy.benchmarks.compare.change import Change, Status
 from wmdeploy.benchmarks.report import Curve, Key, Report, Row
-from wmdeploy.benchmarks.stages import STAGES_WITH_ERRORS
+from wmdeploy.benchmarks.stages import STAGES
 
 DB_DROP = 1.0
 EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all
@@ -33,7 +33,7 @@ def parity_changes(
     changes: list[Change] = []
     for key in (key for key in before if key in after and key[2] == 1):
         (name, stage, _), a, b = key, before[key].parity, after[key].parity
-        if a is None or b is None or stage not in STAGES_WITH_ERRORS:
+        if a is None or b is None or not STAGES[stage].errors:
             continue
         if a.max_abs is not None and b.max_abs is not None:
             changes.append(_error(stage, name, a.max_abs, b.max_abs))
@@ -78,11 +78,11 @@ def _worst_so_far(db: list[float]) -> list[float]:
 
 def _worst(name: str, what: str, points: list[tuple[str, float, float]]) -> list[Change]:
     """One change of all points (where, old dB, new dB): the one that moved the most."""
-    judged = [(x - y if min(x, y) < EXACT_DB else 0.0, where, x, y) for where, x, y in points]
-    if not judged:
+    drops = [(x - y if min(x, y) < EXACT_DB else 0.0, where, x, y) for where, x, y in points]
+    if not drops:
         return []
-    judged.reverse()  # of equals the last
-    loss, gain = max(judged, key=itemgetter(0)), min(judged, key=itemgetter(0))
+    drops.reverse()  # of equals the last
+    loss, gain = max(drops, key=itemgetter(0)), min(drops, key=itemgetter(0))
     status: Status = "unchanged"
     shown = loss
     if loss[0] > DB_DROP:
@@ -121,7 +121,7 @@ def _error(stage: str, name: str, old: float, new: float) -> Change:
 
 
 def _imagined(name: str, old: Curve, new: Curve) -> Change:
-    """Codes of imagined frames flip one by one: where the first does is told, and judged by dB."""
+    """Codes of imagined frames flip one by one: where the first does is information; dB decides."""
     was, now = (curve.first_difference for curve in (old, new))
     return Change(
         "frame", name, None, f"first other code, {old.clip}", _horizon(was), _horizon(now), "",

@@ -10,23 +10,18 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from wmdeploy.benchmarks.compare.compatibility import check_comparable, differing
 from wmdeploy.benchmarks.report import (
     MOST_POOLED,
     MOST_ROUNDS,
-    SCHEMA,
+    Ceilings,
     Curve,
     Parity,
     Report,
     Row,
-    baseline_of,
-    ceilings_of,
-    hardware_of,
-    keyed,
     read_json,
-    section,
+    rows_by_key,
 )
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.errors import WmdeployError
@@ -60,50 +55,41 @@ def pooled(runs: Mapping[str, Report]) -> Report:
         runs: by a name for messages, one or more.
 
     Raises:
-        WmdeployError: they measured different things, with other versions or hardware, a backend
-            failed in one and not in another, or they are of a schema without rounds.
+        WmdeployError: they measured different things, with other versions or hardware, or a
+            backend failed in one and not in another.
     """
     (name, first), *others = runs.items()
     for other, report in others:
         _check_alike(name, first, other, report)
     if not others:
         return first
-    tables = [keyed(report, name) for name, report in runs.items()]
-    baseline = baseline_of(first)
+    tables = [rows_by_key(report, name) for name, report in runs.items()]
     rows = []
     for key in tables[0]:
-        base = baseline, *key[1:]
+        base = first.baseline, *key[1:]
         bases = [table[base] for table in tables if base in table]
         rows.append(_pooled_row([table[key] for table in tables], bases))
     curves: dict[tuple[str, str], list[Curve]] = {}
     for curve in (curve for report in runs.values() for curve in report.curves):
         curves.setdefault((curve.backend, curve.clip), []).append(curve)
-    least_exact = [min(found, key=_lowest_db) for found in curves.values()]
-    environment = first.environment | {"ceilings": _highest_ceilings(runs.values())}
+    least_exact = [min(runs_of_one, key=_lowest_db) for runs_of_one in curves.values()]
+    ceilings = _highest_ceilings(runs.values())
+    environment = dataclasses.replace(first.environment, ceilings=ceilings)
     return dataclasses.replace(first, rows=rows, curves=least_exact, environment=environment)
 
 
-def _highest_ceilings(runs: Iterable[Report]) -> dict[str, dict[str, Any]]:
-    """By device, the highest figure of any run: neighbours only take away."""
-    highest: dict[str, dict[str, Any]] = {}
-    for device, figures in (item for report in runs for item in ceilings_of(report).items()):
-        known = highest.setdefault(device, dict(figures))
-        for name, value in figures.items():
-            if isinstance(value, int | float) and isinstance(known.get(name), int | float):
-                known[name] = max(known[name], value)
+def _highest_ceilings(runs: Iterable[Report]) -> dict[str, Ceilings]:
+    """By device, the highest figures of any run: neighbours only take away."""
+    highest: dict[str, Ceilings] = {}
+    for device, ceilings in (item for run in runs for item in run.environment.ceilings.items()):
+        highest[device] = ceilings.or_higher(highest.get(device))
     return highest
 
 
 def _check_alike(name: str, first: Report, other: str, report: Report) -> None:
     check_comparable(first, report, (name, other))
-    for which, one in ((name, first), (other, report)):
-        if one.schema < SCHEMA:
-            raise WmdeployError(
-                f"{which}: has schema {one.schema}, without rounds; runs that are pooled must be "
-                "measured by this version"
-            )
     unlike = differing(_origin(first), _origin(report))
-    tables = keyed(first, name), keyed(report, other)
+    tables = rows_by_key(first, name), rows_by_key(report, other)
     was, now = ({key[0]: row.verdict for key, row in table.items()} for table in tables)
     unlike = unlike or differing(was, now)
     if not unlike and tables[0].keys() != tables[1].keys():
@@ -118,9 +104,9 @@ def _check_alike(name: str, first: Report, other: str, report: Report) -> None:
 
 def _origin(report: Report) -> dict[str, object]:
     """Where the figures come from, beyond what `check_comparable` looks at."""
-    recipe = section(report.bundle, "recipe")
-    packages = section(report.environment, "packages")
-    return hardware_of(report) | packages | {"model": recipe.get("source")}
+    environment = report.environment
+    source = {"model": report.bundle.recipe.source}
+    return environment.hardware | environment.packages | source
 
 
 def _pooled_row(rows: list[Row], bases: list[Row]) -> Row:
@@ -145,9 +131,9 @@ def _pooled_row(rows: list[Row], bases: list[Row]) -> Row:
     row = _with_times(row)
     if not _paired(rows, bases):
         return row
-    found = ratio(_joined(bases, "round_ms"), row.round_ms)
+    speedup = ratio(_joined(bases, "round_ms"), row.round_ms)
     return dataclasses.replace(
-        row, speedup=found.value, speedup_low=found.low, speedup_high=found.high
+        row, speedup=speedup.value, speedup_low=speedup.low, speedup_high=speedup.high
     )
 
 

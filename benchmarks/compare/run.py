@@ -1,8 +1,8 @@
 """`wmdeploy compare`: what got slower, larger or less exact between two reports, beyond the noise.
 
     old, new = read_json(Path("main.json")), read_json(Path("branch.json"))
-    found = compare(old, new, fail_on=0.05)
-    found.regressions  # what is worse, the worst first
+    comparison = compare(old, new, fail_on=0.05)
+    comparison.regressions  # what is worse, the worst first
 
 Speed is compared beside the baseline of the same run, so that what slows a whole machine down
 cancels. It does not know why something changed.
@@ -21,7 +21,7 @@ from wmdeploy.benchmarks.compare.change import (
 )
 from wmdeploy.benchmarks.compare.compatibility import check_comparable
 from wmdeploy.benchmarks.compare.parity import parity_changes
-from wmdeploy.benchmarks.report import Key, Report, Row, baseline_of, keyed
+from wmdeploy.benchmarks.report import Key, Report, Row, rows_by_key
 from wmdeploy.errors import WmdeployError
 
 STYLES: dict[Status, str] = {  # in the order of the table
@@ -62,12 +62,11 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
     """
     common = check_comparable(old, new)
     same = common.same_hardware
-    baseline = baseline_of(old)
-    before, after = keyed(old), keyed(new)
+    before, after = rows_by_key(old), rows_by_key(new)
     changes = [
         *_presence(before, after, same),
-        *speed_changes(before, after, baseline, fail_on, same),
-        *memory_changes(before, after, baseline, max(fail_on, LEAST_MEMORY), same),
+        *speed_changes(before, after, old.baseline, fail_on, same),
+        *memory_changes(before, after, old.baseline, max(fail_on, LEAST_MEMORY), same),
         *parity_changes(old, new, before, after, same),
     ]
     order = list(STYLES)
@@ -104,8 +103,8 @@ def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list
         elif b == "pass" and a == "fail":
             status = "improvement"
         reason = next((r.reason for (n, _, _), r in after.items() if n == name and r.reason), None)
-        told = f"{b}: {reason}" if reason and a != b else b
-        changes.append(Change("", name, None, "verdict", a, told, "", status, size=math.inf))
+        text = f"{b}: {reason}" if reason and a != b else b
+        changes.append(Change("", name, None, "verdict", a, text, "", status, size=math.inf))
     for name, stage, batch in dict.fromkeys((*before, *after)):
         if old.get(name) == new.get(name) == "pass":
             for side, rows in (("OLD", before), ("NEW", after)):

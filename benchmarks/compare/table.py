@@ -5,7 +5,7 @@ from rich.text import Text
 
 from wmdeploy.benchmarks.compare.change import LEAST_MEMORY, Status
 from wmdeploy.benchmarks.compare.run import ALWAYS_SHOWN, STYLES, Comparison
-from wmdeploy.benchmarks.render.format import narrow_table
+from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.stats import FALSE_ALARMS
 
 LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal of 80 cuts them
@@ -14,9 +14,9 @@ LONGEST_WORDS = {"what": 8, "old": 7, "new": 7, "change": 6}  # else a terminal 
 WORDS: dict[Status, str] = {"unclear": "too noisy"}
 
 
-def comparison_table(found: Comparison, everything: bool = False) -> Table:
+def comparison_table(comparison: Comparison, everything: bool = False) -> Table:
     """What changed beyond the noise; with `everything`, all that was compared."""
-    table = narrow_table(
+    table = new_table(
         "NEW against OLD",
         "speed-up: over the baseline of the same report; its change on equal hardware is that of "
         "rounds in which the baseline took equally long. noise: what a change must exceed, for "
@@ -29,7 +29,7 @@ def comparison_table(found: Comparison, everything: bool = False) -> Table:
     for column in table.columns:
         column.no_wrap = column.header in ("stage", "backend", "batch", "verdict")
         column.min_width = LONGEST_WORDS.get(str(column.header))
-    for change in found.changes:
+    for change in comparison.changes:
         if everything or change.status in ALWAYS_SHOWN:
             word = WORDS.get(change.status, change.status)
             batch = "" if change.batch is None else str(change.batch)
@@ -40,20 +40,20 @@ def comparison_table(found: Comparison, everything: bool = False) -> Table:
     return table
 
 
-def summary(found: Comparison) -> str:
-    """Two lines: what was found, and by which rule."""
-    counts = found.counts
-    told = [f"{_count(counts['regression'], 'regression')}",
+def summary(comparison: Comparison) -> str:
+    """Two lines: what changed, and by which rule."""
+    counts = comparison.counts
+    parts = [f"{_count(counts['regression'], 'regression')}",
             f"{_count(counts['improvement'], 'improvement')}"]  # fmt: skip
     if counts["unclear"]:
-        told.append(f"{counts['unclear']} not known well enough (too noisy)")
-    told.append(f"{counts['unchanged']} unchanged")
+        parts.append(f"{counts['unclear']} too noisy to tell")
+    parts.append(f"{counts['unchanged']} unchanged")
     if counts["information"]:
-        told.append(f"{counts['information']} changed, for information only")
+        parts.append(f"{counts['information']} changed, for information only")
     return (
-        f"{', '.join(told)}\n"
-        f"fails on: speed {100 * found.fail_on:g}% lower, beyond the noise; memory "
-        f"{100 * max(found.fail_on, LEAST_MEMORY):g}% larger; parity worse; a backend lost"
+        f"{', '.join(parts)}\n"
+        f"fails on: speed {100 * comparison.fail_on:g}% lower, beyond the noise; memory "
+        f"{100 * max(comparison.fail_on, LEAST_MEMORY):g}% larger; parity worse; a backend lost"
     )
 
 

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 import torch
 
-from wmdeploy.benchmarks.bench.machine import environment
+from wmdeploy.benchmarks.bench.machine import this_machine
+from wmdeploy.benchmarks.report import Machine
 from wmdeploy.benchmarks.worker.memory import peak_resident_mb
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
@@ -72,7 +73,7 @@ class Milestone:
 
     model: str
     device: str
-    environment: dict[str, Any]
+    environment: Machine
     architecture: dict[str, Any]
     memory: dict[str, Any]
     prediction: dict[str, Any]
@@ -121,7 +122,7 @@ def run_milestone(
     return Milestone(
         model=options.source,
         device=options.device,
-        environment=environment(),
+        environment=this_machine(),
         architecture=architecture,
         memory=memory,
         prediction=prediction,
@@ -230,8 +231,8 @@ def to_markdown(found: Milestone) -> str:
     lines = [
         f"# Milestones of {found.model}",
         "",
-        f"PyTorch float32 {where}: {found.environment.get('cpu', 'CPU')}"
-        + (f", {found.environment['gpu']}" if found.environment.get("gpu") else ""),
+        f"PyTorch float32 {where}: {found.environment.cpu}"
+        + (f", {found.environment.gpu.name}" if found.environment.gpu else ""),
         "",
         "## Tests",
         "",

@@ -1,10 +1,12 @@
-"""How far a backend is from the baseline, and how far it may be."""
+"""How far a backend's tensors, frames and codes are from the baseline's."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from wmdeploy.benchmarks.report import Curve, Parity
+
+Recording = Mapping[str, np.ndarray]  # of one clip, see `record` in `worker/rollouts.py`
 
 IDENTICAL_DB = 120.0  # reported for equal frames: above any PSNR of unequal uint8 frames of 256x256
 
@@ -28,41 +30,40 @@ def frame_errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.array([np.square(a.astype(np.float32) - b).mean() for a, b in pairs], np.float64)
 
 
-def frame_parity(clips: Sequence[tuple[np.ndarray, np.ndarray]], at: Sequence[int]) -> Parity:
-    """Rollouts of the same contexts, one pair (got, expected) for each clip.
+def rollout_parity(
+    clips: Sequence[tuple[np.ndarray, np.ndarray]], errors: np.ndarray, at: Sequence[int]
+) -> Parity:
+    """Rollouts of the same contexts.
 
     Args:
-        clips: (T, H, W, 3) uint8 each, of the same T; the worst frame is the worst of all clips.
+        clips: imagined frames of each clip, got and expected, (T, H, W, 3) uint8 each.
+        errors: of each clip and frame, (clips, T), as `frame_errors` gives them; the worst frame
+            is the worst of all clips.
         at: horizons.
     """
-    mse = np.stack([frame_errors(got, expected) for got, expected in clips])  # (clips, T)
-    one = [
-        tensor_parity(a, b) for got, expected in clips for a, b in zip(got, expected, strict=True)
-    ]
-    cosines = [frame.cosine for frame in one if frame.cosine is not None]
+    frames = [tensor_parity(a, b) for pair in clips for a, b in zip(*pair, strict=True)]
+    cosines = [frame.cosine for frame in frames if frame.cosine is not None]
     return Parity(
-        max(frame.max_abs or 0.0 for frame in one),
-        float(np.mean([frame.mean_abs for frame in one])),
-        min(cosines, default=None),
-        psnr_db={str(h): psnr(float(mse[:, :h].mean())) for h in at},
-        worst_frame_psnr_db={str(h): psnr(float(mse[:, :h].max())) for h in at},
+        max_abs=max(frame.max_abs or 0.0 for frame in frames),
+        mean_abs=float(np.mean([frame.mean_abs for frame in frames])),
+        cosine=min(cosines, default=None),
+        psnr_db={str(h): psnr(float(errors[:, :h].mean())) for h in at},
+        worst_frame_psnr_db={str(h): psnr(float(errors[:, :h].max())) for h in at},
     )
 
 
-def curve(
-    backend: str, clip: str, got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-) -> Curve:
-    """Two workers' records of one clip, see `wmdeploy.benchmarks.worker.rollouts.record`."""
+def curve(backend: str, clip: str, got: Recording, expected: Recording) -> Curve:
+    """Two workers' recordings of one clip."""
     same = got["imagined_codes"] == expected["imagined_codes"]  # (T, N)
     differs = np.flatnonzero(~same.all(axis=1))
     return Curve(
-        backend,
-        clip,
-        [psnr(float(mse)) for mse in frame_errors(got["free"], expected["free"])],
-        [psnr(float(mse)) for mse in frame_errors(got["forced"], expected["forced"])],
-        float((got["codes"] == expected["codes"]).mean()),
-        float(same.mean()),
-        int(differs[0]) + 1 if len(differs) else None,
+        backend=backend,
+        clip=clip,
+        free_db=[psnr(float(mse)) for mse in frame_errors(got["free"], expected["free"])],
+        forced_db=[psnr(float(mse)) for mse in frame_errors(got["forced"], expected["forced"])],
+        code_agreement=float((got["codes"] == expected["codes"]).mean()),
+        imagined_agreement=float(same.mean()),
+        first_difference=int(differs[0]) + 1 if len(differs) else None,
     )
 
 

@@ -10,7 +10,7 @@ HIGHEST = 256  # pixels of one frame
 GAP = 2
 
 
-def strip(expected: np.ndarray, got: np.ndarray) -> str:
+def picture(expected: np.ndarray, got: np.ndarray) -> str:
     """A PNG in base64, three frames side by side with nothing (transparent) between them.
 
     Args:

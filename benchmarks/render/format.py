@@ -1,42 +1,16 @@
-"""The shape of every table of the benchmarks in a terminal."""
+"""How a figure of a report is written."""
 
-from collections.abc import Sequence
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from wmdeploy.benchmarks.report import Report, Row, section
-
-
-def narrow_table(
-    title: str, caption: str | None, left: Sequence[str], right: Sequence[str]
-) -> Table:
-    """Without lines between columns, so that it is narrow enough for a terminal of 100."""
-    table = Table(
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0),
-    )
-    for heading in left:
-        table.add_column(heading)
-    for heading in right:
-        table.add_column(heading, justify="right")
-    return table
+from wmdeploy.benchmarks.report import Report, Row
 
 
 def about(report: Report) -> str:
     """One line: what was measured, and where."""
     bundle, environment = report.bundle, report.environment
-    recipe = section(bundle, "recipe")
-    gpu = section(environment, "gpu").get("name")
-    what = [recipe.get("precision"), f"{recipe.get('layout')} layout",
-            f"context {bundle.get('context')}", f"horizon {bundle.get('horizon')}"]  # fmt: skip
-    where = [gpu, environment.get("cpu"), f"{environment.get('cores')} cores"]
-    return "; on ".join(", ".join(str(x) for x in part if x) for part in (what, where))
+    what = [bundle.recipe.precision, f"{bundle.recipe.layout} layout",
+            f"context {bundle.context}", f"horizon {bundle.horizon}"]  # fmt: skip
+    gpu = "" if environment.gpu is None else environment.gpu.name
+    where = [gpu, environment.cpu, f"{environment.cores} cores"]
+    return "; on ".join(", ".join(filter(None, part)) for part in (what, where))
 
 
 def figure(value: float | None) -> str:
@@ -49,14 +23,13 @@ def figure(value: float | None) -> str:
 
 
 def speed_up(row: Row) -> str:
-    """Such as `1.86x (1.83 to 1.89)`, with what is to be doubted about it."""
-    told = f"{ratio(row)} ({interval(row)})" if interval(row) else ratio(row)
-    return f"{told}, noisy" if row.noisy else told
-
-
-def ratio(row: Row) -> str:
-    """The baseline's time over this row's."""
-    return "" if row.speedup is None else f"{row.speedup:.2f}x"
+    """Such as "1.86x ±0.5%"; the baseline's own and single runs have no interval."""
+    if row.speedup is None:
+        return ""
+    if row.speedup_low is None or row.speedup_high in (None, row.speedup_low):
+        return f"{row.speedup:.2f}x"
+    half = (row.speedup_high - row.speedup_low) / 2 / row.speedup
+    return f"{row.speedup:.2f}x ±{100 * half:.1f}%"
 
 
 def interval(row: Row) -> str:
@@ -67,5 +40,5 @@ def interval(row: Row) -> str:
 
 def worst_db(row: Row) -> str:
     """PSNR of the worst frame of the longest rollout."""
-    worst = (row.parity and row.parity.worst_frame_psnr_db) or {}
+    worst = row.worst_frame_db
     return f"{min(worst.values()):.1f}" if worst else ""

@@ -1,61 +1,49 @@
-"""A report as Markdown for a pull request, and as CSV for a spreadsheet.
+"""A report as Markdown for a pull request.
 
-Names in a report may come from anywhere: neither a table nor a formula can be made of them.
+Names in a report may come from anywhere: neither markup nor a table can be made of them.
 """
 
 import re
 
-from wmdeploy.benchmarks.render.format import about, figure, speed_up, worst_db
-from wmdeploy.benchmarks.report import Report, Row, flatten, section
-from wmdeploy.benchmarks.stages import SUMMARY_STAGES
+from wmdeploy.benchmarks.render import tables
+from wmdeploy.benchmarks.render.format import about
+from wmdeploy.benchmarks.render.tables import Table
+from wmdeploy.benchmarks.report import Report
 from wmdeploy.text import printable
 
 
 def to_markdown(report: Report) -> str:
     """Speed, memory and parity of each backend by stage, then what is worth a warning."""
-    timed = [row for row in report.rows if row.p50_ms is not None]
-    skipped = {row.backend: row for row in report.rows if row.p50_ms is None}
-    facts = {
-        **flatten(report.environment),
-        **flatten(section(report.bundle, "recipe"), "recipe."),
-    }
+    skipped = [row for row in report.frames() if not row.is_timed]
     lines = [
-        f"### wmdeploy bench: {_escape(report.bundle.get('name'))}",
+        f"### wmdeploy bench: {_escape(report.bundle.name)}",
         "",
         _escape(about(report)),
         "",
-        "| stage | backend | p50 ms | speed-up (95% interval) | memory MB | worst dB | verdict |",
-        "|---|---|---:|---:|---:|---:|---|",
-        *(_line(row) for stage in SUMMARY_STAGES for row in timed if row.stage == stage),
+        *markdown_table(tables.summary(report)),
         "",
-        *(f"- {_escape(name)}: {row.verdict}, {_escape(row.reason)}"
-          for name, row in skipped.items()),
+        *(f"- {_escape(row.backend)}: {row.verdict}, {_escape(row.reason)}" for row in skipped),
         *(f"- warning: {_escape(warning)}" for warning in report.warnings),
         "",
         "<details><summary>environment</summary>",
         "",
-        "| what | value |",
-        "|---|---|",
-        *(f"| {_escape(name)} | {_escape(value)} |" for name, value in facts.items()
-          if not name.startswith("gpu_states.")),
+        *markdown_table(tables.facts(report)),
         "",
         "</details>",
         "",
-    ]  # fmt: skip
+    ]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
-def _line(row: Row) -> str:
-    batch = f", batch {row.batch}" if row.batch > 1 else ""
-    cells = [
-        _escape(row.stage) + batch,
-        _escape(row.backend),
-        figure(row.p50_ms),
-        speed_up(row),
-        figure(row.memory_mb) if row.stage == "frame" else "",
-        worst_db(row) if row.stage == "frame" else "",
-        row.verdict + (f": {_escape(row.reason)}" if row.reason else ""),
-    ]
+def markdown_table(table: Table) -> list[str]:
+    """Its lines, without the columns that are for the page only."""
+    table = table.narrow()
+    rules = ["---:" if heading in table.numeric else "---" for heading in table.headings]
+    cells = [[_escape(cell.text) for cell in row] for row in table.rows]
+    return [_line(table.headings), f"|{'|'.join(rules)}|", *map(_line, cells)]
+
+
+def _line(cells: "tuple[str, ...] | list[str]") -> str:
     return f"| {' | '.join(cells)} |"
 
 

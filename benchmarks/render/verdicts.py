@@ -27,8 +27,8 @@ def _verdict(backend: str, reports: dict[str, Report]) -> str:
     rows = [
         (name, row)
         for name, report in reports.items()
-        for row in report.rows
-        if row.backend == backend and row.stage == "frame" and row.batch == 1
+        for row in report.frames()
+        if row.backend == backend
     ]
     for word, chosen in (
         ("wrong", [(n, r) for n, r in rows if r.verdict == "fail" and r.p50_ms is not None]),

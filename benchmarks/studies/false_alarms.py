@@ -19,8 +19,8 @@ from rich.console import Console
 
 from wmdeploy.benchmarks.compare.pool import pooled
 from wmdeploy.benchmarks.compare.run import compare
-from wmdeploy.benchmarks.render.format import narrow_table
-from wmdeploy.benchmarks.report import Report, baseline_of, keyed, read_json
+from wmdeploy.benchmarks.render.terminal import new_table
+from wmdeploy.benchmarks.report import Report, read_json, rows_by_key
 from wmdeploy.errors import WmdeployError
 
 MOST_PAIRS = 1000  # each takes a tenth of a second or more
@@ -39,16 +39,16 @@ def main(
             f"expected 1 to {MOST_PAIRS}"
         )
     try:
-        _tell({str(path): read_json(path) for path in paths}, side)
+        _print({str(path): read_json(path) for path in paths}, side)
     except (WmdeployError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _tell(found: dict[str, Report], side: int) -> None:
+def _print(reports: dict[str, Report], side: int) -> None:
     out = Console(markup=False, highlight=False)
-    runs = [keyed(report) for report in found.values()]
-    baseline = baseline_of(next(iter(found.values())))
-    table = narrow_table(
+    runs = [rows_by_key(report) for report in reports.values()]
+    baseline = next(iter(reports.values())).baseline
+    table = new_table(
         f"{len(runs)} runs of one command",
         "spread: of the speed-ups, highest over lowest; noisy: runs that said so",
         ("stage", "backend", "batch"),
@@ -64,19 +64,19 @@ def _tell(found: dict[str, Report], side: int) -> None:
                 f"{max(ratios) / min(ratios) - 1:.1%}", str(sum(row.noisy for row in rows)),
             )  # fmt: skip
     out.print(table)
-    pairs = list(_pairs(found, side))
+    pairs = list(_pairs(reports, side))
     flagged = [c.regressions for old, new in pairs if (c := compare(old, new)).regressions]
     out.print(f"{len(flagged)} of {len(pairs)} ordered pairs are flagged")
     for changes in flagged:
-        told = [f"{c.stage} of {c.backend}: {c.what} {c.change}" for c in changes]
-        out.print(f"  {', '.join(told)}")
+        texts = [f"{c.stage} of {c.backend}: {c.what} {c.change}" for c in changes]
+        out.print(f"  {', '.join(texts)}")
 
 
-def _pairs(found: dict[str, Report], side: int) -> Iterator[tuple[Report, Report]]:
+def _pairs(reports: dict[str, Report], side: int) -> Iterator[tuple[Report, Report]]:
     """All ordered pairs of as many different runs on each side."""
-    pool = cache(lambda names: pooled({name: found[name] for name in names}))
-    for old in combinations(found, side):
-        for new in combinations([name for name in found if name not in old], side):
+    pool = cache(lambda names: pooled({name: reports[name] for name in names}))
+    for old in combinations(reports, side):
+        for new in combinations([name for name in reports if name not in old], side):
             yield pool(old), pool(new)
 
 

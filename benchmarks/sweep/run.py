@@ -7,12 +7,11 @@ kept. Ends with the rows that no other row beats in latency, memory and quality 
 """
 
 import dataclasses
+import hashlib
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -30,7 +29,6 @@ from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
 from wmdeploy.progress import Progress, silent
 
 _COMPARED = ("frame", "memory", "psnr")
-KEPT_KEY = "sweep"  # in a report's bundle: what it was asked to measure
 
 
 @dataclass(frozen=True)
@@ -141,25 +139,26 @@ def _report(
 
     bundle, _ = export_bundle(export, of_bundle, remarks)
     path = options.output / f"{name}.json"
-    asked = _asked(chosen, bundle)
+    options_sha256 = _options_sha256(chosen, bundle)
     if path.is_file():
         report = read_json(path)
-        if report.bundle.get(KEPT_KEY) == asked:
+        if report.options_sha256 == options_sha256:
             return report
     report = bench(dataclasses.replace(chosen, bundle=bundle.path), of_bundle)
-    report.bundle[KEPT_KEY] = asked
+    report = dataclasses.replace(report, options_sha256=options_sha256)
     write_document(report, path)
     return report
 
 
-def _asked(chosen: BenchOptions, bundle: Bundle) -> dict[str, Any]:
-    """All that decides what a report says, as JSON types; another machine is another folder."""
+def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
+    """Of all that decides what a report says; another machine is another folder."""
     told = dataclasses.asdict(dataclasses.replace(chosen, bundle=Path(), clips=()))
     told |= {
         "bundle": sha256(bundle.path / MANIFEST_FILE),
         "clips": [clip_digest(clip) for clip in chosen.clips],
     }
-    return json.loads(msgspec.json.encode(told, enc_hook=str))
+    document = msgspec.json.encode(told, enc_hook=str, order="sorted")
+    return hashlib.sha256(document).hexdigest()
 
 
 def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:

@@ -3,7 +3,8 @@
 from rich.table import Table
 from rich.text import Text
 
-from wmdeploy.benchmarks.render.format import figure, narrow_table
+from wmdeploy.benchmarks.render.format import figure
+from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 
@@ -11,7 +12,7 @@ from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
     told = [f"skipped: {name}: {why}" for name, why in found.skipped.items()]
-    table = narrow_table(
+    table = new_table(
         "sweep: the lowest latency for its memory and quality in bold",
         "\n".join(["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]),
         ("bundle", "backend"),

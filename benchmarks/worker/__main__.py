@@ -24,8 +24,6 @@ from wmdeploy.benchmarks.protocol import (
     Answer,
     Block,
     Command,
-    Count,
-    Counted,
     FindTies,
     FoundTies,
     Held,
@@ -43,13 +41,14 @@ from wmdeploy.benchmarks.protocol import (
     Warmed,
     rollout_file,
 )
+from wmdeploy.benchmarks.stages import STAGES, StageName
 from wmdeploy.benchmarks.worker.memory import MemoryMeter
 from wmdeploy.errors import MissingError, WmdeployError
 from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
     from wmdeploy.benchmarks.worker.rollouts import Filled
-    from wmdeploy.benchmarks.worker.timing import Stage
+    from wmdeploy.benchmarks.worker.timing import Workload
     from wmdeploy.benchmarks.worker.workloads import Feeds
     from wmdeploy.engines.base import Backend
 
@@ -78,7 +77,7 @@ class Worker:
         self.bundle = Bundle.open(job.bundle)
         self.meter = MemoryMeter()
         self._batch = 1
-        self._stages: dict[str, Stage] = {}  # at that batch
+        self._workloads: dict[str, Workload] = {}  # at that batch
         self._feeds: Feeds | None = None
         self._filled: Filled | None = None
         clips = [read_clip_file(path) for path in job.clips]
@@ -123,23 +122,20 @@ class Worker:
                     return self._pace(command)
                 case Swap():
                     return self._swap(command)
-                case Count():
-                    return self._count()
 
     def _warm(self, command: Warm) -> Warmed:
-        from wmdeploy.benchmarks.stages import SESSION_STAGES
         from wmdeploy.benchmarks.worker.timing import measure, warm_up
         from wmdeploy.benchmarks.worker.workloads import engine_feeds, engine_stage
 
         if command.batch != self._batch:  # the smaller batch's memory goes first
-            self._stages.clear()
+            self._workloads.clear()
             self._batch, self._feeds, self._filled = command.batch, None, None
-        if command.stage in SESSION_STAGES:
+        if STAGES[command.stage].session:
             stage = self._session_stage(command.stage)
         else:
             self._feeds = self._feeds or engine_feeds(self.backend, self.rollouts[0].frames)
             stage = engine_stage(self.backend, self._feeds, command.stage)
-        self._stages[command.stage] = stage
+        self._workloads[command.stage] = stage
         times = warm_up(lambda: measure(stage, 1).wall[0])
         return Warmed(len(times), min(times[-2:]))
 
@@ -147,12 +143,12 @@ class Worker:
         from wmdeploy.benchmarks.worker.timing import measure
         from wmdeploy.gpu import gpu_state
 
-        stage = self._stages[command.stage]
+        stage = self._workloads[command.stage]
         measure(stage, command.untimed)
         samples = measure(stage, command.runs)
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
-    def _session_stage(self, name: str) -> "Stage":
+    def _session_stage(self, name: StageName) -> "Workload":
         from wmdeploy.benchmarks.worker.rollouts import Rollout
         from wmdeploy.benchmarks.worker.workloads import session_stage
         from wmdeploy.engines.session import Session
@@ -182,10 +178,10 @@ class Worker:
         for number, rollout in enumerate(rollouts):
             arrays = record(rollout, job.horizon)
             np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
-        if job.cases is None:
+        if job.is_baseline:
             arrays = baseline_cases(self.bundle, first.frames[: job.context], first.actions)
         else:
-            arrays = backend_answers(backend, self.bundle, job.cases / CASES_FILE)
+            arrays = backend_answers(backend, self.bundle, job.baseline / CASES_FILE)
         np.savez(directory / CASES_FILE, allow_pickle=False, **arrays)
         return Recorded()
 
@@ -222,12 +218,6 @@ class Worker:
         first, job = self.rollouts[0], self.job
         clip = (first.frames, first.actions)
         return swap_graphs(self.backend, self.bundle, clip, job.context, command.frames, job.refill)
-
-    def _count(self) -> Counted:
-        from wmdeploy.exporters.layouts import other_layout, other_layout_bytes
-
-        manifest = self.bundle.manifest
-        return Counted(other_layout(manifest.recipe.layout), other_layout_bytes(manifest))
 
 
 def thread_count(job: Job) -> int:

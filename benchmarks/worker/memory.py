@@ -31,12 +31,12 @@ class MemoryMeter:
         """What this process holds now."""
         resident = peak_resident_mb()
         if not on_gpu:
-            return Memory(resident, engines=engines)
+            return Memory(resident=resident, engines=engines)
         import torch
 
         free, total = torch.cuda.mem_get_info()
         return Memory(
-            resident,
+            resident=resident,
             gpu_process=process_memory_mb(),
             gpu_used=(total - free) / 1e6,
             torch_peak=torch.cuda.max_memory_reserved() / 1e6,

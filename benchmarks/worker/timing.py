@@ -15,7 +15,7 @@ STILL_FASTER = 0.98  # of the best time before: a run below that says that it is
 
 
 @dataclass(frozen=True)
-class Stage:
+class Workload:
     """What is timed. `prepare` is called before each run, off the clock."""
 
     run: Callable[[], object]
@@ -24,18 +24,18 @@ class Stage:
     on_gpu: bool = False
 
 
-def measure(stage: Stage, runs: int) -> Samples:
+def measure(workload: Workload, runs: int) -> Samples:
     """Time `runs` runs; on a GPU also between CUDA events before and after each, on its stream."""
-    timed = _on_gpu if stage.on_gpu else _on_host
+    timed = _on_gpu if workload.on_gpu else _on_host
     wall: list[float] = []
     device: list[float] = []
     for _ in range(runs):
-        stage.prepare()
-        stage.synchronize()
-        milliseconds, between_events = timed(stage.run, stage.synchronize)
+        workload.prepare()
+        workload.synchronize()
+        milliseconds, between_events = timed(workload.run, workload.synchronize)
         wall.append(milliseconds)
         device += between_events
-    return Samples(wall, device if stage.on_gpu else None)
+    return Samples(wall, device if workload.on_gpu else None)
 
 
 def warm_up(once: Callable[[], float]) -> list[float]:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wmdeploy.benchmarks.stages import ENGINE_STAGES, SESSION_STAGES
+from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
 from wmdeploy.benchmarks.worker.rollouts import Rollout
-from wmdeploy.benchmarks.worker.timing import Stage
+from wmdeploy.benchmarks.worker.timing import Workload
 from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.engines.static import feedback_of
 from wmdeploy.manifest import Wiring
@@ -16,24 +16,28 @@ from wmdeploy.manifest import Wiring
 Feeds = dict[str, dict[str, Tensor]]
 
 
-def stage_names(backend: Backend) -> list[str]:
+def stage_names(backend: Backend) -> list[StageName]:
     """What a backend has at batch 1."""
-    download = ["download"] if backend.device.type == "cuda" else []
-    return [*ENGINE_STAGES, *download, *SESSION_STAGES]
+    on_gpu = backend.device.type == "cuda"
+    return [
+        stage.name
+        for stage in STAGES.values()
+        if stage.graph or stage.session or (stage.name == "download" and on_gpu)
+    ]
 
 
-def engine_stage(backend: Backend, feeds: Feeds, name: str) -> Stage:
+def engine_stage(backend: Backend, feeds: Feeds, name: StageName) -> Workload:
     """An engine at batch 1 with a full window, or the way of its frame to the host."""
     on_gpu = backend.device.type == "cuda"
     if name == "download":
         decoder = backend.engines["decoder"]
         pixels = decoder.run(feeds["decoder"])[backend.wiring.frame]
-        return Stage(pixels.cpu, decoder.synchronize, on_gpu=on_gpu)
+        return Workload(pixels.cpu, decoder.synchronize, on_gpu=on_gpu)
     # without a step graph, as in the baseline, a step is the whole window once more
-    graph = ENGINE_STAGES[name] if ENGINE_STAGES[name] in backend.engines else "prefill"
+    graph = GRAPH_STAGES[name] if GRAPH_STAGES[name] in backend.engines else "prefill"
     engine = backend.engines[graph]
     run = running(engine, dict(feeds[graph]), backend.wiring)
-    return Stage(run, engine.synchronize, on_gpu=on_gpu)
+    return Workload(run, engine.synchronize, on_gpu=on_gpu)
 
 
 @torch.inference_mode()  # as the session's tensors: torch.compile compiles again for others
@@ -81,7 +85,7 @@ def running(engine: Engine, feeds: dict[str, Tensor], wiring: Wiring) -> Callabl
     return run
 
 
-def session_stage(rollout: Rollout, name: str) -> Stage:
+def session_stage(rollout: Rollout, name: StageName) -> Workload:
     """A step of a session whose window is full; `imagine` is the last one before it slides."""
     session = rollout.session
     before = rollout.nearly_full()
@@ -93,8 +97,8 @@ def session_stage(rollout: Rollout, name: str) -> Stage:
             session.restore(before)
             rollout.advance()
 
-        return Stage(rollout.advance, session.synchronize, go_to_last_slot, on_gpu)
+        return Workload(rollout.advance, session.synchronize, go_to_last_slot, on_gpu)
     rollout.advance()
     rollout.advance()  # the window is full now, and the next step makes it slide
     run: Callable[[], object] = rollout.step if name == "frame" else rollout.advance
-    return Stage(run, session.synchronize, on_gpu=on_gpu)
+    return Workload(run, session.synchronize, on_gpu=on_gpu)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wmdeploy.benchmarks.render.format import about, figure, interval, ratio, worst_db
-from wmdeploy.benchmarks.report import Report, baseline_of
+from wmdeploy.benchmarks.render.format import about, figure, interval, speed_up, worst_db
+from wmdeploy.benchmarks.report import Report
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import write_text
 from wmdeploy.text import printable
@@ -106,7 +106,8 @@ def png_of(text: str) -> bytes | None:
 
 def _content(report: Report) -> dict[str, Any]:
     """What the template shows; sections without data are empty."""
-    from wmdeploy.benchmarks.render.html import parity_plots, resource_plots, tables, time_plots
+    from wmdeploy.benchmarks.render import tables
+    from wmdeploy.benchmarks.render.html import parity_plots, resource_plots, time_plots
     from wmdeploy.benchmarks.render.html.svg import drawing
 
     colours = colours_of(report)
@@ -120,18 +121,18 @@ def _content(report: Report) -> dict[str, Any]:
             "layout": [plot] if (plot := resource_plots.layout_savings(report)) else [],
         }
     return plots | {
-        "name": str(report.bundle.get("name")),
+        "name": report.bundle.name,
         "about": about(report),
-        "date": str(report.environment.get("date") or "").replace("T", " "),
-        "baseline": baseline_of(report),
+        "date": report.environment.date.replace("T", " "),
+        "baseline": report.baseline,
         "colours": colours,
         "cards": _cards(report, colours),
         "latency": tables.latency(report),
         "batches": tables.batches(report),
         "parity": tables.parity(report),
         "clips": tables.clips(report),
-        "swaps": tables.swaps(report),
-        "pacing": tables.pacing(report),
+        "swaps": tables.substitutions(report),
+        "pacing": tables.fixed_rate(report),
         "facts": tables.facts(report),
         "warnings": report.warnings,
         "shown_clips": parity_plots.MOST_CLIPS,
@@ -140,27 +141,26 @@ def _content(report: Report) -> dict[str, Any]:
 
 def colours_of(report: Report) -> dict[str, int]:
     """A colour of the page for each backend, the same in all plots; 0 is the baseline's."""
-    names = dict.fromkeys([baseline_of(report), *(row.backend for row in report.rows)])
+    names = dict.fromkeys([report.baseline, *(row.backend for row in report.rows)])
     return {name: 1 + (index - 1) % 9 if index else 0 for index, name in enumerate(names)}
 
 
 def _cards(report: Report, colours: dict[str, int]) -> list[Card]:
     cards = []
-    baseline = baseline_of(report)
-    for row in report.rows:
-        if (row.stage, row.batch) == ("frame", 1):
-            cards.append(
-                Card(
-                    row.backend,
-                    colours[row.backend],
-                    "baseline" if row.backend == baseline else row.verdict,
-                    row.reason or "",
-                    figure(row.p50_ms),
-                    figure(row.frames_per_s),
-                    "" if row.backend == baseline else ratio(row),
-                    interval(row),
-                    figure(row.memory_mb),
-                    worst_db(row),
-                )
+    baseline = report.baseline
+    for row in report.frames():
+        cards.append(
+            Card(
+                row.backend,
+                colours[row.backend],
+                "baseline" if row.backend == baseline else row.verdict,
+                row.reason or "",
+                figure(row.p50_ms),
+                figure(row.frames_per_s),
+                "" if row.backend == baseline else speed_up(row),
+                interval(row),
+                figure(row.memory_mb),
+                worst_db(row),
             )
+        )
     return cards

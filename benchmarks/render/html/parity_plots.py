@@ -14,7 +14,7 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import Curve, Report, section
+from wmdeploy.benchmarks.report import Curve, Report
 
 MOST_CLIPS = 6
 
@@ -25,17 +25,17 @@ def parity_curves(report: Report, colours: Mapping[str, int]) -> list[Markup]:
     for curve in report.curves:
         if curve.free_db:
             worst[curve.clip] = min(worst.get(curve.clip, np.inf), *curve.free_db)
-    gate = GATES.get(str(section(report.bundle, "recipe").get("precision")))
+    gate = GATES[report.bundle.recipe.precision]
     clips = sorted(worst, key=lambda clip: worst[clip])[:MOST_CLIPS]
     return [
         _plot(index, clip, [c for c in report.curves if c.clip == clip], colours,
-              gate.worst_frame_db if gate else None)
+              gate.worst_frame_db)
         for index, clip in enumerate(clips)
     ]  # fmt: skip
 
 
 def _plot(
-    index: int, clip: str, curves: list[Curve], colours: Mapping[str, int], gate: float | None
+    index: int, clip: str, curves: list[Curve], colours: Mapping[str, int], gate: float
 ) -> Markup:
     figure = new_figure(2.5)
     axes = figure.add_subplot()
@@ -50,9 +50,8 @@ def _plot(
         if curve.first_difference is not None and 1 <= curve.first_difference <= longest:
             axes.axvline(curve.first_difference, color=colour, linewidth=0.7, linestyle="--",
                          alpha=0.6)  # fmt: skip
-    if gate is not None:
-        axes.axhline(gate, color=TEXT, linewidth=0.8, linestyle=(0, (1, 3)))
-        axes.text(1, gate, " gate", fontsize=8, va="bottom")
+    axes.axhline(gate, color=TEXT, linewidth=0.8, linestyle=(0, (1, 3)))
+    axes.text(1, gate, " gate", fontsize=8, va="bottom")
     for axis in (axes.xaxis, axes.yaxis):
         plain_numbers(axis)
     axes.set_xlim(0, longest + 1)

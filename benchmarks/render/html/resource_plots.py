@@ -1,7 +1,7 @@
 """Plots of bytes and operations: memory by who holds it, the roofline, what the layout saved."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -15,8 +15,8 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import Report, Row, ceilings_of, section
-from wmdeploy.benchmarks.stages import ENGINE_STAGES
+from wmdeploy.benchmarks.report import Ceilings, Report, Row
+from wmdeploy.benchmarks.stages import GRAPH_STAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,11 @@ MARKERS = {"encode": "o", "prefill": "s", "step": "^", "decode": "D"}
 
 def memory(report: Report) -> list[Markup]:
     """A stacked bar for each backend at batch 1; one plot for each way of counting."""
-    rows = [r for r in report.rows if (r.stage, r.batch) == ("frame", 1) and r.memory is not None]
     kinds: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in report.frames():
         if row.memory is not None:
             kinds.setdefault(row.memory.headline[1], []).append(row)
-    return [_memory(i, kind, found) for i, (kind, found) in enumerate(kinds.items())]
+    return [_memory(i, kind, rows) for i, (kind, rows) in enumerate(kinds.items())]
 
 
 def _memory(number: int, kind: str, rows: list[Row]) -> Markup:
@@ -76,54 +75,42 @@ def _beside(axes: "Axes", value: float, place: float, text: str) -> None:
 
 def roofline(report: Report, colours: Mapping[str, int]) -> list[Markup]:
     """For each device: operations per byte of each graph against what each backend reached."""
-    flops, moved = (section(report.bundle, name) for name in ("graph_flops", "graph_bytes"))
+    graphs = report.bundle.graphs
     plots: list[Markup] = []
-    for device, ceilings in ceilings_of(report).items():
+    for device, ceilings in report.environment.ceilings.items():
         points = [
-            (row, flops[graph] / moved[graph], flops[graph] / row.p50_ms / 1e6)
+            (row, cost.flops / cost.moved_bytes, cost.flops / row.p50_ms / 1e6)
             for row in report.rows
             if row.batch == 1 and row.p50_ms and (row.device or "").split(":")[0] == device
-            and (graph := ENGINE_STAGES.get(row.stage)) is not None
-            and _counted(flops.get(graph), moved.get(graph))
+            and (cost := graphs.get(GRAPH_STAGES.get(row.stage, ""))) is not None
+            and min(cost.flops, cost.moved_bytes) > 0
         ]  # fmt: skip
-        if points and _counted(ceilings.get("bandwidth_gb_s"), _rates(ceilings)["float32"]):
-            plots.append(_roofline(len(plots), device, ceilings, points, colours))
+        if points and min(ceilings.bandwidth_gb_s, ceilings.gflop_s) > 0:
+            plots.append(_roofline(f"roofline-{len(plots)}", device, ceilings, points, colours))
     return plots
 
 
-def _rates(ceilings: Mapping[str, Any]) -> dict[str, Any]:
-    """GFLOP/s by precision; older versions knew that of a matrix product only."""
-    return {
-        "float32": ceilings.get("gflop_s", ceilings.get("gemm_gflop_s")),
-        "float16": ceilings.get("half_gflop_s", ceilings.get("half_gemm_gflop_s")),
-    }
-
-
-def _counted(*values: object) -> bool:
-    return all(isinstance(value, int | float) and value > 0 for value in values)
-
-
 def _roofline(
-    number: int,
+    name: str,
     device: str,
-    ceilings: Mapping[str, float],
+    ceilings: Ceilings,
     points: list[tuple[Row, float, float]],
     colours: Mapping[str, int],
 ) -> Markup:
     figure = new_figure(3.2)
     axes = figure.add_subplot()
-    bandwidth = ceilings["bandwidth_gb_s"]
-    rates = _rates(ceilings)
+    bandwidth = ceilings.bandwidth_gb_s
+    rates = {"float32": ceilings.gflop_s}
+    if ceilings.half_gflop_s:
+        rates["float16"] = ceilings.half_gflop_s
     intensities = [x for _, x, _ in points]
     left = min(intensities) / 3
-    right = 3 * max(*intensities, max(rate or 0 for rate in rates.values()) / bandwidth)
-    for name, rate in rates.items():
-        if _counted(rate):
-            assert rate is not None
-            corners = np.array([left, rate / bandwidth, right])
-            told = f"{bandwidth:,.0f} GB/s, {rate:,.0f} GFLOP/s in {name}"
-            axes.plot(corners, np.minimum(bandwidth * corners, rate), color=TEXT, linewidth=1,
-                      linestyle="-" if name == "float32" else "--", label=told)  # fmt: skip
+    right = 3 * max(*intensities, max(rates.values()) / bandwidth)
+    for precision, rate in rates.items():
+        corners = np.array([left, rate / bandwidth, right])
+        legend = f"{bandwidth:,.0f} GB/s, {rate:,.0f} GFLOP/s in {precision}"
+        axes.plot(corners, np.minimum(bandwidth * corners, rate), color=TEXT, linewidth=1,
+                  linestyle="-" if precision == "float32" else "--", label=legend)  # fmt: skip
     stages = dict.fromkeys(row.stage for row, _, _ in points)
     lowest = min(y for _, _, y in points)
     for stage in stages:
@@ -137,7 +124,7 @@ def _roofline(
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)
-    highest = max(*(y for _, _, y in points), *(rate or 0 for rate in rates.values()))
+    highest = max(*(y for _, _, y in points), *rates.values())
     axes.set_ylim(min(lowest, bandwidth * left) / 3, 3 * highest)
     for axis in (axes.xaxis, axes.yaxis):
         plain_numbers(axis)
@@ -150,26 +137,30 @@ def _roofline(
                   fontsize=8.5)  # fmt: skip
     figure.legend(handles[drawn:], labels[drawn:], loc="outside lower left", ncols=4,
                   frameon=False, fontsize=8.5)  # fmt: skip
-    return to_svg(figure, f"roofline-{number}", f"roofline of {label(device)}")
+    return to_svg(figure, name, f"roofline of {label(device)}")
 
 
 def layout_savings(report: Report) -> Markup | None:
-    """Weights that each graph reads once, in this layout and in the other; None if not known."""
-    other = section(report.bundle, "other_layout")
-    here = section(report.bundle, "graph_weight_bytes")
-    there = section(other, "graph_weight_bytes")
-    graphs = [g for g in here if _counted(here[g], there.get(g))]
+    """Weights that each graph reads once, in this layout and in the other; None if not counted."""
+    bundle = report.bundle
+    sizes = {
+        name: (cost.weight_bytes, cost.other_layout_weight_bytes)
+        for name, cost in bundle.graphs.items()
+        if cost.other_layout_weight_bytes
+    }
+    graphs = list(sizes)
     if not graphs:
         return None
-    mine = str(section(report.bundle, "recipe").get("layout"))
     figure = new_figure(HEAD + 1.6 * BAR * len(graphs))
     axes = figure.add_subplot()
-    largest = max(max(here[g], there[g]) for g in graphs) / 1e6
-    for offset, sizes, name, colour in (
-        (-0.2, here, mine, series_colour(1)),
-        (0.2, there, str(other.get("layout")), series_colour(0)),
+    largest = max(max(pair) for pair in sizes.values()) / 1e6
+    for which, (offset, name, colour) in enumerate(
+        (
+            (-0.2, bundle.recipe.layout, series_colour(1)),
+            (0.2, bundle.other_layout, series_colour(0)),
+        )
     ):
-        values = [sizes[graph] / 1e6 for graph in graphs]
+        values = [sizes[graph][which] / 1e6 for graph in graphs]
         places = np.arange(len(graphs)) + offset
         axes.barh(
             places, values, height=0.36, color=colour, alpha=0.9, label=f"{label(name)} layout"
