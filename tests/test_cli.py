@@ -85,7 +85,7 @@ def exhaust_cpu(arguments: list[str] | None) -> None:
 @pytest.mark.parametrize(
     ("exhausted", "told"),
     [
-        (exhaust_gpu, "error: CUDA out of memory. Tried to allocate; take a smaller batch"),
+        (exhaust_gpu, "error: CUDA out of memory. Tried to allocate; use a smaller batch"),
         (exhaust_cpu, "error: DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
     ],
 )
@@ -99,7 +99,7 @@ def test_too_little_memory_is_one_line(
     with pytest.raises(SystemExit):
         cli.main([])
     said = capsys.readouterr().err
-    assert said.startswith(told) and "; take a smaller batch, or a machine" in said
+    assert said.startswith(told) and "; use a smaller batch, or a machine" in said
 
 
 def test_other_errors_of_torch_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:

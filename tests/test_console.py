@@ -215,7 +215,7 @@ def test_too_little_memory_for_a_library_is_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     told = error_line(monkeypatch, error)
-    assert told == f"error: {error}; take a smaller batch, or a machine with more memory\n"
+    assert told == f"error: {error}; use a smaller batch, or a machine with more memory\n"
 
 
 def test_an_error_of_the_system_names_the_file_and_what_to_do(

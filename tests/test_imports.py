@@ -49,7 +49,8 @@ def test_cli_imports_other_packages_inside_commands_only() -> None:
     for path in CLI.glob("*.py"):
         tree = ast.parse(path.read_text())
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert not packages(imported_modules(list(top))) & set(FOLDERS), path
+        modules = imported_modules(list(top)) - {"wmdeploy.engines.base"}  # the names of backends
+        assert not packages(modules) & set(FOLDERS), path
         found |= packages(imported_modules(tree.body))
     assert found == {"wmdeploy", *FOLDERS}
 

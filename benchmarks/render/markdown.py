@@ -50,5 +50,5 @@ def _line(cells: "tuple[str, ...] | list[str]") -> str:
 def _escape(value: object) -> str:
     """Plain text within a line of Markdown: no markup, no table, no mention of a person."""
     text = "" if value is None else printable(" ".join(str(value).split()))
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text).replace("@", "&#64;")

@@ -1,25 +1,27 @@
-"""`wmdeploy bisect`: find the node in which a backend leaves PyTorch."""
+"""`wmdeploy bisect`: find the node at which a backend leaves PyTorch."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_warnings
+from wmdeploy.cli.options import (
+    NODE_BACKENDS,
     Clip,
     Fit,
     FitName,
     Fps,
     Series,
-    app,
-    err,
-    example,
-    out,
+    backend_help,
+    names,
+    parts,
     read_options,
 )
+from wmdeploy.cli.outputs import Json
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.engines.base import BACKENDS
 from wmdeploy.files import check_output, write_document
 
 SCHEMA = 1  # of the JSON document
@@ -27,25 +29,42 @@ SCHEMA = 1  # of the JSON document
 
 @app.command(epilog=example("wmdeploy bisect bundles/pong --graph decoder"))
 def bisect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle with its model, not a slim one.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Bundle that contains its model (exported without --slim).")
+    ],
     backend: Annotated[
-        str, typer.Option(help="ort-cpu, ort-cuda or ort-tensorrt: they show values inside.")
-    ] = "ort-cpu",
+        list[str] | None,
+        typer.Option(
+            help=backend_help(
+                "Backend to examine; repeat the option or separate names with commas. "
+                "Default: ort-cpu.",
+                NODE_BACKENDS,
+            )
+        ),
+    ] = None,
     graph: Annotated[
         list[str] | None,
-        typer.Option(help="encoder, prefill, step or decoder; repeat to choose; default all."),
+        typer.Option(
+            help="Graph to examine: encoder, prefill, step or decoder; repeat the option or "
+            "separate names with commas. Default: all."
+        ),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Largest relative error; default 1e-3, for fp16 bundles 3e-2."),
+        typer.Option(
+            help="Largest relative error that passes. Default: 1e-3, or 3e-2 for fp16 bundles."
+        ),
     ] = None,
     clip: Clip = SAMPLE_CLIP,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
-    json: Annotated[Path | None, typer.Option(help="Write all nodes' errors here.")] = None,
+    json: Json = None,
 ) -> None:
-    """Find the first node of an ONNX graph whose value is not PyTorch's; exits with 1 if any."""
+    """Find the first node of each ONNX graph whose value differs from PyTorch's.
+
+    Exits with 1 if there is such a node.
+    """
     from wmdeploy.benchmarks.bisect.run import BisectOptions
     from wmdeploy.benchmarks.bisect.run import bisect as run_bisect
     from wmdeploy.benchmarks.bisect.table import in_words, nodes_table
@@ -53,18 +72,19 @@ def bisect(
     if json:
         check_output(json, bundle, clip)
     read = read_options(fps, fit, series)
-    options = BisectOptions(bundle, clip, backend, tuple(graph or ()), tolerance, read)
-    found = []
+    examined = []
     with show_progress() as progress:
-        for findings in run_bisect(options, progress):
-            found.append(findings)
-            out.print(nodes_table(findings))
-            out.print(in_words(findings))
-            if findings.codes is not None:
-                out.print(f"{findings.graph}: {findings.codes}")
-    for warning in dict.fromkeys(warning for findings in found for warning in findings.warnings):
-        err.print(Text("warning: ", style="yellow").append(warning, style="default"))
+        for name in names("--backend", backend or ["ort-cpu"], BACKENDS):
+            options = BisectOptions(bundle, clip, name, parts(graph), tolerance, read)
+            for findings in run_bisect(options, progress):
+                examined.append(findings)
+                out.print(nodes_table(findings))
+                out.print(in_words(findings))
+                if findings.codes is not None:
+                    out.print(f"{findings.graph}: {findings.codes}")
+    print_warnings(dict.fromkeys(line for findings in examined for line in findings.warnings))
     if json:
-        write_document({"schema": SCHEMA, "bundle": str(bundle), "graphs": found}, json)
-    if any(findings.culprit is not None for findings in found):
+        write_document({"schema": SCHEMA, "bundle": str(bundle), "graphs": examined}, json)
+        out.print(f"written: {json}")
+    if any(findings.culprit is not None for findings in examined):
         raise typer.Exit(1)

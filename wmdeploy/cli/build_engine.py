@@ -5,30 +5,43 @@ from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import FlavourName, app, example, out
+from wmdeploy.cli.common import app, example, out
+from wmdeploy.cli.options import FlavourName, parts
 from wmdeploy.cli.progress import show_progress
 
 
 @app.command(epilog=example("wmdeploy build-engine bundles/pong --arch sm_86 --arch sm_89"))
 def build_engine(
-    bundle: Annotated[Path, typer.Argument(help="A bundle exported with --precision fp16.")],
-    flavour: Annotated[FlavourName, typer.Option(help="auto: tensorrt if installed.")] = (
-        FlavourName.auto
-    ),
+    bundle: Annotated[Path, typer.Argument(help="Bundle exported with --precision fp16.")],
+    flavour: Annotated[
+        FlavourName,
+        typer.Option(help="TensorRT to build with; auto takes tensorrt if it is installed."),
+    ] = FlavourName.auto,
     arch: Annotated[
         list[str] | None,
-        typer.Option(help="sm_86, sm_89 ...; repeat for several. Default: current, this GPU."),
+        typer.Option(
+            help="GPU architecture to build for, such as sm_86; repeat the option or separate "
+            "names with commas. Default: this machine's GPU."
+        ),
     ] = None,
     max_batch: Annotated[
-        int | None, typer.Option(help="Largest batch; default the bundle's.")
+        int | None, typer.Option(help="Largest batch of the plans. Default: the bundle's.")
     ] = None,
-    workspace: Annotated[float | None, typer.Option(help="GiB the builder may use.")] = None,
-    opt_level: Annotated[int, typer.Option(help="0 builds fastest, 5 runs fastest.")] = 3,
+    workspace: Annotated[
+        float | None, typer.Option(help="Memory in GiB that the builder may use.")
+    ] = None,
+    opt_level: Annotated[
+        int, typer.Option(help="Optimization level: 0 builds fastest, 5 runs fastest.")
+    ] = 3,
     graph: Annotated[
-        list[str] | None, typer.Option(help="encoder, prefill, step, decoder; default all.")
+        list[str] | None,
+        typer.Option(
+            help="Graph to build: encoder, prefill, step or decoder; repeat the option or separate "
+            "names with commas. Default: all."
+        ),
     ] = None,
 ) -> None:
-    """Build FP16 TensorRT plans from a bundle's graphs, into the bundle."""
+    """Build FP16 TensorRT plans from a bundle's graphs, and store them in the bundle."""
     from wmdeploy.cli.tables import plans_table
     from wmdeploy.engines.trt.flavour import CURRENT
     from wmdeploy.engines.trt.plans import BuildOptions, build_plans
@@ -36,11 +49,11 @@ def build_engine(
     options = BuildOptions(
         bundle=bundle,
         flavour=flavour.value,
-        architectures=tuple(arch or (CURRENT,)),
+        architectures=parts(arch) or (CURRENT,),
         max_batch=max_batch,
         workspace_gib=workspace,
         opt_level=opt_level,
-        graphs=tuple(graph or ()),
+        graphs=parts(graph),
     )
     with show_progress() as progress:
         results = build_plans(options, progress)
@@ -50,4 +63,4 @@ def build_engine(
         return
     out.print(plans_table(built))
     if kept := len(results) - len(built):
-        out.print(f"{kept} more were up to date")
+        out.print(f"{kept} other {'plan was' if kept == 1 else 'plans were'} up to date")

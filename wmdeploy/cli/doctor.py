@@ -5,7 +5,7 @@ from wmdeploy.cli.common import app, example, out
 
 @app.command(epilog=example("wmdeploy doctor"))
 def doctor() -> None:
-    """Show versions, devices and backends, and what would bring the missing ones."""
+    """Show versions, devices and backends, and how to install what is missing."""
     from wmdeploy.cli.tables import doctor_table
     from wmdeploy.doctor import findings
     from wmdeploy.engines.trt.flavour import flavour_findings

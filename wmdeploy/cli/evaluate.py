@@ -4,50 +4,52 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_note, print_skipped
+from wmdeploy.cli.options import (
+    Backend,
+    Device,
     DeviceName,
     Fit,
     FitName,
     Fps,
     Series,
-    app,
-    err,
-    example,
-    out,
-    print_note,
+    one_backend,
     read_options,
 )
+from wmdeploy.cli.outputs import Json, check_outputs
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.errors import require
-from wmdeploy.files import check_output, write_document
+from wmdeploy.files import write_document
 
 
 @app.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A model or a bundle.")],
+    source: Annotated[str, typer.Argument(help="Model directory, checkpoint, preset or bundle.")],
     data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat for several.")],
-    backend: Annotated[
-        str | None, typer.Option(help="What runs a bundle, beside PyTorch; default ort-cpu.")
+    backend: Backend = None,
+    context: Annotated[
+        int, typer.Option(min=2, help="Number of real frames given to a rollout.")
+    ] = 8,
+    max_clips: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of clips to read from each folder.")
     ] = None,
-    context: Annotated[int, typer.Option(min=2, help="Frames given to a rollout.")] = 8,
-    clips: Annotated[
-        int | None, typer.Option(min=1, help="At most so many of each folder.")
+    device: Device = DeviceName.auto,
+    json: Json = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a plot of PSNR over the horizon to this .png file.")
     ] = None,
-    device: Annotated[
-        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
-    ] = DeviceName.auto,
-    json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write PSNR over horizon here, .png.")] = None,
     strip: Annotated[
-        Path | None, typer.Option(help="Write real and imagined frames here, .png.")
+        Path | None, typer.Option(help="Write real and imagined frames to this .png file.")
     ] = None,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Judge a model on clips it was not trained on, beside copying the last frame."""
+    """Measure prediction quality on clips that the model was not trained on.
+
+    The scores of copying the last frame stand beside the model's.
+    """
     require("torchmetrics", extra="train", purpose="evaluating")
     if plot:
         require("matplotlib", extra="train", purpose="drawing a plot")
@@ -57,31 +59,27 @@ def evaluate(
     from wmdeploy.quality.plots import write_picture, write_plot
     from wmdeploy.quality.tables import quality_tables
 
-    for target in (json, plot, strip):
-        if target:
-            check_output(target, Path(source), *data)
+    outputs = check_outputs((json, plot, strip), Path(source), *data)
     options = EvaluateOptions(
-        source,
-        tuple(data),
-        backend,
-        context,
-        clips,
-        Settings(device.value),
-        strip is not None,
-        read_options(fps, fit, series),
+        source=source,
+        data=tuple(data),
+        backend=one_backend(backend),
+        context=context,
+        clips=max_clips,
+        settings=Settings(device.value),
+        pictures=strip is not None,
+        read=read_options(fps, fit, series),
     )
     with show_progress() as progress:
-        found, picture = run_evaluation(options, progress, print_note)
-    for line in found.skipped:
-        err.print(Text("skipped: ", style="yellow").append(line, style="default"))
-    for table in quality_tables(found):
+        report, picture = run_evaluation(options, progress, print_note)
+    print_skipped(report.skipped)
+    for table in quality_tables(report):
         out.print(table)
     if json:
-        write_document(found, json)
+        write_document(report, json)
     if plot:
-        write_plot(found, plot)
+        write_plot(report, plot)
     if strip and picture is not None:
         write_picture(strip, picture)
-    for target in (json, plot, strip):
-        if target:
-            out.print(f"written: {target}")
+    for path in outputs:
+        out.print(f"written: {path}")

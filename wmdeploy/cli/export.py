@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import (
+    Clip,
     Fit,
     FitName,
     Fps,
@@ -13,11 +15,7 @@ from wmdeploy.cli.common import (
     PrecisionName,
     Seed,
     Series,
-    app,
-    example,
-    out,
     read_options,
-    tell,
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
@@ -33,21 +31,27 @@ def export(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     layout: Annotated[
-        LayoutName, typer.Option(help="token: folded projections. latent: as written.")
+        LayoutName,
+        typer.Option(
+            help="token folds the latent projections into one matrix, exactly; latent keeps the "
+            "model as written."
+        ),
     ] = LayoutName.token,
-    precision: Annotated[PrecisionName, typer.Option()] = PrecisionName.fp32,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Precision of the graphs.")
+    ] = PrecisionName.fp32,
     max_batch: Annotated[int, typer.Option(help="Largest batch of the graphs.")] = 8,
     opset: Annotated[int, typer.Option(help="ONNX opset, 21 to 24.")] = 23,
     seed: Seed = 0,
-    slim: Annotated[bool, typer.Option(help="Leave the PyTorch model out, for shipping.")] = False,
-    clip: Annotated[
-        Path, typer.Option(help="Real frames that the graphs are verified on.")
-    ] = SAMPLE_CLIP,
+    slim: Annotated[
+        bool, typer.Option("--slim", help="Leave the PyTorch model out, for shipping.")
+    ] = False,
+    clip: Clip = SAMPLE_CLIP,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Export a model as a bundle of ONNX graphs, each verified against PyTorch."""
+    """Export a model as a bundle of ONNX graphs, each verified against PyTorch on real frames."""
     from wmdeploy.cli.tables import bundle_tables
     from wmdeploy.exporters.export import ExportOptions, export_bundle
 
@@ -66,7 +70,7 @@ def export(
     remarks: list[str] = []
     with show_progress() as progress:
         bundle, made = export_bundle(options, progress, remarks)
-    tell(remarks)
+    print_notes(remarks)
     if not made:
         out.print(f"{output}: up to date, nothing to do")
         return

@@ -1,23 +1,21 @@
-"""`wmdeploy milestone`: check a model against the requirements and milestones of the report."""
+"""`wmdeploy milestone`: test a model against the requirements of the reference report."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import (
     Clip,
+    Device,
     DeviceName,
     Fit,
     FitName,
     Fps,
     Seed,
     Series,
-    app,
-    example,
-    out,
     read_options,
-    tell,
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
@@ -28,21 +26,22 @@ from wmdeploy.manifest import MANIFEST_FILE
 
 @app.command(epilog=example("wmdeploy milestone models/pong -o milestone"))
 def milestone(
-    model: Annotated[str, typer.Argument(help="Model directory, checkpoint, or preset.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for milestone.json and milestone.md."),
     ] = None,
     clip: Clip = SAMPLE_CLIP,
-    device: Annotated[
-        DeviceName, typer.Option(help="auto: a GPU if there is one.")
-    ] = DeviceName.auto,
+    device: Device = DeviceName.auto,
     seed: Seed = 0,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Run the reference report's four tests, and say which of its milestones a model reaches."""
+    """Run the four tests of the reference model's report, and show which milestones are reached."""
     from rich.markdown import Markdown as Rendered
 
     from wmdeploy.benchmarks.evaluation.milestone import (
@@ -58,16 +57,16 @@ def milestone(
     on_gpu = pytorch_device(BASELINE, Settings(device.value)).type == "cuda"
     where: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     remarks: list[str] = []
+    read = read_options(fps, fit, series)
+    options = MilestoneOptions(source=model, device=where, clip=clip, seed=seed, read=read)
     with show_progress() as progress:
-        read = read_options(fps, fit, series)
-        options = MilestoneOptions(model, where, clip, seed, read=read)
-        found = run_milestone(options, progress, remarks)
-    tell(remarks)
-    page = to_markdown(found)
+        result = run_milestone(options, progress, remarks)
+    print_notes(remarks)
+    page = to_markdown(result)
     out.print(Rendered(page))
     if output:
         output.mkdir(parents=True, exist_ok=True)
-        write_document(found, output / "milestone.json")
+        write_document(result, output / "milestone.json")
         write_text(page, output / "milestone.md")
         out.print(f"written: {output}/milestone.json, milestone.md")
 
@@ -78,7 +77,7 @@ def _check_report_folder(output: Path) -> None:
 
     for marker in (CONFIG_FILE, MANIFEST_FILE):
         if (output / marker).exists():
-            raise WmdeployError(f"{output}: holds a {marker}; choose a folder of its own")
+            raise WmdeployError(f"{output}: contains a {marker}; choose another folder")
     for name in ("milestone.json", "milestone.md"):
         check_inside(output / name, output)
         check_output(output / name)

@@ -1,4 +1,4 @@
-"""Where bench and report write a report's forms."""
+"""Files that verbs write their results to."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,20 +13,19 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.report import Report
 
 
-Html = Annotated[Path | None, typer.Option(help="Write a page here: one file.")]
-
-
-Markdown = Annotated[Path | None, typer.Option(help="Write a summary for a pull request here.")]
-
-
-Csv = Annotated[Path | None, typer.Option(help="Write a line for each row here.")]
+Json = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
+Html = Annotated[Path | None, typer.Option(help="Write a self-contained HTML page to this file.")]
+Markdown = Annotated[
+    Path | None, typer.Option(help="Write a summary for a pull request to this file.")
+]
+Csv = Annotated[Path | None, typer.Option(help="Write one line per row to this CSV file.")]
 
 
 def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:
-    """Those that are given, once it is sure that each can be written, and none over another.
+    """The paths that are given, each of which can be written.
 
     Raises:
-        WmdeployError: one cannot, or two are the same file.
+        WmdeployError: one cannot be written, or two are the same file.
     """
     given = [path for path in paths if path is not None]
     for number, path in enumerate(given):
@@ -37,16 +36,16 @@ def check_outputs(paths: Iterable[Path | None], *inputs: Path) -> list[Path]:
 
 
 def write_forms(
-    found: "Report", html: Path | None, markdown: Path | None, csv: Path | None
+    report: "Report", html: Path | None, markdown: Path | None, csv: Path | None
 ) -> None:
-    """Write a report's page, summary and rows, those that a path is given for."""
+    """Write a report's page, summary and rows to those of the paths that are given."""
     from wmdeploy.benchmarks.render.html import write_page
     from wmdeploy.benchmarks.render.markdown import to_markdown
     from wmdeploy.benchmarks.render.spreadsheet import to_csv
 
     if html:
-        write_page(found, html)
+        write_page(report, html)
     if markdown:
-        write_text(to_markdown(found), markdown)
+        write_text(to_markdown(report), markdown)
     if csv:
-        write_text(to_csv(found), csv)
+        write_text(to_csv(report), csv)

@@ -1,4 +1,4 @@
-"""`wmdeploy report`: make a page, Markdown or CSV of a report."""
+"""`wmdeploy report`: render a stored report as HTML, Markdown or CSV."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,17 +12,17 @@ from wmdeploy.errors import WmdeployError
 
 @app.command(epilog=example("wmdeploy report pong.json --html pong.html"))
 def report(
-    stored: Annotated[Path, typer.Argument(metavar="REPORT", help="What bench --json wrote.")],
+    stored: Annotated[Path, typer.Argument(metavar="REPORT", help="Report of bench --json.")],
     html: Html = None,
     markdown: Markdown = None,
     csv: Csv = None,
 ) -> None:
-    """Make a page, a summary or a spreadsheet of a stored report."""
+    """Render a stored report as an HTML page, Markdown or CSV."""
     from wmdeploy.benchmarks.report import read_json
 
     outputs = check_outputs((html, markdown, csv), stored)
     if not outputs:
-        raise WmdeployError("report: nothing to make; give --html, --markdown or --csv")
+        raise WmdeployError("report: got no output, expected --html, --markdown or --csv")
     write_forms(read_json(stored), html, markdown, csv)
     for path in outputs:
         out.print(f"written: {path}")

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import (
+    Backend,
+    Context,
+    Device,
     DeviceName,
     Fit,
     FitName,
     Fps,
+    Refill,
     Seed,
     Series,
-    app,
-    example,
-    out,
+    one_backend,
     read_options,
-    tell,
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.files import check_output
@@ -30,22 +32,30 @@ if TYPE_CHECKING:
 
 @app.command(epilog=example("wmdeploy rollout bundles/pong data/pong/clip-00000.mkv -o dream.gif"))
 def rollout(
-    source: Annotated[str, typer.Argument(help="A bundle, or a model (run by the baseline).")],
-    clip: Annotated[Path, typer.Argument(help="Video, picture folder, .npz or clip.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help=".mp4, .gif, .mkv or .npz")],
-    context: Annotated[int, typer.Option(min=1, help="Frames given.")] = 8,
-    horizon: Annotated[int, typer.Option(min=1, help="Frames imagined.")] = 24,
-    backend: Annotated[str | None, typer.Option(help="For a bundle; default ort-cpu.")] = None,
-    device: Annotated[
-        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
-    ] = DeviceName.auto,
-    refill: Annotated[int | None, typer.Option(help="Tokens kept when the window is full.")] = None,
+    source: Annotated[
+        str, typer.Argument(help="Bundle, or a model, which the PyTorch baseline runs.")
+    ],
+    clip: Annotated[
+        Path,
+        typer.Argument(help="Clip of real frames: a video, picture folder, .npz or recorded clip."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .mp4, .gif, .mkv or .npz.")
+    ],
+    context: Context = 8,
+    horizon: Annotated[int, typer.Option(min=1, help="Number of frames to imagine.")] = 24,
+    backend: Backend = None,
+    device: Device = DeviceName.auto,
+    refill: Refill = None,
     seed: Seed = 0,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Imagine the frames that follow a clip. Videos show the real future on the left, if known."""
+    """Imagine the frames that follow a clip.
+
+    A video shows the clip's real frames on the left, as far as it has them.
+    """
     from wmdeploy.clips import (
         check_suffix,
         count_frames,
@@ -62,20 +72,21 @@ def rollout(
     check_suffix(output)
     check_output(output, clip, Path(source))
     read = read_options(fps, fit, series)
-    have = count_frames(clip, read)
+    name = one_backend(backend)
+    length = count_frames(clip, read)
     remarks: list[str] = []
-    engines = open_source(source, backend, seed, Settings(device.value), remarks)
+    engines = open_source(source, name, seed, Settings(device.value), remarks)
     size = image_size(engines)
-    past = read_clip(clip, size=size, count=min(have, context), options=read)
-    tell([*remarks, *past.remarks])
+    past = read_clip(clip, size=size, count=min(length, context), options=read)
+    print_notes([*remarks, *past.remarks])
     frames = imagine(engines, past, context, horizon, refill, open_clip(clip, read).actions())
     with show_progress() as progress:
         frames = _counted(frames, horizon, progress)
         if output.suffix.lower() == ".npz":
             write_npz_frames(output, frames, horizon)
         else:
-            if known := min(have - context, horizon):
-                future = iter_frames(clip, size=size, start=context, count=known, options=read)
+            if real := min(length - context, horizon):
+                future = iter_frames(clip, size=size, start=context, count=real, options=read)
                 frames = _beside(future, size, frames)
             write_video(output, frames, past.fps)
     out.print(f"{horizon} frames imagined by {engines.name} on {engines.device}: {output}")
@@ -84,7 +95,7 @@ def rollout(
 def _beside(
     future: Iterable["np.ndarray"], size: int, imagined: Iterable["np.ndarray"]
 ) -> Iterator["np.ndarray"]:
-    """What really came, and black where it ends, left of what is imagined."""
+    """Real frames, black once they end, left of imagined ones."""
     import numpy as np
 
     from wmdeploy.clips import side_by_side

@@ -1,60 +1,83 @@
-"""`wmdeploy sweep`: bench every layout, precision and backend."""
+"""`wmdeploy sweep`: measure every layout, precision and backend."""
 
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import (
+    Backends,
+    Batch,
+    Clips,
+    Context,
+    Device,
     DeviceName,
     Fit,
     FitName,
     Fps,
+    ParityHorizon,
+    Refill,
+    Seconds,
     Seed,
     Series,
-    app,
-    example,
+    Tf32,
+    Within,
+    names,
     numbers,
-    out,
     read_options,
-    tell,
 )
+from wmdeploy.cli.outputs import Json, check_outputs
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.errors import WmdeployError
 from wmdeploy.files import check_output_directory, write_document
+
+LAYOUTS = ("token", "latent")
+PRECISIONS = ("fp32", "fp16")
 
 
 @app.command(epilog=example('wmdeploy sweep models/pong -o sweep --budget "frame<33ms"'))
 def sweep(
-    model: Annotated[str, typer.Argument(help="Model directory, reference .pt, or preset.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all that is made.")],
-    layouts: Annotated[str, typer.Option(help="token, latent, or both.")] = "token,latent",
-    precisions: Annotated[str, typer.Option(help="fp32, fp16, or both.")] = "fp32,fp16",
-    backends: Annotated[
-        str | None, typer.Option(help="Such as ort-cpu,compile; default all of this machine's.")
+    model: Annotated[
+        str,
+        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the bundles and reports.")
+    ],
+    layout: Annotated[
+        list[str] | None, typer.Option(help="Layout: token or latent. Default: both.")
     ] = None,
-    batches: Annotated[str, typer.Option(help="Sessions that run together, such as 1,4.")] = "1",
-    clip: Annotated[
-        list[Path] | None, typer.Option(help="Of real frames; repeat for several.")
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Precision: fp32 or fp16. Default: both.")
     ] = None,
-    horizon: Annotated[
-        int | None, typer.Option(help="Frames imagined for parity; default 4 S.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="Time for each stage and backend.")] = 3.0,
-    device: Annotated[
-        DeviceName, typer.Option(help="Of PyTorch backends; auto: a GPU if there is one.")
-    ] = DeviceName.auto,
+    backend: Backends = None,
+    batch: Batch = None,
+    clip: Clips = None,
+    context: Context = 8,
+    horizon: ParityHorizon = None,
+    refill: Refill = None,
+    device: Device = DeviceName.auto,
+    tf32: Tf32 = False,
+    seconds: Seconds = 3.0,
+    within: Within = 1.5,
     budget: Annotated[
-        str | None, typer.Option(help='Such as "frame<33ms, memory<2GB, psnr>40".')
+        str | None,
+        typer.Option(
+            help='Limits to keep, such as "frame<33ms, memory<2GB, psnr>40". Exits with 1 if no '
+            "configuration keeps them."
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all rows here.")] = None,
     seed: Seed = 0,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
+    json: Json = None,
 ) -> None:
-    """Export and bench every layout, precision, backend and batch size; say which are the best."""
+    """Export and measure every layout, precision, backend and batch size; show the best ones.
+
+    Run the command again to continue: bundles and reports that fit are kept.
+    """
     from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.sweep.budget import parse_budget
     from wmdeploy.benchmarks.sweep.run import SweepOptions, nearest, recommended
@@ -65,53 +88,44 @@ def sweep(
     limits = parse_budget(budget) if budget else ()
     clips = tuple(clip or (SAMPLE_CLIP,))
     check_output_directory(output, *clips, Path(model))
+    outputs = check_outputs((json,), *clips, Path(model))
     bench = BenchOptions(
         bundle=output,
         clips=clips,
-        backends=_chosen("--backends", backends, tuple(BACKENDS)),
+        backends=names("--backend", backend, BACKENDS),
+        context=context,
         horizon=horizon,
-        batches=numbers("--batches", batches),
-        settings=Settings(device.value),
-        effort=Effort(seconds=seconds),
+        refill=refill,
+        batches=numbers("--batch", batch) or (1,),
+        settings=Settings(device.value, tf32),
+        effort=Effort(seconds=seconds, precision=within / 100),
         read=read_options(fps, fit, series),
     )
     options = SweepOptions(
-        model,
-        output,
-        bench,
-        cast(
-            tuple[Literal["token", "latent"], ...],
-            _chosen("--layouts", layouts, ("token", "latent")),
+        model=model,
+        output=output,
+        bench=bench,
+        layouts=cast(tuple[Literal["token", "latent"], ...], names("--layout", layout, LAYOUTS)),
+        precisions=cast(
+            tuple[Literal["fp32", "fp16"], ...], names("--precision", precision, PRECISIONS)
         ),
-        cast(
-            tuple[Literal["fp32", "fp16"], ...],
-            _chosen("--precisions", precisions, ("fp32", "fp16")),
-        ),
-        seed,
+        seed=seed,
     )
     remarks: list[str] = []
     with show_progress() as progress:
-        found = run_sweep(options, progress, remarks)
-    tell(list(dict.fromkeys(remarks)))
-    out.print(sweep_table(found, limits))
+        result = run_sweep(options, progress, remarks)
+    print_notes(dict.fromkeys(remarks))
+    out.print(sweep_table(result, limits))
     if json:
-        write_document(found, json)
-        out.print(f"written: {json}")
+        write_document(result, json)
+    for path in outputs:
+        out.print(f"written: {path}")
     if not limits:
         return
-    if best := recommended(found.cells, limits):
-        out.print(f"within the budget, the most frames per second: {cell_line(best)}")
+    if best := recommended(result.cells, limits):
+        out.print(f"most frames per second within the budget: {cell_line(best)}")
         return
-    closest, why = nearest(found.cells, limits)
-    out.print(f"nothing keeps the budget; nearest is {cell_line(closest)}, which misses:")
-    out.print("  " + "; ".join(why or [closest.reason or closest.verdict]))
+    closest, missed = nearest(result.cells, limits)
+    out.print(f"no configuration keeps the budget; the nearest is {cell_line(closest)}; it misses:")
+    out.print("  " + "; ".join(missed or [closest.reason or closest.verdict]))
     raise typer.Exit(1)
-
-
-def _chosen(option: str, text: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Names in a list such as "token,latent"; all where none is given."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else known
-    for name in names:
-        if name not in known:
-            raise WmdeployError(f"{option}: got {name!r}, expected {', '.join(known)}")
-    return names

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from wmdeploy.cli.common import (
+from wmdeploy.cli.common import app, example, out, print_note, print_skipped
+from wmdeploy.cli.options import (
     DeviceName,
     Fit,
     FitName,
@@ -14,78 +14,97 @@ from wmdeploy.cli.common import (
     Seed,
     Series,
     TrainPrecision,
-    app,
-    err,
-    example,
-    out,
-    print_note,
     read_options,
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.errors import require
 from wmdeploy.files import check_output_directory
+from wmdeploy.training import TrainOptions
 
 
 @app.command(epilog=example("wmdeploy train --data data/pong --preset tiny -o models/pong"))
 def train(
-    data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat to mix several.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Folder of clips; repeat to train on several together.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
-    preset: Annotated[str, typer.Option(help="reference, small or tiny.")] = "tiny",
-    vqvae_steps: Annotated[int | None, typer.Option(help="Steps of the VQ-VAE.")] = None,
-    temporal_steps: Annotated[int | None, typer.Option(help="Steps of the transformer.")] = None,
-    vqvae_batch: Annotated[int | None, typer.Option(help="Frames in a step, for each GPU.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="Size of the model: reference, small or tiny.")
+    ] = "tiny",
+    vqvae_steps: Annotated[
+        int, typer.Option(help="Largest number of VQ-VAE steps.")
+    ] = TrainOptions.vqvae_steps,
+    temporal_steps: Annotated[
+        int, typer.Option(help="Largest number of transformer steps.")
+    ] = TrainOptions.temporal_steps,
+    vqvae_batch: Annotated[
+        int, typer.Option(help="Frames per VQ-VAE step on each GPU.")
+    ] = TrainOptions.vqvae_batch,
     temporal_batch: Annotated[
-        int | None, typer.Option(help="Windows in a step, for each GPU.")
-    ] = None,
-    vqvae_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    temporal_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    residual: Annotated[
-        bool | None, typer.Option(help="Predict the change of the latent; default the preset's.")
-    ] = None,
+        int, typer.Option(help="Windows per transformer step on each GPU.")
+    ] = TrainOptions.temporal_batch,
+    vqvae_rate: Annotated[
+        float, typer.Option(help="Peak learning rate of the VQ-VAE.")
+    ] = TrainOptions.vqvae_rate,
+    temporal_rate: Annotated[
+        float, typer.Option(help="Peak learning rate of the transformer.")
+    ] = TrainOptions.temporal_rate,
     vqvae: Annotated[
-        Path | None, typer.Option(help="A model whose VQ-VAE is kept: train the transformer only.")
+        Path | None,
+        typer.Option(
+            help="Model directory whose VQ-VAE is kept; only the transformer is trained then."
+        ),
     ] = None,
-    actions: Annotated[bool, typer.Option(help="Condition on the recorded actions.")] = True,
+    actions: Annotated[
+        bool, typer.Option(help="Condition the transformer on the recorded actions.")
+    ] = True,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Train no longer; ends with a model that can be used.")
+        float | None,
+        typer.Option(help="Stop training after this many minutes, with a usable model."),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Looks at held-out clips without progress; 0: no early end.")
-    ] = None,
+        int,
+        typer.Option(
+            help="Stop a stage after this many evaluations without improvement on held-out clips; "
+            "0 never stops early."
+        ),
+    ] = TrainOptions.patience,
     precision: Annotated[
-        TrainPrecision, typer.Option(help="bf16 and fp16: mixed with float32.")
+        TrainPrecision,
+        typer.Option(help="Precision of products; bf16 and fp16 keep sums in float32."),
     ] = TrainPrecision.fp32,
-    accumulate: Annotated[int, typer.Option(help="Batches in one step.")] = 1,
+    accumulate: Annotated[int, typer.Option(help="Number of batches per optimizer step.")] = 1,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Less memory for activations, more time.")
+        bool,
+        typer.Option(
+            "--checkpointing", help="Recompute activations: use less memory and more time."
+        ),
     ] = False,
     device: Annotated[
-        DeviceName, typer.Option(help="auto: a GPU if there is one.")
+        DeviceName, typer.Option(help="Device to train on; auto takes a GPU if there is one.")
     ] = DeviceName.auto,
-    log: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
     seed: Seed = 0,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Train a VQ-VAE, then a transformer on its latents. Run again after a kill to go on."""
-    from wmdeploy.training import TrainOptions
+    """Train a VQ-VAE, then a transformer on its latents.
 
+    Run the same command again to continue a training that was interrupted.
+    """
     check_output_directory(output, *data, *([vqvae] if vqvae else []))
-    given = {
-        "vqvae_steps": vqvae_steps,
-        "temporal_steps": temporal_steps,
-        "vqvae_batch": vqvae_batch,
-        "temporal_batch": temporal_batch,
-        "vqvae_rate": vqvae_rate,
-        "temporal_rate": temporal_rate,
-        "residual": residual,
-        "patience": patience,
-    }
     options = TrainOptions(
         data=tuple(data),
         output=output,
         preset=preset,
+        vqvae_steps=vqvae_steps,
+        temporal_steps=temporal_steps,
+        vqvae_batch=vqvae_batch,
+        temporal_batch=temporal_batch,
+        vqvae_rate=vqvae_rate,
+        temporal_rate=temporal_rate,
+        patience=patience,
         vqvae=vqvae,
         actions=actions,
         max_minutes=max_minutes,
@@ -96,7 +115,6 @@ def train(
         log=log,
         seed=seed,
         read=read_options(fps, fit, series),
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     for module in ("accelerate", "torchmetrics"):
         require(module, extra="train", purpose="training")
@@ -108,8 +126,7 @@ def train(
         summary = run_training(options, progress, tell=print_note)
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do")
-    for line in summary.skipped:
-        err.print(Text("skipped: ", style="yellow").append(line, style="default"))
+    print_skipped(summary.skipped)
     for table in quality_tables(summary.quality):
         out.print(table)
     for name, stage in summary.stages.items():

@@ -1,0 +1,185 @@
+"""Options that several verbs share, each with one name, one meaning and one parser."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wmdeploy.clips.source import ReadOptions
+from wmdeploy.engines.base import BACKENDS
+from wmdeploy.errors import WmdeployError
+
+NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
+
+
+class FitName(enum.StrEnum):
+    squeeze = "squeeze"
+    crop = "crop"
+    pad = "pad"
+
+
+class LayoutName(enum.StrEnum):
+    token = "token"
+    latent = "latent"
+
+
+class PrecisionName(enum.StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+class TrainPrecision(enum.StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class DeviceName(enum.StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class FlavourName(enum.StrEnum):
+    auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+def backend_help(text: str, backends: Iterable[str] = BACKENDS) -> str:
+    return f"{text} Available: {', '.join(backends)}."
+
+
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend",
+        help=backend_help(
+            "Backend to run; repeat the option or separate names with commas. Default: every "
+            "backend that this machine can run."
+        ),
+    ),
+]
+Backend = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help=backend_help("Backend that runs a bundle. Default: ort-cpu.")),
+]
+Clip = Annotated[
+    Path, typer.Option(help="Clip of real frames: a video, picture folder, .npz or recorded clip.")
+]
+Clips = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--clip",
+        help="Clip of real frames: a video, picture folder, .npz or recorded clip. Repeat for "
+        "more: parity is measured on all of them, time on the first.",
+    ),
+]
+Batch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--batch",
+        help="Number of sessions that run together, such as 1,2,4,8; repeat the option or "
+        "separate numbers with commas. Default: 1.",
+    ),
+]
+Context = Annotated[int, typer.Option(min=1, help="Number of real frames given to the model.")]
+ParityHorizon = Annotated[
+    int | None,
+    typer.Option(
+        "--horizon", help="Number of frames to imagine for parity. Default: 4 context windows."
+    ),
+]
+Refill = Annotated[
+    int | None,
+    typer.Option(
+        help="Keep this many tokens when the window is full, instead of sliding it by one."
+    ),
+]
+Device = Annotated[
+    DeviceName,
+    typer.Option("--device", help="Device of PyTorch backends; auto takes a GPU if there is one."),
+]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="Allow TF32 in float32 products on a GPU.")]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        "--seconds", help="Seconds of measurement per stage and backend; at least 12 rounds run."
+    ),
+]
+Within = Annotated[
+    float,
+    typer.Option(
+        "--within", help="Stop a stage early once its speed-ups are known to ± this many percent."
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Resample videos to this many frames per second, by timestamp."),
+]
+Fit = Annotated[
+    FitName,
+    typer.Option(help="How to make frames square: scale them, crop them, or pad them with black."),
+]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the series of frames to read from a folder or file that has several, such "
+        "as rgb or wrist."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
+
+
+def read_options(fps: float | None, fit: FitName, series: str | None) -> ReadOptions:
+    """How a verb reads clips."""
+    return ReadOptions(fps, fit.value, series)
+
+
+def parts(values: Sequence[str] | None) -> tuple[str, ...]:
+    """The parts of an option that repeats and takes commas, each once, in their order."""
+    texts = [part.strip() for value in values or () for part in value.split(",")]
+    return tuple(dict.fromkeys(texts))
+
+
+def names(option: str, values: Sequence[str] | None, available: Iterable[str]) -> tuple[str, ...]:
+    """Names such as "token,latent"; all that are available where none is given.
+
+    Raises:
+        WmdeployError: a name is not available.
+    """
+    available = tuple(available)
+    chosen = parts(values)
+    for name in chosen:
+        if name not in available:
+            raise WmdeployError(f"{option}: got {name!r}, expected one of {', '.join(available)}")
+    return chosen or available
+
+
+def one_backend(values: Sequence[str] | None) -> str | None:
+    """The name of a backend; None where none is given.
+
+    Raises:
+        WmdeployError: the backend is unknown, or there are several.
+    """
+    if not values:
+        return None
+    chosen = names("--backend", values, BACKENDS)
+    if len(chosen) > 1:
+        raise WmdeployError(f"--backend: got {', '.join(chosen)}, expected one backend")
+    return chosen[0]
+
+
+def numbers(option: str, values: Sequence[str] | None) -> tuple[int, ...]:
+    """Whole numbers such as "1,2,4".
+
+    Raises:
+        WmdeployError: a part is no whole number.
+    """
+    try:
+        return tuple(int(part) for part in parts(values))
+    except ValueError:
+        given = ",".join(values or ())
+        raise WmdeployError(f"{option}: got {given!r}, expected numbers such as 1,2,4") from None
