@@ -1,6 +1,7 @@
 """Who may import whom, and under which names."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,54 @@ def test_cli_imports_other_packages_inside_commands_only() -> None:
         assert not packages(modules) & set(FOLDERS), path
         found |= packages(imported_modules(tree.body))
     assert found == {"wmdeploy", *FOLDERS}
+
+
+def rows_of_the_map() -> dict[str, list[str]]:
+    """By path: the modules that no file there imports, as CONTRIBUTING says."""
+    lines = (ROOT / "CONTRIBUTING.md").read_text().splitlines()
+    start = lines.index("| where | what | does not import |") + 2
+    rows = {}
+    for line in lines[start : lines.index("", start)]:
+        where, _, absent = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[where.strip("`")] = re.findall(r"`([\w.]+)`", absent)
+    return rows
+
+
+MAP = rows_of_the_map()
+
+
+def breaches(modules: set[str], absent: list[str]) -> set[str]:
+    return {name for name in modules for lacked in absent if f"{name}.".startswith(f"{lacked}.")}
+
+
+@pytest.mark.parametrize("where", MAP)
+def test_map_of_contributing_says_what_is_not_imported(where: str) -> None:
+    place = ROOT / where
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    assert files and MAP[where]
+    for path in files:
+        modules = imported_modules(runtime_nodes(ast.parse(path.read_text())))
+        assert not breaches(modules, MAP[where]), path
+
+
+def test_map_has_every_folder() -> None:
+    folders = {
+        f"{path.relative_to(ROOT)}/"
+        for top in (ROOT / "benchmarks", ROOT / "engines")
+        for path in top.iterdir()
+        if (path / "__init__.py").is_file()
+    }
+    assert folders <= set(MAP)
+
+
+def test_the_test_of_the_map_can_fail() -> None:
+    assert breaches({"torch.nn", "torchmetrics"}, ["torch"]) == {"torch.nn"}
+
+
+def runtime_nodes(tree: ast.Module) -> list[ast.stmt]:
+    """All statements but those that only a type checker reads."""
+    checked = "if TYPE_CHECKING:"
+    return [node for node in tree.body if not ast.unparse(node).startswith(checked)]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -1,4 +1,4 @@
-"""The one place that reads a clock: warm up, then prepare, synchronize, clock, run, synchronize.
+"""Times of a stage: warm up, then prepare, synchronize, clock, run, synchronize.
 
 It times one thing in one process; who takes turns with whom is decided in `rounds`.
 """
