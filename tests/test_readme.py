@@ -82,3 +82,13 @@ def test_every_verb_is_in_the_readme() -> None:
 def test_linked_files_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_file_tree_names_what_exists() -> None:
+    tree = next(block for block in blocks("text") if block.startswith("wmdeploy/  "))
+    parent = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        parent = parent if line.startswith(" ") else name
+        path = ROOT / parent / name if line.startswith(" ") else ROOT / name
+        assert path.is_dir(), line
