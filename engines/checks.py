@@ -36,18 +36,18 @@ def checked_actions(
     Raises:
         BackendError: dtype or shape do not fit, or the model does not know an action.
     """
-    found = np.asarray(actions)
-    if not np.issubdtype(found.dtype, np.integer) or found.shape not in (shape, shape[1:]):
+    values = np.asarray(actions)
+    if not np.issubdtype(values.dtype, np.integer) or values.shape not in (shape, shape[1:]):
         raise BackendError(
-            f"{verb}: got actions {found.dtype} {found.shape}, "
+            f"{verb}: got actions {values.dtype} {values.shape}, "
             f"expected integers {shape} or {shape[1:]}"
         )
-    if found.size and (found.min() < 0 or found.max() >= num_actions):
+    if values.size and (values.min() < 0 or values.max() >= num_actions):
         raise BackendError(
-            f"{verb}: got actions {found.min()} to {found.max()}, "
+            f"{verb}: got actions {values.min()} to {values.max()}, "
             f"expected 0 to {num_actions - 1}; the clip is of another game?"
         )
-    return np.broadcast_to(found, shape).astype(np.int64)
+    return np.broadcast_to(values, shape).astype(np.int64)
 
 
 def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:

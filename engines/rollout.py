@@ -82,8 +82,8 @@ def rollout(
         raise ClipError(f"horizon: got {horizon}, expected at least 1")
     taken = None
     if backend.wiring.window_actions:
-        known = clip.actions if actions is None else actions
-        taken = held_actions(known, context + horizon - 1, clip.name)
+        clip_actions = clip.actions if actions is None else actions
+        taken = held_actions(clip_actions, context + horizon - 1, clip.name)
     session = Session(backend, refill=refill)
     session.reset(clip.frames[:context], None if taken is None else taken[: context - 1])
     later = [None] * horizon if taken is None else taken[context - 1 :].tolist()

@@ -76,10 +76,10 @@ class Bundle:
                 hashes = list(pool.map(lambda name: sha256(self._regular_file(name)), records))
         except OSError as error:
             raise BundleError(f"{error.filename}: cannot be read ({error.strerror})") from error
-        for (name, record), found in zip(records.items(), hashes, strict=True):
-            if found != record.sha256:
+        for (name, record), digest in zip(records.items(), hashes, strict=True):
+            if digest != record.sha256:
                 raise BundleError(
-                    f"{self.path / name}: sha256 is {found[:12]}…, the manifest says "
+                    f"{self.path / name}: sha256 is {digest[:12]}…, the manifest says "
                     f"{record.sha256[:12]}…; the file was altered: export the model again"
                 )
 
@@ -244,10 +244,10 @@ def _size(path: Path) -> int:
 def _identity(path: Path) -> tuple[int, ...] | None:
     """Of a file or directory; its ctime changes with its content, and when it is moved."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def describe_files(directory: Path) -> dict[str, FileRecord]:

@@ -73,15 +73,15 @@ def _torch() -> Finding:
     enables = "train, export, backends eager and compile"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        found = f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}"
+        version = f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}"
         try:
             return Finding(
-                "torch", f"{found}, cuDNN {torch.backends.cudnn.version()}", "ok", enables
+                "torch", f"{version}, cuDNN {torch.backends.cudnn.version()}", "ok", enables
             )
         except RuntimeError as error:  # torch's word for a cuDNN that does not fit it
             reason = str(error).strip().splitlines()[0]
             fix = "take the other cuDNN out of LD_LIBRARY_PATH: torch brings its own"
-            return Finding("torch", f"{found}; {reason}", "problem", enables, fix)
+            return Finding("torch", f"{version}; {reason}", "problem", enables, fix)
     reason = "CPU build" if torch.version.cuda is None else "no NVIDIA GPU or driver found"
     return Finding("torch", f"{torch.__version__}, {reason}", "ok", enables)
 
@@ -92,11 +92,11 @@ def _gpu() -> Finding:
     if device is None:
         fix = "an NVIDIA GPU with its driver; in a container, start it with GPU access"
         return Finding("GPU", "no NVIDIA GPU or driver", "missing", enables, fix)
-    found = (
+    description = (
         f"{device.name}, {device.architecture}, {device.memory_mb / 1e3:.0f} GB, "
         f"driver {device.driver or 'unknown'}"
     )
-    return Finding("GPU", found, "ok", enables)
+    return Finding("GPU", description, "ok", enables)
 
 
 def _onnxruntime() -> list[Finding]:
@@ -108,8 +108,8 @@ def _onnxruntime() -> list[Finding]:
         return [Finding("onnxruntime", "not installed", "missing", enables, fix)]
     if len(installed) == 2:
         fix = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
-        found = "onnxruntime and onnxruntime-gpu both installed"
-        return [Finding("onnxruntime", found, "problem", enables, fix)]
+        description = "onnxruntime and onnxruntime-gpu both installed"
+        return [Finding("onnxruntime", description, "problem", enables, fix)]
     try:
         import onnxruntime
 
@@ -119,8 +119,8 @@ def _onnxruntime() -> list[Finding]:
     except ImportError as error:
         fix = f"pip install --force-reinstall {installed[0]}"
         return [Finding(installed[0], f"cannot be imported: {error}", "problem", enables, fix)]
-    found = f"{_version(installed[0])}, providers {providers}"
-    return [Finding(installed[0], found, "ok", enables), *_gpu_providers(onnxruntime)]
+    description = f"{_version(installed[0])}, providers {providers}"
+    return [Finding(installed[0], description, "ok", enables), *_gpu_providers(onnxruntime)]
 
 
 def _gpu_providers(onnxruntime: ModuleType) -> list[Finding]:

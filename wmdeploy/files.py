@@ -362,10 +362,10 @@ def _short_name(target: Path) -> tuple[str, str]:
 
 def _cannot_write(target: Path, error: OSError) -> WmdeployError:
     named = _PARTIAL.sub(r"\1", str(target))  # inside a directory that is not there yet
-    told: BaseException | None = error
-    while told is not None and error.errno is None:  # a library's words: the system's are clearer
-        told = told.__cause__ or told.__context__
-        error = told if isinstance(told, OSError) else error
+    cause: BaseException | None = error
+    while cause is not None and error.errno is None:  # a library's words: the system's are clearer
+        cause = cause.__cause__ or cause.__context__
+        error = cause if isinstance(cause, OSError) else error
     return WmdeployError(
         f"{named}: cannot be written ({error.strerror or error}); nothing was changed there. "
         f"{_advice(error).capitalize()}"

@@ -27,10 +27,10 @@ def _requirements(extra: str) -> list[str]:
         lines = metadata.requires("wmdeploy") or []
     except metadata.PackageNotFoundError:
         lines = []
-    found = []
+    requirements = []
     for line in lines:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
         named = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
         if (named[1] if named else "") == extra:
-            found.append(requirement)
-    return found
+            requirements.append(requirement)
+    return requirements

@@ -219,10 +219,10 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         document = msgspec.json.decode(read_document(file))
-        found = document.get("schema") if isinstance(document, dict) else None
-        if found != SCHEMA:
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
             raise BundleError(
-                f"{file}: got schema {found}, expected {SCHEMA}; "
+                f"{file}: got schema {schema}, expected {SCHEMA}; "
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
@@ -256,8 +256,8 @@ def not_the_folder(path: Path) -> str | None:
 
 def bundle_inside(path: Path) -> str:
     """For a message: the bundle in a folder that is none itself; "" if there is none."""
-    found = sorted(path.glob(f"*/{MANIFEST_FILE}"))
-    return f"; it holds a bundle, give that: {found[0].parent}" if found else ""
+    inner = sorted(path.glob(f"*/{MANIFEST_FILE}"))
+    return f"; it holds a bundle, give that: {inner[0].parent}" if inner else ""
 
 
 def check_changeable(directory: Path) -> None:
@@ -312,8 +312,8 @@ def _check_wiring(manifest: Manifest, path: Path) -> None:
         if name not in graphs:
             raise BundleError(f"{path}: the manifest has no {name} graph; export again")
         specs = (graphs[name].inputs, graphs[name].outputs)
-        for names, found in zip(sides, specs, strict=True):
-            missing = {n for n in names if n is not None} - {spec.name for spec in found}
+        for names, declared in zip(sides, specs, strict=True):
+            missing = {n for n in names if n is not None} - {spec.name for spec in declared}
             if missing:
                 raise BundleError(
                     f'{path}: the wiring names "{min(missing)}", which is no tensor of the '
@@ -355,10 +355,10 @@ def _check_shapes(manifest: Manifest, path: Path) -> None:
     if wiring.anchor:
         codes = shape("encoder", wiring.codes, False)
         expected[f"decoder.{wiring.anchor}"] = (shape("decoder", wiring.anchor), codes)
-    for name, (found, wanted) in expected.items():
+    for name, (actual, wanted) in expected.items():
         flat = tuple(n for size in wanted for n in (size if isinstance(size, tuple) else (size,)))
-        if found != flat or len(found) < 2:
-            raise BundleError(f"{path}: {name} has the shape {found}, expected {flat}")
+        if actual != flat or len(actual) < 2:
+            raise BundleError(f"{path}: {name} has the shape {actual}, expected {flat}")
     tensors = [t for graph in graphs.values() for t in (*graph.inputs, *graph.outputs)]
     sizes = [int(size) for tensor in tensors for size in tensor.shape if size != BATCH]
     if min(sizes, default=1) < 1 or max(tensor.bytes(1) for tensor in tensors) > LARGEST_TENSOR:

@@ -11,14 +11,14 @@ _NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)\((\d+)\)")
 def refusal(graph: str, error: Exception, version: str) -> str:
     """Why ONNX Runtime of this version gives no session of a graph."""
     text = " ".join(str(error).split())
-    if found := _NEWER_OPSET.search(text):
-        why = f"it is of opset {found[1]}, and this one knows opsets up to {found[2]}"
-        remedy = f"export the model again with --opset {found[2]}"
-    elif found := _NEWER_FORMAT.search(text):
-        why = f"it is of ONNX's format {found[1]}, and this one reads formats up to {found[2]}"
+    if match := _NEWER_OPSET.search(text):
+        why = f"it is of opset {match[1]}, and this one knows opsets up to {match[2]}"
+        remedy = f"export the model again with --opset {match[2]}"
+    elif match := _NEWER_FORMAT.search(text):
+        why = f"it is of ONNX's format {match[1]}, and this one reads formats up to {match[2]}"
         remedy = "export the model again with an older onnx"
-    elif found := _NO_KERNEL.search(text):
-        why = f"this one has no {found[1]} of opset {found[2]} for the graph's types"
+    elif match := _NO_KERNEL.search(text):
+        why = f"this one has no {match[1]} of opset {match[2]} for the graph's types"
         remedy = "export the model again with a lower --opset"
     else:
         return f"{graph}: ONNX Runtime {version} refuses the graph: {text}"

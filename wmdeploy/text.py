@@ -21,7 +21,7 @@ def printable(text: str) -> str:
     Of names that are no UTF-8, as files may have, each byte that is none becomes `?`.
     """
     text = text.encode("utf-8", "replace").decode()
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:

@@ -89,24 +89,24 @@ class OnnxValues:
         with bundle.graph_to_load(graph) as self._path:  # parts of it read its weights later, too
             self._model = onnx.load(self._path, load_external_data=False)
         self._given = [value.name for value in self._model.graph.input]
-        found = {*self._given, *(value.name for value in self._model.graph.output)}
-        if found != {spec.name for spec in (*record.inputs, *record.outputs)}:
+        names = {*self._given, *(value.name for value in self._model.graph.output)}
+        if names != {spec.name for spec in (*record.inputs, *record.outputs)}:
             raise BundleError(
                 f"{self._path}: has other tensors than the manifest says; export the model again"
             )
         made = [name for node in self._model.graph.node for name in node.output if name]
         if len(made) != len(set(made)) or self._model.graph.sparse_initializer:
             raise BundleError(f"{self._path}: not a graph as exports write them; export again")
-        known = {
+        comparable = {
             name
             for node in self._model.graph.node
             for name in node.output
             if name in operations
-            and (name in found or not distrust or _agrees(node, operations[name]))
+            and (name in names or not distrust or _agrees(node, operations[name]))
         }
         _REWRITES[backend](self._model)
         self._extractor = Extractor(self._model)
-        self.rows = list(self._find_rows(known))
+        self.rows = list(self._find_rows(comparable))
         if not self.rows:
             raise BundleError(f"{self._path}: has no value that PyTorch knows; export again")
         for row in self.rows:  # ONNX Runtime infers types that the file does not say
@@ -135,16 +135,16 @@ class OnnxValues:
         model = self._extractor.extract_model(list(row.inputs), [row.name])
         return self._run(open_session(self.backend, self._path, model), feeds, [row.name])[row.name]
 
-    def _find_rows(self, known: set[str]) -> Iterator[Row]:
+    def _find_rows(self, comparable: set[str]) -> Iterator[Row]:
         order = list(self._model.graph.node)
         makers = {name: i for i, node in enumerate(order) for name in node.output if name}
         for i, node in enumerate(order):
-            for name in (name for name in node.output if name in known):
+            for name in (name for name in node.output if name in comparable):
                 nodes, pending = {i}, list(node.input)
                 inputs: dict[str, None] = {}
                 while pending:
                     source = pending.pop(0)
-                    if source in known or source in self._given:
+                    if source in comparable or source in self._given:
                         inputs[source] = None
                     elif makers.get(source, i) not in nodes:
                         nodes.add(makers[source])

@@ -161,12 +161,12 @@ def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]"
 
     from wmdeploy.models.expected import world_model_cases
 
-    recipe, known = bundle.manifest.recipe, model.config.temporal.num_actions
+    recipe, num_actions = bundle.manifest.recipe, model.config.temporal.num_actions
     actions = None
-    if known:
-        if clip.actions is None or clip.actions.max() >= known:
+    if num_actions:
+        if clip.actions is None or clip.actions.max() >= num_actions:
             raise ClipError(
-                f"{clip.name}: has no actions, or others than the {known} that the model is "
+                f"{clip.name}: has no actions, or others than the {num_actions} that the model is "
                 "conditioned on; give a clip of the game with --clip"
             )
         actions = torch.from_numpy(clip.actions)

@@ -137,21 +137,21 @@ def _operations(
     outputs = [spec.name for spec in graph.outputs]
     renamed = dict(zip(signature.user_outputs, outputs, strict=True))
     root = type(graph.module).__name__
-    found = {}
+    operations = {}
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
             continue
         path = next(reversed(list(node.meta.get("nn_module_stack", {"": ("", "")}).values())))[0]
         module = sources.get(id(graph.module.get_submodule(path)))
         target = str(node.target)
-        found[node.name] = Operation(
+        operations[node.name] = Operation(
             renamed.get(node.name, node.name),
             target.split(".")[1] if "." in target else target,
             target,
             path,
             module or f"{root}.{path}".removesuffix("."),
         )
-    return found
+    return operations
 
 
 def _inputs(

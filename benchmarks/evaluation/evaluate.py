@@ -195,15 +195,15 @@ def _usable(
     here = search(folder, options.read.series)
     if line := left_out_line(folder, here):
         tell(line)
-    found: list[Path] = []
-    known = 0
+    usable: list[Path] = []
+    trained = 0
     notes: list[list[str]] = []
     for path in here.clips:
-        if options.clips is not None and len(found) == options.clips:
+        if options.clips is not None and len(usable) == options.clips:
             break
         try:
             if trained_on and clip_digest(path) in trained_on:
-                known += 1
+                trained += 1
                 continue
             source = open_source(path, options.read)
             if (count := source.count()) < 2:
@@ -215,13 +215,13 @@ def _usable(
         except ClipError as error:
             skipped.append(str(error))
             continue
-        found.append(path)
+        usable.append(path)
         notes.append(source.notes)
     for line in sum_up(notes):
         tell(line)
-    if known:
-        skipped.append(f"{folder}: {known} clips that the model was trained on")
-    return found
+    if trained:
+        skipped.append(f"{folder}: {trained} clips that the model was trained on")
+    return usable
 
 
 def _drawable(footage: Footage, context: int) -> list[int]:

@@ -132,13 +132,13 @@ def run_milestone(
 
 
 def _actions(model: WorldModel, clip: Clip) -> torch.Tensor | None:
-    known = model.config.temporal.num_actions
-    if not known:
+    num_actions = model.config.temporal.num_actions
+    if not num_actions:
         return None
-    if clip.actions is None or clip.actions.max() >= known:
+    if clip.actions is None or clip.actions.max() >= num_actions:
         raise WmdeployError(
-            f"{clip.name}: the model is conditioned on {known} actions, and this clip has none or "
-            "others; give a clip of its game with --clip"
+            f"{clip.name}: the model is conditioned on {num_actions} actions, and this clip has "
+            "none or others; give a clip of its game with --clip"
         )
     device = model.temporal_model.output_proj.weight.device
     return torch.from_numpy(clip.actions[None]).to(device)
@@ -155,8 +155,8 @@ def _run(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode (1, T, H, W, 3) and predict from all but the last: (1, T, L) and (1, T - 1, L)."""
     latents = torch.cat([model.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
-    known = None if actions is None else actions[:, : frames.shape[1] - 1]
-    return latents, model.temporal_model(latents[:, :-1], known)
+    taken = None if actions is None else actions[:, : frames.shape[1] - 1]
+    return latents, model.temporal_model(latents[:, :-1], taken)
 
 
 def _memory(
@@ -222,17 +222,17 @@ def _speed(
     }
 
 
-def to_markdown(found: Milestone) -> str:
+def to_markdown(result: Milestone) -> str:
     """The result as a page: the tests, the requirements, the three milestones."""
-    architecture, memory, speed = found.architecture, found.memory, found.speed
-    prediction = found.prediction
+    architecture, memory, speed = result.architecture, result.memory, result.speed
+    prediction = result.prediction
     scaling = ", ".join(f"{n} frames {gb:.2f} GB" for n, gb in memory["memory_scaling"].items())
-    where = f"on the {'GPU' if found.device == 'cuda' else 'CPU'}"
+    where = f"on the {'GPU' if result.device == 'cuda' else 'CPU'}"
     lines = [
-        f"# Milestones of {found.model}",
+        f"# Milestones of {result.model}",
         "",
-        f"PyTorch float32 {where}: {found.environment.cpu}"
-        + (f", {found.environment.gpu.name}" if found.environment.gpu else ""),
+        f"PyTorch float32 {where}: {result.environment.cpu}"
+        + (f", {result.environment.gpu.name}" if result.environment.gpu else ""),
         "",
         "## Tests",
         "",
@@ -256,7 +256,7 @@ def to_markdown(found: Milestone) -> str:
         f"{_met(memory['under_8gb_limit'])} |",
         f"| a frame in under 100 ms {where} | {speed['time_per_frame_ms']:.2f} ms | "
         f"{_met(speed['under_100ms'])} |",
-        *_quality_lines(found.quality),
+        *_quality_lines(result.quality),
     ]
     return "\n".join(lines) + "\n"
 
@@ -291,14 +291,14 @@ def _quality_lines(quality: QualityReport | None) -> list[str]:
             "The model notes no training, so the milestones (reconstruction, next frame, sequence) "
             "are open: `wmdeploy train`, or `wmdeploy evaluate` for a model of other origin.",
         ]
-    found = quality.all
-    latents = found.latents["model"]
-    next_frame, copy = found.following["model"].psnr, found.following["copy"].psnr
-    reconstruction = found.reconstruction.psnr
+    scores = quality.all
+    latents = scores.latents["model"]
+    next_frame, copy = scores.following["model"].psnr, scores.following["copy"].psnr
+    reconstruction = scores.reconstruction.psnr
     sequence = "no clip was long enough"
     stays = False
-    if found.rollouts:
-        model, copied = found.rollouts["model"].psnr, found.rollouts["copy"].psnr
+    if scores.rollouts:
+        model, copied = scores.rollouts["model"].psnr, scores.rollouts["copy"].psnr
         later = [n for n in model if 2 <= n <= 16]
         stays = all(_db(model[n]) > _db(copied[n]) for n in later)
         sequence = ", ".join(f"{n}: {_db(model[n]):.1f} ({_db(copied[n]):.1f})" for n in model)
@@ -308,7 +308,7 @@ def _quality_lines(quality: QualityReport | None) -> list[str]:
         f"| PSNR of the next frame above 25 dB | {_db(next_frame):.2f} dB | "
         f"{_met(_db(next_frame) > 25)} |",
         "",
-        f"## Milestones, on {found.frames} frames never trained on",
+        f"## Milestones, on {scores.frames} frames never trained on",
         "",
         "| milestone | found | reached |",
         "|---|---|---|",

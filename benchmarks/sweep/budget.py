@@ -46,21 +46,21 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
     """
     limits = []
     for term in text.split(","):
-        found = _TERM.fullmatch(term)
-        number = None if found is None else _number(found["number"])
-        if found is None or number is None:
+        match = _TERM.fullmatch(term)
+        number = None if match is None else _number(match["number"])
+        if match is None or number is None:
             raise WmdeployError(
                 f"--budget: got {term.strip()!r}, expected terms such as frame<33ms, memory<2GB, "
                 "psnr>40"
             )
-        figure, sign, unit = found["figure"], found["sign"], found["unit"]
+        figure, sign, unit = match["figure"], match["sign"], match["unit"]
         if figure not in FIGURES:
-            told = ", ".join(FIGURES)
-            raise WmdeployError(f"--budget: got the figure {figure!r}, expected one of {told}")
+            choices = ", ".join(FIGURES)
+            raise WmdeployError(f"--budget: got the figure {figure!r}, expected one of {choices}")
         own, units = FIGURES[figure]
         if (unit or own) not in units:
-            told = " or ".join(units)
-            raise WmdeployError(f"--budget: got {unit!r} for {figure}, expected {told}")
+            choices = " or ".join(units)
+            raise WmdeployError(f"--budget: got {unit!r} for {figure}, expected {choices}")
         limits.append(Limit(figure, sign, number * units[unit or own]))
     return tuple(limits)
 

@@ -1,6 +1,6 @@
 """Export and bench a model in every layout and precision, on every backend, at every batch size.
 
-    found = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
+    result = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
 
 Everything lies in one folder: bundles, and a report for each. Run again, what is there and fits is
 kept. Ends with the rows that no other row beats in latency, memory and quality together.
@@ -168,16 +168,16 @@ def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
     parity = {row.backend: row.parity for row in frames if row.batch == 1}
     cells = []
     for row in frames:
-        known = parity.get(row.backend)
-        worst = (known.worst_frame_psnr_db if known else None) or {}
-        agreement = known.code_agreement if known else None
+        row_parity = parity.get(row.backend)
+        worst = (row_parity.worst_frame_psnr_db if row_parity else None) or {}
+        agreement = row_parity.code_agreement if row_parity else 1.0  # the baseline's
         figures: dict[str, float | None] = {
             "frame": row.p50_ms,
             "imagine": imagine.get((row.backend, row.batch)),
             "memory": row.memory_mb,
             # the baseline is what others are compared with
-            "psnr": min(worst.values(), default=IDENTICAL_DB if known is None else None),
-            "codes": 100.0 if known is None else None if agreement is None else 100 * agreement,
+            "psnr": min(worst.values(), default=IDENTICAL_DB if row_parity is None else None),
+            "codes": 100 * agreement if agreement is not None else None,
         }
         cells.append(
             Cell(layout, precision, row.backend, row.batch, figures, row.verdict, row.reason)

@@ -9,12 +9,14 @@ from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 
 
-def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
+def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
-    told = [f"skipped: {name}: {why}" for name, why in found.skipped.items()]
+    skipped = [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
     table = new_table(
         "sweep: the lowest latency for its memory and quality in bold",
-        "\n".join(["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *told]),
+        "\n".join(
+            ["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *skipped]
+        ),
         ("bundle", "backend"),
         ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"),
     )
@@ -23,7 +25,7 @@ def sweep_table(found: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
         table.add_column("budget")
     for column in table.columns:
         column.no_wrap = column.header in ("bundle", "backend", "codes", "verdict", "budget")
-    for cell in sorted(found.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
+    for cell in sorted(sweep.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
         table.add_row(

@@ -169,11 +169,11 @@ def check_signature(path: Path, session: Any, record: GraphRecord) -> None:
         BackendError: they are others.
     """
     given = (*session.get_inputs(), *session.get_outputs())
-    found = {tensor.name: (tensor.type, tensor.shape) for tensor in given}
+    tensors = {tensor.name: (tensor.type, tensor.shape) for tensor in given}
     specs = {spec.name: spec for spec in (*record.inputs, *record.outputs)}
-    if found.keys() != specs.keys() or len(given) != len(specs):
+    if tensors.keys() != specs.keys() or len(given) != len(specs):
         raise BackendError(f"{path}: has other tensors than the manifest says; export again")
-    for name, (kind, shape) in found.items():
+    for name, (kind, shape) in tensors.items():
         spec = specs[name]
         fits = len(shape) == len(spec.shape) and all(
             not isinstance(size, int) if wanted == BATCH else size == wanted
@@ -197,13 +197,14 @@ def check_results(
     for spec, result in zip(specs, results, strict=True):
         expected = tuple(batch if size == BATCH else size for size in spec.shape)
         if not isinstance(result, np.ndarray):
-            found = type(result).__name__
+            received = type(result).__name__
         elif result.dtype == spec.dtype and result.shape == expected:
             continue
         else:
-            found = f"{result.dtype} {result.shape}"
+            received = f"{result.dtype} {result.shape}"
         raise BackendError(
-            f'{graph}: its output "{spec.name}" is {found}, the manifest says {spec}; export again'
+            f'{graph}: its output "{spec.name}" is {received}, the manifest says {spec}; '
+            "export again"
         )
 
 

@@ -78,8 +78,8 @@ class _Build:
         parser = trt.OnnxParser(network, self.logger)
         graph = tensorrt_graph(onnx.load(order.onnx, load_external_data=False))
         if not parser.parse(graph.SerializeToString(), str(order.onnx)):
-            found = [parser.get_error(i) for i in range(parser.num_errors)]
-            reasons = [f"{e.desc()} ({e.node_operator()} {e.node_name()})" for e in found]
+            errors = [parser.get_error(i) for i in range(parser.num_errors)]
+            reasons = [f"{e.desc()} ({e.node_operator()} {e.node_name()})" for e in errors]
             raise self._error("cannot parse the graph", reasons)
         config = builder.create_builder_config()
         config.progress_monitor = self.monitor
@@ -102,8 +102,8 @@ class _Build:
         kinds = self.flavour.trt.ILogger
         if severity != kinds.VERBOSE:
             # names of the graph's nodes are in it, and those are a stranger's
-            told = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-            print(f"{self.order.graph} {severity}: {told}", file=self.log, flush=True)
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+            print(f"{self.order.graph} {severity}: {text}", file=self.log, flush=True)
         if severity in (kinds.ERROR, kinds.INTERNAL_ERROR):
             self.errors.append(message)
         if figure := re.match(r"Total (Weights|Activation) Memory: (\d+) bytes", message):

@@ -47,8 +47,10 @@ class Flavour:
         if self.name != "tensorrt-rtx":
             return ()
         names = self.trt.ComputeCapability.__members__
-        known = sorted((name for name in names if name.startswith("SM")), key=lambda n: int(n[2:]))
-        return tuple(f"sm_{name[2:]}" for name in known)
+        versions = sorted(
+            (name for name in names if name.startswith("SM")), key=lambda n: int(n[2:])
+        )
+        return tuple(f"sm_{name[2:]}" for name in versions)
 
     def network_flags(self) -> int:
         """Strong typing: 10.x asks for it, from 11 on there is nothing else."""
@@ -60,8 +62,8 @@ class Flavour:
         runtime = self.trt.Runtime(_silent(self.trt))  # it would also say that there is no GPU
         if not hasattr(runtime, "get_engine_validity"):
             return False
-        _, found = runtime.get_engine_validity(plan)
-        return bool(int(found) & int(self.trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE))
+        _, diagnostics = runtime.get_engine_validity(plan)
+        return bool(int(diagnostics) & int(self.trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE))
 
     def target(self, config: Any, architectures: tuple[str, ...]) -> None:
         """Tell the builder what the plan is to run on."""
@@ -78,8 +80,8 @@ class Flavour:
         """Let the builder use what earlier builds have timed; TensorRT-RTX times nothing."""
         if self.name == "tensorrt":
             path = self._timing_cache(architectures)
-            known = read_document(path, LARGEST_CACHE) if path.is_file() else b""
-            config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+            cache = read_document(path, LARGEST_CACHE) if path.is_file() else b""
+            config.set_timing_cache(config.create_timing_cache(cache), ignore_mismatch=False)
 
     def keep_timing_cache(self, config: Any, architectures: tuple[str, ...]) -> None:
         """Store what this build has timed, for the next one."""
@@ -168,22 +170,24 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
         BackendError: an architecture is unknown to the flavour.
     """
     targets = flavour.architectures
-    known = f"{flavour.name} {flavour.version} knows {', '.join(targets)}"
+    support = f"{flavour.name} {flavour.version} knows {', '.join(targets)}"
     if CURRENT in asked and len(asked) > 1:
         raise BackendError(f"--arch: got {', '.join(asked)}, expected current alone, or names")
     for name in asked:
         if name == CURRENT and present is None:
-            hint = f"name one with --arch; {known}" if targets else "tensorrt builds on a GPU only"
+            hint = (
+                f"name one with --arch; {support}" if targets else "tensorrt builds on a GPU only"
+            )
             raise MissingError(f"--arch current: there is no NVIDIA GPU or driver here; {hint}")
         if name == CURRENT and targets and present not in targets:
-            raise BackendError(f"--arch current: this GPU is {present}, and {known}")
+            raise BackendError(f"--arch current: this GPU is {present}, and {support}")
         if name != CURRENT and not targets:
             raise BackendError(
                 f"--arch {name}: tensorrt builds for the GPU that is there; use --arch current, "
                 "or --flavour tensorrt-rtx"
             )
         if name != CURRENT and name not in targets:
-            raise BackendError(f"--arch {name}: {known}; choose among these")
+            raise BackendError(f"--arch {name}: {support}; choose among these")
 
 
 def flavour_findings() -> list[Finding]:
@@ -200,17 +204,17 @@ def _finding(name: str) -> Finding:
     flavour, device = Flavour(name, module), gpu()
     targets = flavour.architectures
     if not targets:
-        found = f"{flavour.version}, builds for the GPU that is there"
+        description = f"{flavour.version}, builds for the GPU that is there"
         if device is None:
-            return Finding(name, f"{found}: none", "problem", enables, "needs an NVIDIA GPU")
-        return Finding(name, f"{found}: {device.architecture}", "ok", enables)
-    found = f"{flavour.version}, builds for {', '.join(targets)}"
+            return Finding(name, f"{description}: none", "problem", enables, "needs an NVIDIA GPU")
+        return Finding(name, f"{description}: {device.architecture}", "ok", enables)
+    description = f"{flavour.version}, builds for {', '.join(targets)}"
     if device is None:
-        return Finding(name, found, "ok", f"{enables} (running needs an NVIDIA GPU)")
+        return Finding(name, description, "ok", f"{enables} (running needs an NVIDIA GPU)")
     if device.architecture not in targets:
-        found += f"; not for this GPU, {device.architecture}"
-        return Finding(name, found, "problem", enables, "use tensorrt on this GPU")
-    return Finding(name, found, "ok", enables)
+        description += f"; not for this GPU, {device.architecture}"
+        return Finding(name, description, "problem", enables, "use tensorrt on this GPU")
+    return Finding(name, description, "ok", enables)
 
 
 def _import(name: str) -> tuple[ModuleType | None, str]:

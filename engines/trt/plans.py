@@ -244,8 +244,8 @@ def _store(path: Path, wanted: PlanRecord, built: Built, seconds: float) -> Plan
     same = (record.graph, record.flavour, record.architectures)
     others = [p for p in manifest.plans if (p.graph, p.flavour, p.architectures) != same]
     write_manifest(dataclasses.replace(manifest, plans=(*others, record)), path)
-    known = {plan.file for plan in (*others, record)}
+    recorded = {plan.file for plan in (*others, record)}
     for file in (path / PLANS_DIRECTORY).glob("*.plan"):
-        if f"{PLANS_DIRECTORY}/{file.name}" not in known:
+        if f"{PLANS_DIRECTORY}/{file.name}" not in recorded:
             file.unlink()
     return record

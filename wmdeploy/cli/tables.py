@@ -94,8 +94,8 @@ def doctor_table(findings: list[Finding]) -> Table:
     table = Table("what", "found", "enables", "to get it", title="wmdeploy doctor")
     styles = {"ok": "green", "missing": "yellow", "problem": "bold red"}
     for finding in findings:
-        found = Text(finding.found, style=styles[finding.state])
-        table.add_row(finding.what, found, finding.enables, Text(finding.fix))
+        description = Text(finding.found, style=styles[finding.state])
+        table.add_row(finding.what, description, finding.enables, Text(finding.fix))
     return table
 
 

@@ -51,27 +51,27 @@ def read_actions(
         raise ClipError(f"{place}: {name}: got {array.dtype} {shape}, {expected} of indices")
     if array.dtype.kind == "f" and width == 1:
         raise ContinuousActions(_continuous(place, name, array, expected))
-    told = [] if name == "actions" else [f"actions are read from {name}"]
+    notes = [] if name == "actions" else [f"actions are read from {name}"]
     array.check()
     stored = (array.unbatched() if batch else array).rows(first, min(last, rows[0]))
-    found = np.array([row.reshape(width) for row in stored]).reshape(-1, width)
+    values = np.array([row.reshape(width) for row in stored]).reshape(-1, width)
     if width > 1:
-        moved, found = _indices(found, place, name, array, expected)
-        told.append("actions are read as the place of the 1 in each row")
+        moved, values = _indices(values, place, name, array, expected)
+        notes.append("actions are read as the place of the 1 in each row")
     else:
-        found = found[:, 0]
+        values = values[:, 0]
         moved = any(is_named(other.partition("_")[0], ("achievement",)) for other in arrays)
-    _check_range(found, place, name)
-    indices = found.astype(np.int64)
+    _check_range(values, place, name)
+    indices = values.astype(np.int64)
     if moved:
-        told.append("each action led to its frame, so they are moved by one")
+        notes.append("each action led to its frame, so they are moved by one")
         indices = indices[1:]
     elif len(indices) < last - first:
-        told.append("there is one action less than frames, so the last is held")
+        notes.append("there is one action less than frames, so the last is held")
     if not len(indices):
         return None, "its one frame has no action"
     held = np.minimum(np.arange(last - first), len(indices) - 1)
-    return indices[held], ", ".join(told)
+    return indices[held], ", ".join(notes)
 
 
 def _indices(

@@ -61,10 +61,10 @@ class ArraySource(Source):
 
     def __init__(self, path: Path, series: str | None = None) -> None:
         super().__init__(path)
-        found = inside_file(path)
-        assert found is not None, path
-        self._file = found[0]
-        self._group, self._number = _located(*found)
+        location = inside_file(path)
+        assert location is not None, path
+        self._file = location[0]
+        self._group, self._number = _located(*location)
         self._chosen = series
 
     def count(self) -> int:
@@ -87,10 +87,12 @@ class ArraySource(Source):
         first, last = self._span
         length = series.layout.shape[0]
         with self._arrays() as arrays:
-            found, note = read_actions(arrays, series.actions, first, last, length, str(self.path))
+            actions, note = read_actions(
+                arrays, series.actions, first, last, length, str(self.path)
+            )
         if note and note not in self.notes:
             self.notes.append(note)
-        return found
+        return actions
 
     @cached_property
     def _series(self) -> _Series:
@@ -133,9 +135,9 @@ def array_clips(path: Path, series: str | None = None) -> list[Path]:
     Raises:
         ClipError: it cannot be read, or holds no frames.
     """
-    found = inside_file(path)
-    assert found is not None, path
-    file, inside = found
+    location = inside_file(path)
+    assert location is not None, path
+    file, inside = location
     if file.suffix.lower() in HDF5_SUFFIXES and _owner(episode_groups(file), inside) is None:
         place = "".join(f"{part}/" for part in inside)
         groups = [group for group in episode_groups(file) if group.startswith(place)]

@@ -1,7 +1,7 @@
 """The clips of a folder, and what in it is none.
 
-    found = search(Path("data"))
-    found.clips, found.left_out
+    result = search(Path("data"))
+    result.clips, result.left_out
 
 Knows names and suffixes. Decodes nothing; of files of arrays it reads where their episodes begin.
 """
@@ -53,33 +53,33 @@ def search(place: Path, series: str | None = None) -> Found:
     Raises:
         ClipError: no such folder, nothing in it, data of another tool, or an invalid data folder.
     """
-    found = Found()
+    result = Found()
     try:
         if inside_file(place):
             return Found(array_clips(place, series))
         if not place.is_dir():
             what = "is a file" if place.exists() else "does not exist"
             raise ClipError(f"{place}: {what}, expected a folder of clips")
-        if told := foreign(place):
-            raise ClipError(f"{place}: {told}")
-        _search(place, found, series, 0)
+        if explanation := foreign(place):
+            raise ClipError(f"{place}: {explanation}")
+        _search(place, result, series, 0)
     except OSError as error:
         raise ClipError(f"{place}: cannot be read ({reason(error)})") from error
-    if not found.clips:
-        told = next((f"{p.name} {t}" for p in found.left_out if (t := foreign(p))), "")
+    if not result.clips:
+        explanation = next((f"{p.name} {t}" for p in result.left_out if (t := foreign(p))), "")
         raise ClipError(
             f"{place}: holds no clips; expected videos, .npz files, pictures or a data folder"
-            + (f"; {told}" if told else "")
+            + (f"; {explanation}" if explanation else "")
         )
-    return found
+    return result
 
 
-def left_out_line(place: Path, found: Found) -> str:
+def left_out_line(place: Path, result: Found) -> str:
     """What in a folder is not read, on one line; "" if all of it is."""
-    if not found.left_out:
+    if not result.left_out:
         return ""
-    names = listed(str(path.relative_to(place)) for path in found.left_out)
-    count = len(found.left_out)
+    names = listed(str(path.relative_to(place)) for path in result.left_out)
+    count = len(result.left_out)
     return f"{place}: {count} {'entry is' if count == 1 else 'entries are'} not read: {names}"
 
 
@@ -94,13 +94,13 @@ def actions_beside(clip: Path) -> Path | None:
     return next((path for path in named if path.exists()), None)
 
 
-def _search(folder: Path, found: Found, series: str | None, depth: int) -> None:
+def _search(folder: Path, result: Found, series: str | None, depth: int) -> None:
     entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_order)
     if (folder / INDEX_NAME).exists():
         clips = [folder / clip.file for clip in read_data_folder(folder).clips]
         own = {folder / INDEX_NAME, *clips, *map(actions_path, clips)}
-        found.clips.extend(clips)
-        found.left_out.extend(path for path in entries if path not in own)
+        result.clips.extend(clips)
+        result.left_out.extend(path for path in entries if path not in own)
         return
     taken = [path for path in entries if _is_clip_file(path)]
     pictures = list_pictures(folder)
@@ -108,17 +108,17 @@ def _search(folder: Path, found: Found, series: str | None, depth: int) -> None:
         taken += filter(is_animation, pictures)
     if pictures and not taken:
         own = {folder / "actions.npy", *pictures}
-        found.clips.append(folder)
-        found.left_out.extend(path for path in entries if path not in own)
+        result.clips.append(folder)
+        result.left_out.extend(path for path in entries if path not in own)
         return
     companions = {actions_beside(path) for path in taken}
     for path in entries:
         if path in taken:
-            found.clips.extend(_clips_of(path, series))
+            result.clips.extend(_clips_of(path, series))
         elif path.is_dir() and not path.is_symlink() and depth < _MOST_DEPTH and not foreign(path):
-            _search(path, found, series, depth + 1)
+            _search(path, result, series, depth + 1)
         elif path not in companions:
-            found.left_out.append(path)
+            result.left_out.append(path)
 
 
 def _is_clip_file(path: Path) -> bool:

@@ -154,7 +154,7 @@ def read_footage(
         before = len(packed)
         try:
             _pack(path, size, options, packed, len(paths) - done)
-            known = open_source(path, options).actions() if actions else None
+            clip_actions = open_source(path, options).actions() if actions else None
         except _TooLarge:
             raise
         except ClipError as error:
@@ -162,8 +162,8 @@ def read_footage(
             skipped.append(str(error))
             continue
         read.append((path, len(packed) - before))
-        if known is not None:
-            taken.append(known)
+        if clip_actions is not None:
+            taken.append(clip_actions)
         progress("read", done, len(paths), path.name)
     if not read:
         raise ClipError(f"none of {len(paths)} clips can be read: " + "; ".join(skipped))
@@ -217,16 +217,16 @@ def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more
 
 def clip_digest(path: Path) -> str:
     """Hex digest over the bytes of one clip's files, wherever they lie."""
-    if found := inside_file(path):
-        file, inside = found
-        told = [_file_digest(file), *inside]
+    if location := inside_file(path):
+        file, inside = location
+        digests = [_file_digest(file), *inside]
     elif path.is_dir():
-        told = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+        digests = [sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
     else:
-        told = [sha256(path)]
+        digests = [sha256(path)]
     if not path.is_dir() and (actions := actions_beside(path)):
-        told.append(sha256(actions))
-    return hashlib.sha256("".join(told).encode()).hexdigest()
+        digests.append(sha256(actions))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _file_digest(file: Path) -> str:

@@ -69,11 +69,11 @@ def _foreign_folder(folder: Path) -> str | None:
     info = _document(folder / "meta" / "info.json")
     if "codebase_version" in info:
         version = info["codebase_version"]
-        told = f"is a LeRobot dataset ({version!s:.20}), which is not read as such; "
+        reason = f"is a LeRobot dataset ({version!s:.20}), which is not read as such; "
         videos = sorted((folder / "videos").glob("chunk-*/*"))  # before 3.0 a file is an episode
         if videos and str(version).startswith("v2"):
-            return f"{told}its videos can be read, without actions: give {videos[0]}"
-        return told + _LEROBOT
+            return f"{reason}its videos can be read, without actions: give {videos[0]}"
+        return reason + _LEROBOT
     if any((folder / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
         return f"is a Zarr store, which is not read; {_ZARR}"
     if _document(folder / "metadata.json").get("data_format") == "arrow":

@@ -47,8 +47,8 @@ class Hdf5Array:
             first = end
 
     def check(self) -> None:
-        if told := _storage(self._dataset):
-            raise ClipError(f"{self._place}: {told}")
+        if storage := _storage(self._dataset):
+            raise ClipError(f"{self._place}: {storage}")
 
     def unbatched(self) -> "Hdf5Array":
         return Hdf5Array(self._place, self._dataset, (*self._lead, 0))
@@ -136,13 +136,13 @@ def root_names(path: Path) -> list[str]:
 @lru_cache(maxsize=16)
 def _episode_groups(path: Path, changed: int, size: int) -> dict[str, None]:
     with _opened(path) as file:
-        found: list[str] = []
+        groups: list[str] = []
         seen: set[Any] = set()
-        _walk(file, "", found, seen, path)
-        return dict.fromkeys(found)
+        _walk(file, "", groups, seen, path)
+        return dict.fromkeys(groups)
 
 
-def _walk(group: "Group", name: str, found: list[str], seen: set[Any], path: Path) -> None:
+def _walk(group: "Group", name: str, groups: list[str], seen: set[Any], path: Path) -> None:
     import h5py
 
     address = h5py.h5o.get_info(group.id).addr
@@ -152,13 +152,13 @@ def _walk(group: "Group", name: str, found: list[str], seen: set[Any], path: Pat
     if len(seen) > MOST_GROUPS:
         raise ClipError(f"{path}: holds more than {MOST_GROUPS} groups; save it in parts")
     kinds = {key: _kind(group, key) for key in group}
-    known = (*FRAME_NAMES, *ACTION_NAMES)
-    if any(kind is h5py.Dataset and is_named(key, known) for key, kind in kinds.items()):
-        found.append(name)
+    names = (*FRAME_NAMES, *ACTION_NAMES)
+    if any(kind is h5py.Dataset and is_named(key, names) for key, kind in kinds.items()):
+        groups.append(name)
         return
     for key in sorted(kinds, key=lambda key: natural_order(Path(key))):
         if kinds[key] is h5py.Group:
-            _walk(group[key], f"{name}/{key}".lstrip("/"), found, seen, path)
+            _walk(group[key], f"{name}/{key}".lstrip("/"), groups, seen, path)
 
 
 def _kind(group: "Group", key: str) -> type | None:

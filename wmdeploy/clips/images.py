@@ -65,27 +65,27 @@ def one_series(folder: Path, series: str | None) -> list[Path]:
     Raises:
         ClipError: there are several series, and `series` does not pick one.
     """
-    found = _series(list_pictures(folder))
-    told = ", ".join(f"{name}: {len(pictures)}" for name, pictures in list(found.items())[:4])
-    told += ", ..." if len(found) > 4 else ""
+    groups = _series(list_pictures(folder))
+    listing = ", ".join(f"{name}: {len(pictures)}" for name, pictures in list(groups.items())[:4])
+    listing += ", ..." if len(groups) > 4 else ""
     if series is None:
-        several = len(found) > 1 and max(map(len, found.values())) > 1
+        several = len(groups) > 1 and max(map(len, groups.values())) > 1
         if several:
             raise ClipError(
-                f"{folder}: holds {len(found)} series of pictures ({told}), expected one; choose "
-                f"it with --series {next(iter(found))}"
+                f"{folder}: holds {len(groups)} series of pictures ({listing}), expected one; "
+                f"choose it with --series {next(iter(groups))}"
             )
-        return sorted((p for pictures in found.values() for p in pictures), key=natural_order)
+        return sorted((p for pictures in groups.values() for p in pictures), key=natural_order)
     wanted = series.casefold()
-    fitting = [name for name in found if name.casefold() == wanted] or [
-        name for name in found if wanted in name.casefold()
+    fitting = [name for name in groups if name.casefold() == wanted] or [
+        name for name in groups if wanted in name.casefold()
     ]
     if len(fitting) != 1:
         raise ClipError(
             f"{folder}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
-            f"({told}); name one of them"
+            f"({listing}); name one of them"
         )
-    return found[fitting[0]]
+    return groups[fitting[0]]
 
 
 class PictureSource(Source):
@@ -153,12 +153,12 @@ def _series(pictures: Sequence[Path]) -> dict[str, list[Path]]:
     """Pictures by their names without numbers, such as rgb_%d."""
     stems = [_stem(path).casefold() for path in pictures]
     twice = len(set(stems)) < len(stems)  # 0.jpg and 0.png: each kind is one
-    found: dict[str, list[Path]] = {}
+    groups: dict[str, list[Path]] = {}
     names: dict[str, str] = {}
     for path in pictures:
         name = re.sub(_NUMBER, "%d", _stem(path)) + (path.suffix.lower() if twice else "")
-        found.setdefault(names.setdefault(name.casefold(), name), []).append(path)
-    return found
+        groups.setdefault(names.setdefault(name.casefold(), name), []).append(path)
+    return groups
 
 
 @contextmanager
@@ -171,8 +171,8 @@ def _noted(notes: list[str]) -> Iterator[None]:
         # phones make pictures of as many pixels; Pillow refuses twice as many
         warnings.simplefilter("ignore", DecompressionBombWarning)
         yield
-    told = [f"Pillow warns: {' '.join(str(warning.message).split())}" for warning in caught]
-    notes += [note for note in dict.fromkeys(told) if note not in notes]
+    remarks = [f"Pillow warns: {' '.join(str(warning.message).split())}" for warning in caught]
+    notes += [note for note in dict.fromkeys(remarks) if note not in notes]
 
 
 @contextmanager

@@ -86,15 +86,15 @@ def find_frames(arrays: Mapping[str, Stored], place: str, series: str | None = N
     if "frames" in arrays:
         return "frames"
     named = [name for name in pictures if is_named(name, FRAME_NAMES)]
-    found = named or pictures
-    if len(found) == 1:
-        return found[0]
-    if found:
+    candidates = named or pictures
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
         raise ClipError(
-            f"{place}: holds {len(found)} series of frames ({listed(found)}), expected one; "
-            f"choose it with --series {found[0]}"
+            f"{place}: holds {len(candidates)} series of frames ({listed(candidates)}), expected "
+            f"one; choose it with --series {candidates[0]}"
         )
-    told = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in list(arrays.items())[:8])
+    listing = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in list(arrays.items())[:8])
     numbers = next((n for n, a in arrays.items() if is_named(n, FRAME_NAMES)), None)
     if numbers is not None and arrays[numbers].dtype.kind in "iuf":
         what = f"{numbers} is no series of pictures"
@@ -102,7 +102,7 @@ def find_frames(arrays: Mapping[str, Stored], place: str, series: str | None = N
     else:
         what = "expected an array named frames"
         advice = "save it with numpy.savez_compressed(path, frames=...), uint8 (T, H, W, 3)"
-    raise ClipError(f"{place}: holds {told or 'nothing'}; {what}; {advice}")
+    raise ClipError(f"{place}: holds {listing or 'nothing'}; {what}; {advice}")
 
 
 def _chosen(pictures: list[str], place: str, series: str) -> str:
@@ -124,15 +124,15 @@ def find_actions(arrays: Mapping[str, Stored], place: str) -> str | None:
     Raises:
         ClipError: there are several.
     """
-    found = [name for name in arrays if "/" not in name and is_named(name, ACTION_NAMES)]
-    if "actions" in found:
+    candidates = [name for name in arrays if "/" not in name and is_named(name, ACTION_NAMES)]
+    if "actions" in candidates:
         return "actions"
-    if len(found) > 1:
+    if len(candidates) > 1:
         raise ClipError(
-            f"{place}: holds {listed(found)}, expected one array of actions; "
+            f"{place}: holds {listed(candidates)}, expected one array of actions; "
             "name the one you mean `actions`"
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def frames_layout(name: str, array: Stored, place: str) -> FramesLayout:
@@ -170,16 +170,16 @@ def frames_layout(name: str, array: Stored, place: str) -> FramesLayout:
         raise refused(f"a frame has {height * width:,} pixels of at most {MOST_PIXELS:,}")
     if length > MOST_FRAMES:
         raise refused(f"it has more than {MOST_FRAMES:,} frames; save it in parts")
-    told = []
+    notes = []
     if name != "frames":
-        told.append(f"frames are read from {name}")
+        notes.append(f"frames are read from {name}")
     if rows[1:] != (height, width, 3) or batch:
-        told.append(f"shape {shape} is read as {length} frames of {height} x {width}")
+        notes.append(f"shape {shape} is read as {length} frames of {height} x {width}")
     if dtype.kind == "f":
-        told.append(f"{dtype} in 0..1 is read as 0..255")
+        notes.append(f"{dtype} in 0..1 is read as 0..255")
     elif dtype != np.uint8:
-        told.append(f"{dtype} is read as 0..255")
-    return FramesLayout((length, height, width, 3), batch, channels, ", ".join(told))
+        notes.append(f"{dtype} is read as 0..255")
+    return FramesLayout((length, height, width, 3), batch, channels, ", ".join(notes))
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
@@ -198,8 +198,8 @@ def _may_be_frames(name: str, array: Stored) -> bool:
     shape = array.shape[1:] if len(array.shape) == 5 else array.shape
     if array.dtype.kind not in "iuf" or 0 in shape or len(shape) not in (3, 4):
         return False
-    known = is_named(name, FRAME_NAMES)
-    if not known and (array.dtype != np.uint8 or 3 not in shape[1:]):
+    named = is_named(name, FRAME_NAMES)
+    if not named and (array.dtype != np.uint8 or 3 not in shape[1:]):
         return False
     sides = sorted(shape[1:])[-2:]
     return min(sides) >= _LEAST_SIDE

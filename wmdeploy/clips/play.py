@@ -103,9 +103,9 @@ def open_game(name: str, frame_skip: int, stickiness: float, all_actions: bool) 
     # Before the first game is made: its constructor prints a banner and only then turns quiet.
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gymnasium.register_envs(ale_py)
-    known = [name for name in gymnasium.registry if name.startswith("ALE/")]
+    registered = [name for name in gymnasium.registry if name.startswith("ALE/")]
     return gymnasium.make(
-        _find_game(name, known),
+        _find_game(name, registered),
         frameskip=frame_skip,
         repeat_action_probability=stickiness,
         full_action_space=all_actions,
@@ -113,9 +113,9 @@ def open_game(name: str, frame_skip: int, stickiness: float, all_actions: bool) 
     )
 
 
-def _find_game(game: str, known: list[str]) -> str:
+def _find_game(game: str, registered: list[str]) -> str:
     """The registered name of a game: "ms_pacman" -> "ALE/MsPacman-v5"."""
-    names = {_plain(name): name for name in known}
+    names = {_plain(name): name for name in registered}
     plain = _plain(game)
     if plain in names:
         return names[plain]

@@ -207,8 +207,8 @@ def _open_source(path: Path, options: ReadOptions) -> Source:
         )
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSource(path)
-    if path.suffix.lower() not in VIDEO_SUFFIXES and (told := foreign(path)):
-        raise ClipError(f"{path}: {told}")
+    if path.suffix.lower() not in VIDEO_SUFFIXES and (reason := foreign(path)):
+        raise ClipError(f"{path}: {reason}")
     if (path.parent / INDEX_NAME).is_file():
         data = read_data_folder(path.parent)
         for entry in data.clips:

@@ -41,8 +41,8 @@ class ReadOptions:
     def __str__(self) -> str:
         """The options that differ from the defaults, as a command line gives them."""
         given = (("--fps", self.fps), ("--fit", self.fit), ("--series", self.series))
-        told = [f"{option} {value}" for option, value in given if value not in (None, "squeeze")]
-        return " ".join(told)
+        options = [f"{option} {value}" for option, value in given if value not in (None, "squeeze")]
+        return " ".join(options)
 
     def __post_init__(self) -> None:
         if self.fps is not None and not (math.isfinite(self.fps) and 0.01 <= self.fps <= 1000):

@@ -32,8 +32,8 @@ def choose_stream(container: "InputContainer") -> "tuple[VideoStream | None, str
     chosen = max(videos, key=lambda stream: _score(stream, Disposition.default))
     if len(streams) == 1:
         return chosen, None
-    told = ", ".join(f"{s.index}: {_described(s, s not in videos)}" for s in streams[:8])
-    return chosen, f"of {len(streams)} video streams ({told}) number {chosen.index} is read"
+    listing = ", ".join(f"{s.index}: {_described(s, s not in videos)}" for s in streams[:8])
+    return chosen, f"of {len(streams)} video streams ({listing}) number {chosen.index} is read"
 
 
 def upright(frame: np.ndarray, matrix: np.ndarray | None) -> np.ndarray | None:

@@ -94,9 +94,9 @@ def _rollouts(report: QualityReport) -> Table:
     return table
 
 
-def _predictors(found: Iterable[str]) -> list[str]:
+def _predictors(labels: Iterable[str]) -> list[str]:
     """Names in the order of tables: the model, a backend, what needs neither."""
-    names = list(found)
+    names = list(labels)
     backends = [name for name in names if name not in ("model", *_BASELINES)]
     return [name for name in ("model", *backends, *_BASELINES) if name in names]
 

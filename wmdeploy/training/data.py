@@ -62,8 +62,8 @@ class TrainingClips:
 
     def sha256(self) -> str:
         """Hex digest over both sides, to tell one set of clips, cut one way, from another."""
-        told = [self.size, self.num_actions, str(self.read), self.digests(0), self.digests(1)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        identity = [self.size, self.num_actions, str(self.read), self.digests(0), self.digests(1)]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def hold_out(self, seen: Iterable[str]) -> None:
         """Leave out of validation what was trained on: these digests, and copies of training clips.
@@ -71,18 +71,18 @@ class TrainingClips:
         Raises:
             ClipError: nothing is left.
         """
-        known = {*seen, *self.digests(0)}
-        told = list(zip(self.paths[1], self.digests(1), strict=True))
-        left = [(path, digest) for path, digest in told if digest not in known]
+        digests = {*seen, *self.digests(0)}
+        held_out = list(zip(self.paths[1], self.digests(1), strict=True))
+        left = [(path, digest) for path, digest in held_out if digest not in digests]
         if not left:
             raise ClipError(
-                f"data: all {len(told)} held-out clips were trained on before; give the options of "
-                "the first training, the same --seed above all, or other clips"
+                f"data: all {len(held_out)} held-out clips were trained on before; give the "
+                "options of the first training, the same --seed above all, or other clips"
             )
         self.skipped += [
             f"{path}: was trained on before, so it cannot be held out"
-            for path, digest in told
-            if digest in known
+            for path, digest in held_out
+            if digest in digests
         ]
         self.paths = (self.paths[0], [path for path, _ in left])
         self._hashed[1] = [digest for _, digest in left]
@@ -129,35 +129,35 @@ def find_data(
         TrainingError: only some clips have actions, or they mean different things.
     """
     roots = tuple(real_path(folder) for folder in folders)
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for root in roots:
         here = search(root, read.series)
-        found.update(dict.fromkeys(here.clips))
+        paths.update(dict.fromkeys(here.clips))
         if line := left_out_line(root, here):
             tell(line)
     taken: dict[Path, np.ndarray | None] = {}
     skipped: list[tuple[Path, str]] = []
     notes: list[list[str]] = []
-    for path in found:
+    for path in paths:
         try:
             source = open_source(path, read)
             count = source.count()
             reason = "" if count > 1 else f"has {count} frame, and nothing follows it"
-            known = source.actions() if actions else None
+            clip_actions = source.actions() if actions else None
             look(source, size, read.fit)
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")
         if reason:
             skipped.append((path, reason))
         else:
-            taken[path] = known
+            taken[path] = clip_actions
             notes.append(source.notes)
     for line in sum_up(notes):
         tell(line)
     usable = list(taken)
     if skipped and len(usable) < 2:
         raise ClipError(
-            f"{len(usable)} of {len(found)} clips can be used, expected at least 2; the others: "
+            f"{len(usable)} of {len(paths)} clips can be used, expected at least 2; the others: "
             + _alike(skipped)
         )
     num_actions = _num_actions(taken) if actions else 0
@@ -172,12 +172,12 @@ def _alike(skipped: Sequence[tuple[Path, str]]) -> str:
     for path, reason in skipped:
         first.setdefault(reason, path)
     counts = Counter(reason for _, reason in skipped)
-    told = [
+    reasons = [
         f"{path}: {reason}" + (f" ({counts[reason] - 1} more alike)" if counts[reason] > 1 else "")
         for reason, path in list(first.items())[:3]
     ]
-    rest = len(first) - len(told)
-    return "; ".join(told) + (f"; and {rest} other reasons" if rest else "")
+    rest = len(first) - len(reasons)
+    return "; ".join(reasons) + (f"; and {rest} other reasons" if rest else "")
 
 
 def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) -> np.ndarray:
@@ -198,18 +198,18 @@ def epoch_batch(numbers: np.ndarray, batch: int, key: Sequence[int], step: int) 
     return numbers[order[index * batch : (index + 1) * batch]]
 
 
-def _num_actions(known: Mapping[Path, np.ndarray | None]) -> int:
+def _num_actions(by_clip: Mapping[Path, np.ndarray | None]) -> int:
     """How many actions there are: as the data folders say, elsewhere the highest one and 1."""
-    taken = [actions for actions in known.values() if actions is not None]
+    taken = [actions for actions in by_clip.values() if actions is not None]
     if not taken:
         return 0
-    if len(taken) < len(known):
-        bare = next(path for path, actions in known.items() if actions is None)
+    if len(taken) < len(by_clip):
+        bare = next(path for path, actions in by_clip.items() if actions is None)
         raise TrainingError(
-            f"actions: {len(taken)} of {len(known)} clips have them, clip {bare.stem} has none; "
+            f"actions: {len(taken)} of {len(by_clip)} clips have them, clip {bare.stem} has none; "
             "expected all or none: train without actions, or leave those clips out"
         )
-    folders = dict.fromkeys(path.parent for path in known)
+    folders = dict.fromkeys(path.parent for path in by_clip)
     indexed = [read_data_folder(f) for f in folders if (f / INDEX_NAME).is_file()]
     _check_meanings(indexed)
     return max([*(data.num_actions for data in indexed), *(int(a.max()) + 1 for a in taken)])

@@ -132,12 +132,12 @@ class TrainFolder:
 
     def _compare(self, path: Path, settings: dict[str, Any]) -> None:
         try:
-            found = json.loads(read_document(path))
+            stored = json.loads(read_document(path))
         except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"{path}: cannot be read ({error}); remove {self.path}") from error
-        if told := differences(found, settings):
+        if changes := differences(stored, settings):
             raise TrainingError(
-                f"{self.path}: holds an unfinished training with other options ({told}); "
+                f"{self.path}: holds an unfinished training with other options ({changes}); "
                 "pass the same options to go on, or remove that folder to start again"
             )
 
@@ -245,11 +245,11 @@ def _state(document: dict[str, Any], steps: Mapping[str, int]) -> TrainState:
     Raises:
         ValueError, KeyError, msgspec.ValidationError: one is not.
     """
-    told = {name: document[name] for name in ("finished", "current", "optimizers", "scaler")}
-    state = msgspec.convert(told, TrainState)
-    known = {field.name for field in fields(StageRecord)}
+    values = {name: document[name] for name in ("finished", "current", "optimizers", "scaler")}
+    state = msgspec.convert(values, TrainState)
+    field_names = {field.name for field in fields(StageRecord)}
     for record in (document["current"], *document["finished"].values()):
-        if record.keys() != known:
+        if record.keys() != field_names:
             raise ValueError("a stage without all its figures")
     names = list(steps)
     if sorted(state.finished) != sorted(names[: len(state.finished)]):
@@ -262,13 +262,14 @@ def _state(document: dict[str, Any], steps: Mapping[str, int]) -> TrainState:
     return state
 
 
-def differences(found: Any, wanted: dict[str, Any]) -> str:
+def differences(stored: Any, wanted: dict[str, Any]) -> str:
     """What two settings differ in, for an error message; "" if nothing."""
-    if not isinstance(found, dict):
-        return f"got {type(found).__name__}, expected an object"
-    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if not isinstance(stored, dict):
+        return f"got {type(stored).__name__}, expected an object"
+    names = [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]
     return "; ".join(
-        f"{name}: there {_short(found.get(name))}, now {_short(wanted.get(name))}" for name in names
+        f"{name}: there {_short(stored.get(name))}, now {_short(wanted.get(name))}"
+        for name in names
     )
 
 

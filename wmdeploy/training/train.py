@@ -189,8 +189,10 @@ def _sample(model: WorldModel, footage: Footage, stage: str) -> np.ndarray:
     latents = model.vqvae.vq.lookup(codes.long()).flatten(1)
     rows = [frames, decode_latents(model, latents)]
     if stage == TemporalStage.name:
-        known = footage.actions if model.config.temporal.num_actions else None
-        actions = None if known is None else torch.from_numpy(known[:count]).to(latents.device)
+        recorded = footage.actions if model.config.temporal.num_actions else None
+        actions = (
+            None if recorded is None else torch.from_numpy(recorded[:count]).to(latents.device)
+        )
         following = following_latents(model, latents, actions)
         rows.append(decode_latents(model, torch.cat([latents[:1], following])))
     for module, training in modes.items():
@@ -237,9 +239,9 @@ def _conclude(
         skipped=tuple(clips.skipped),
         quality=quality,
     )
-    told = {name: value for name, value in asdict(summary).items() if name != "output"}
+    fields = {name: value for name, value in asdict(summary).items() if name != "output"}
     seen = {*clips.digests(0), *(read_training(options.vqvae).clips if options.vqvae else ())}
-    notes = {"options": settings, "summary": told, "clips": sorted(seen)}
+    notes = {"options": settings, "summary": fields, "clips": sorted(seen)}
     save_model(model, options.output, about={"training": notes})
     folder.remove()
     return summary
@@ -280,8 +282,8 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
             f"{output}: exists and is no model directory; choose another output or remove it"
         )
     stored = read_training(output).options
-    found = {key: value for key, value in stored.items() if key in settings}
-    _refuse(output, found, json.loads(json.dumps(settings)))
+    chosen = {key: value for key, value in stored.items() if key in settings}
+    _refuse(output, chosen, json.loads(json.dumps(settings)))
 
 
 def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
@@ -289,8 +291,8 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
     if not (output / CONFIG_FILE).is_file():
         return None
     stored = read_training(output)
-    found = {key: value for key, value in stored.options.items() if key in settings}
-    _refuse(output, found, settings)
+    chosen = {key: value for key, value in stored.options.items() if key in settings}
+    _refuse(output, chosen, settings)
     document = {**stored.summary, "fresh": False, "output": str(output)}
     try:
         return msgspec.convert(
@@ -303,10 +305,10 @@ def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
         ) from error
 
 
-def _refuse(output: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
-    if told := differences(found, settings):
-        told = told if found else "it was not trained by this command"
+def _refuse(output: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+    if changes := differences(stored, settings):
+        changes = changes if stored else "it was not trained by this command"
         raise TrainingError(
-            f"{output}: holds a finished model of other options ({told}); "
+            f"{output}: holds a finished model of other options ({changes}); "
             "choose another output or remove it"
         )
