@@ -45,7 +45,7 @@ def checked_actions(
     if values.size and (values.min() < 0 or values.max() >= num_actions):
         raise BackendError(
             f"{verb}: got actions {values.min()} to {values.max()}, "
-            f"expected 0 to {num_actions - 1}; the clip is of another game?"
+            f"expected 0 to {num_actions - 1}; give a clip of the model's game"
         )
     return np.broadcast_to(values, shape).astype(np.int64)
 

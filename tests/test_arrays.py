@@ -20,7 +20,7 @@ T = 6
 FRAMES = np.random.default_rng(0).integers(0, 256, (T, 16, 24, 3), dtype=np.uint8)
 GREY = FRAMES[..., :1]
 ACTIONS = np.array([2, 0, 1, 1, 0, 2])
-PLACES = "actions are read as the place of the 1 in each row"
+PLACES = "one-hot actions are read as indices"
 ONE_HOT = np.eye(3, dtype=np.float32)[ACTIONS]
 
 
@@ -133,14 +133,14 @@ def test_states_are_told_from_pictures(tmp_path: Path) -> None:
         (
             ACTIONS[:-1],
             [2, 0, 1, 1, 0, 0],
-            "there is one action less than frames, so the last is held",
+            "there is one action fewer than frames; the last one is repeated",
         ),
-        (ONE_HOT, ACTIONS, "actions are read as the place of the 1 in each row"),
-        (ONE_HOT.astype(bool), ACTIONS, "actions are read as the place of the 1 in each row"),
+        (ONE_HOT, ACTIONS, "one-hot actions are read as indices"),
+        (ONE_HOT.astype(bool), ACTIONS, "one-hot actions are read as indices"),
         (
             ONE_HOT[:-1],
             [2, 0, 1, 1, 0, 0],
-            "actions are read as the place of the 1 in each row, there is one action less",
+            "one-hot actions are read as indices, there is one action fewer",
         ),
         # Dreamer: no action led to the first frame
         (ONE_HOT * (np.arange(T) > 0)[:, None], [0, 1, 1, 0, 2, 2], "so they are moved by one"),
@@ -174,7 +174,7 @@ def test_crafter_actions_led_to_their_frames(tmp_path: Path) -> None:
     stored = {"image": FRAMES, "action": ACTIONS, "achievement_eat": np.zeros(T)}
     clip = read_clip(saved(tmp_path / "a.npz", **stored))
     np.testing.assert_array_equal(clip.actions, [0, 1, 1, 0, 2, 2])
-    assert "each action led to its frame, so they are moved by one" in clip.notes[-1]
+    assert "each action comes before its frame; actions are shifted by one" in clip.notes[-1]
 
 
 def test_actions_that_are_none_are_none(tmp_path: Path) -> None:
@@ -335,8 +335,11 @@ def sparse(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (pipe, "cannot be read as actions .*no regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "cannot be read as actions .*no regular file"),
+        (pipe, "cannot be read as actions .*not a regular file"),
+        (
+            lambda path: path.symlink_to("/dev/zero"),
+            "cannot be read as actions .*not a regular file",
+        ),
         (lambda path: path.symlink_to(path.name), "cannot be read as actions .*symbolic links"),
         (zip_file, "cannot be read as actions"),
         (huge_claim, r"got int64 \(1152921504606846976,\), expected int64 \(12,\)"),

@@ -245,7 +245,7 @@ def test_bench_refuses_an_output_it_could_not_write_before_it_runs(
 ) -> None:
     start = time.monotonic()
     result = wmdeploy("bench", bundles().path, "--json", tmp_path)
-    assert result.returncode == 1 and "is no regular file" in result.stderr
+    assert result.returncode == 1 and "is not a regular file" in result.stderr
     result = wmdeploy("bench", bundles().path, "--json", bundles().path / "manifest.json")
     assert result.returncode == 1 and "is the input" in result.stderr
     assert "speed-up" not in result.stdout and time.monotonic() - start < 30

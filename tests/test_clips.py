@@ -593,7 +593,7 @@ def test_data_folder_links_stay_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda d: d.update(schema=2), "is of schema 2, this version reads 1"),
+        (lambda d: d.update(schema=2), "has schema 2, expected 1"),
         (lambda d: d.pop("schema"), '"schema" is missing, expected int'),
         (lambda d: d.update(num_actions=True), '"num_actions" is True, expected int'),
         (lambda d: d.update(fps=0), '"fps" is 0, expected a number above 0'),

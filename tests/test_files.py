@@ -96,10 +96,10 @@ def test_output_that_would_do_harm_is_refused(tmp_path: Path) -> None:
     for target, message in (
         (clip, "is the input"),
         (bundle / "manifest.json", "or inside it"),
-        (bundle, "is no regular file"),
-        (tmp_path / "pipe", "is no regular file"),
+        (bundle, "is not a regular file"),
+        (tmp_path / "pipe", "is not a regular file"),
         (clip / "x.json", "or inside it"),
-        (tmp_path / "pipe" / "x", "is no writable directory"),
+        (tmp_path / "pipe" / "x", "is not a writable directory"),
     ):
         with pytest.raises(WmdeployError, match=message):
             check_output(target, clip, bundle)

@@ -71,7 +71,7 @@ def test_minari_episodes_are_clips_in_their_order(tmp_path: Path) -> None:
     assert clip.notes == (
         "frames are read from observations",
         "not read: rewards, terminations, truncations",
-        "there is one action less than frames, so the last is held",
+        "there is one action fewer than frames; the last one is repeated",
     )
     part = read_clip(clips[2], size=16, start=3, count=2)
     assert part.frames.shape == (2, 16, 16, 3) and count_frames(clips[2]) == 9

@@ -69,7 +69,7 @@ def test_damaged_notes_are_explained(
 def test_damaged_scores_are_explained(micro: WorldModel, tmp_path: Path, quality: Any) -> None:
     model = tmp_path / "model"
     save_model(micro, model, about={"training": {"summary": {"quality": quality}}})
-    with pytest.raises(CheckpointError, match="scores that its training noted are damaged"):
+    with pytest.raises(CheckpointError, match="scores that its training stored are damaged"):
         run_milestone(MilestoneOptions(str(model), "cpu"))
 
 

@@ -67,7 +67,7 @@ def test_links_in_a_bundle_are_not_written_through(copy: Path, tmp_path: Path, n
 def test_pipe_and_second_name_in_place_of_the_log_are_refused(copy: Path, tmp_path: Path) -> None:
     (copy / "plans").mkdir()
     os.mkfifo(copy / "plans" / "build.log")
-    with pytest.raises(WmdeployError, match=r"build\.log: exists and is no regular file"):
+    with pytest.raises(WmdeployError, match=r"build\.log: exists and is not a regular file"):
         build_plans(order(copy))
     (copy / "plans" / "build.log").unlink()
     (tmp_path / "mine").write_text("mine\n")

@@ -198,7 +198,7 @@ def test_damaged_state_is_one_clear_error(data: Path, tmp_path: Path) -> None:
 
 def test_stranger_at_the_output_is_refused_before_training(data: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is no model directory"):
+    with pytest.raises(TrainingError, match="is not a model directory"):
         run(options(data, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -206,7 +206,7 @@ def test_stranger_at_the_output_is_refused_before_training(data: Path, tmp_path:
 def test_stranger_in_the_place_of_the_state_is_left_alone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "model.train").mkdir()
     (tmp_path / "model.train" / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="no folder of an unfinished training"):
+    with pytest.raises(TrainingError, match="not the folder of an unfinished training"):
         run(options(data, tmp_path / "model"))
     assert (tmp_path / "model.train" / "notes.txt").read_text() == "mine"
 
@@ -302,7 +302,7 @@ def test_vqvae_of_another_model_is_kept(data: Path, tmp_path: Path, reference: P
     for name in (name for name in before if name.startswith("vqvae.")):
         assert torch.equal(before[name], after[name]), name
     assert load_model(tmp_path / "model").config.temporal.residual
-    with pytest.raises(TrainingError, match=r"vqvae: .* is no model directory"):
+    with pytest.raises(TrainingError, match=r"vqvae: .* is not a model directory"):
         run(options(data, tmp_path / "other", vqvae=data))
 
 

@@ -166,8 +166,8 @@ def link(bundle: Path) -> None:
         (lambda b: os.truncate(next((b / "plans").glob("*.plan")), 99), "got 99 bytes, expected"),
         (flip, "its sha256 is not the manifest's; the plan was altered or swapped"),
         (swap, "bytes, expected [0-9]+; the plan was cut short or swapped"),
-        (link, "the plan is missing, or no regular file"),
-        (lambda b: shutil.rmtree(b / "plans"), "the plan is missing, or no regular file"),
+        (link, "the plan is missing, or not a regular file"),
+        (lambda b: shutil.rmtree(b / "plans"), "the plan is missing, or not a regular file"),
     ],
 )
 def test_damaged_plan_is_refused_with_the_command_that_rebuilds(

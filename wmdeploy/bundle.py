@@ -185,7 +185,9 @@ class Bundle:
             if self._regular_file(record.file).is_symlink():  # plans are written here, too
                 raise BundleError(f"{path}: is a link")
         except BundleError:
-            raise BundleError(f"{path}: the plan is missing, or no regular file; {fix}") from None
+            raise BundleError(
+                f"{path}: the plan is missing, or not a regular file; {fix}"
+            ) from None
         if (size := _size(path)) != record.bytes:
             raise BundleError(
                 f"{path}: got {size} bytes, expected {record.bytes}; the plan was cut short "
@@ -229,7 +231,7 @@ class Bundle:
                 )
         if not path.is_file():
             raise BundleError(
-                f"{path}: is missing, or a link to no regular file; copy or export the bundle again"
+                f"{path}: is missing, or a link to no file; copy or export the bundle again"
             )
         return path
 

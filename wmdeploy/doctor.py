@@ -64,7 +64,7 @@ def _python() -> Finding:
 def _memory() -> Finding:
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count()
     total = psutil.virtual_memory().total / 1e9
-    return Finding("CPU", f"{cores} cores, {total:.0f} GB", "ok", "the reference preset wants 5 GB")
+    return Finding("CPU", f"{cores} cores, {total:.0f} GB", "ok", "the reference preset needs 5 GB")
 
 
 def _torch() -> Finding:

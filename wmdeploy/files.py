@@ -42,7 +42,7 @@ def read_document(path: Path, most: int = LARGEST_DOCUMENT) -> bytes:
     """The bytes of a regular file, or of a link to one, that is small enough to be read whole.
 
     Raises:
-        OSError: there is none, it is no regular file, or it holds more than `most` bytes.
+        OSError: there is none, it is not a regular file, or it holds more than `most` bytes.
     """
     with open_regular(path) as file:
         document = file.read(most + 1)
@@ -70,7 +70,7 @@ def _checked(descriptor: int, path: Path) -> int:
     """An open file, closed again if it is no regular one."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return descriptor
 
 
@@ -187,7 +187,7 @@ def check_output(target: Path, *inputs: Path) -> None:
     check_name(target)
     resolved = real_path(target)
     if resolved.exists() and not resolved.is_file():
-        raise WmdeployError(f"{target}: exists and is no regular file; choose another output")
+        raise WmdeployError(f"{target}: exists and is not a regular file; choose another output")
     for path in map(real_path, inputs):
         if resolved == path or path in resolved.parents or resolved in path.parents:
             raise WmdeployError(
@@ -195,7 +195,7 @@ def check_output(target: Path, *inputs: Path) -> None:
             )
     place = next(p for p in resolved.parents if p.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise WmdeployError(f"{target}: cannot be written, as {place} is no writable directory")
+        raise WmdeployError(f"{target}: cannot be written, as {place} is not a writable directory")
 
 
 def check_output_directory(target: Path, *inputs: Path) -> None:
@@ -225,11 +225,11 @@ def check_inside(path: Path, root: Path) -> None:
     for part in parts[: parts.index(root)]:
         if part.is_symlink():
             raise WmdeployError(
-                f"{part}: is a link, and nothing is written through one inside {root}; remove it, "
-                "or work on a copy without links (cp -rL)"
+                f"{part}: is a link, and wmdeploy does not write through links inside {root}; "
+                "remove it, or work on a copy without links (cp -rL)"
             )
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise WmdeployError(f"{path}: exists and is no regular file; remove it")
+        raise WmdeployError(f"{path}: exists and is not a regular file; remove it")
 
 
 def check_name(target: Path) -> None:

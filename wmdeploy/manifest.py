@@ -268,8 +268,8 @@ def check_changeable(directory: Path) -> None:
     """
     if (directory / MANIFEST_FILE).is_symlink():
         raise BundleError(
-            f"{directory / MANIFEST_FILE}: is a link, and nothing is written through one; work on "
-            "a copy without links (cp -rL)"
+            f"{directory / MANIFEST_FILE}: is a link, and wmdeploy does not write through links; "
+            "work on a copy without links (cp -rL)"
         )
 
 

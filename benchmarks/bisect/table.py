@@ -69,10 +69,12 @@ def in_words(findings: "Findings") -> str:
         said += f"given PyTorch's values it is {_off(node.own)}: the fault is in this node"
         return said + (f", and there are others in {listed}" if others else "")
     if node.own is None:
-        return said + "the file does not say the types that it takes, so not whose fault that is"
+        return (
+            said + "the file does not state the types of its inputs, so the faulty node is unknown"
+        )
     said += f"given PyTorch's values it is off by {node.own:.1e} only: errors before it add up"
     if others:
-        return said + f"; a fault of their own have {listed}"
+        return said + f"; nodes with a fault of their own: {listed}"
     worst = findings.least_exact
     return said + f", the largest of one node {worst.own:.1e}, at {_named(worst)}"
 

@@ -250,7 +250,7 @@ def to_markdown(result: Milestone) -> str:
         "",
         "## Requirements",
         "",
-        "| requirement | found | met |",
+        "| requirement | measured | met |",
         "|---|---|---|",
         f"| memory under 8 GB {where} | {memory['max_memory_gb']:.2f} GB | "
         f"{_met(memory['under_8gb_limit'])} |",
@@ -276,8 +276,8 @@ def _noted_quality(source: str) -> QualityReport | None:
         return quality
     except (msgspec.ValidationError, LookupError) as error:
         raise CheckpointError(
-            f"{source}: the scores that its training noted are damaged ({error}); judge it anew "
-            "with `wmdeploy evaluate`"
+            f"{source}: the scores that its training stored are damaged ({error}); run "
+            "`wmdeploy evaluate` again"
         ) from error
 
 
@@ -288,8 +288,8 @@ def _quality_lines(quality: QualityReport | None) -> list[str]:
             "| prediction accuracy above 80% | not trained | no |",
             "| PSNR above 25 dB | not trained | no |",
             "",
-            "The model notes no training, so the milestones (reconstruction, next frame, sequence) "
-            "are open: `wmdeploy train`, or `wmdeploy evaluate` for a model of other origin.",
+            "The model has no record of a training, so the milestones (reconstruction, next frame, "
+            "sequence) are open: run `wmdeploy train`, or `wmdeploy evaluate` for other models.",
         ]
     scores = quality.all
     latents = scores.latents["model"]
@@ -308,9 +308,9 @@ def _quality_lines(quality: QualityReport | None) -> list[str]:
         f"| PSNR of the next frame above 25 dB | {_db(next_frame):.2f} dB | "
         f"{_met(_db(next_frame) > 25)} |",
         "",
-        f"## Milestones, on {scores.frames} frames never trained on",
+        f"## Milestones, on {scores.frames} frames outside the training set",
         "",
-        "| milestone | found | reached |",
+        "| milestone | measured | reached |",
         "|---|---|---|",
         f"| 1 reconstruction above 25 dB | {_db(reconstruction):.2f} dB | "
         f"{_met(_db(reconstruction) > 25)} |",

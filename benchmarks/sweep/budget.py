@@ -82,4 +82,4 @@ def _number(text: str) -> float | None:
 
 
 def _shown(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4g}"
+    return "unknown" if value is None else f"{value:.4g}"

@@ -13,7 +13,7 @@ def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
     skipped = [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
     table = new_table(
-        "sweep: the lowest latency for its memory and quality in bold",
+        "sweep: bold rows are not beaten in latency, memory and quality together",
         "\n".join(
             ["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *skipped]
         ),

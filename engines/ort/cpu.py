@@ -147,7 +147,7 @@ def inference_session(
     if wanted not in available:
         raise BackendError(
             f"ONNX Runtime has no {wanted} here; it has {', '.join(available)}. "
-            "`wmdeploy doctor` says what would bring it"
+            "run `wmdeploy doctor` to see how to install it"
         )
     try:
         # or it would try again with providers that nobody asked for
@@ -157,7 +157,7 @@ def inference_session(
     if session.get_providers()[0] != wanted:
         raise BackendError(
             f"{path}: asked ONNX Runtime for {wanted}, got {session.get_providers()}; "
-            "`wmdeploy doctor` says what is missing"
+            "run `wmdeploy doctor` to see what is missing"
         )
     return session
 

@@ -145,7 +145,7 @@ def tensorrt_provider(
         cache.mkdir(parents=True, exist_ok=True)  # the provider makes only the last folder
     except OSError as error:
         raise BackendError(
-            f"{cache}: cannot be made ({error.strerror}); set XDG_CACHE_HOME"
+            f"{cache}: cannot be created ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
 
     def shapes(batch: int) -> str:

@@ -91,7 +91,7 @@ def training_line(name: str, stage: StageSummary) -> Text:
 
 
 def doctor_table(findings: list[Finding]) -> Table:
-    table = Table("what", "found", "enables", "to get it", title="wmdeploy doctor")
+    table = Table("component", "found", "enables", "how to install", title="wmdeploy doctor")
     styles = {"ok": "green", "missing": "yellow", "problem": "bold red"}
     for finding in findings:
         description = Text(finding.found, style=styles[finding.state])
@@ -104,8 +104,8 @@ def _graphs(bundle: Bundle) -> Table:
     table = Table(
         title=f"{bundle.path}: {recipe.layout} layout, {recipe.precision}, opset {recipe.opset}, "
         f"batch 1 to {recipe.max_batch}",
-        caption="largest error of all outputs, relative to the largest value of PyTorch float32; "
-        "of frames the root mean square over 255",
+        caption="error: the largest of any output, relative to PyTorch's largest float32 value; "
+        "for frames the root mean square over 255",
         title_justify="left",
         caption_justify="left",
     )

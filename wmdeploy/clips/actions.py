@@ -57,17 +57,17 @@ def read_actions(
     values = np.array([row.reshape(width) for row in stored]).reshape(-1, width)
     if width > 1:
         moved, values = _indices(values, place, name, array, expected)
-        notes.append("actions are read as the place of the 1 in each row")
+        notes.append("one-hot actions are read as indices")
     else:
         values = values[:, 0]
         moved = any(is_named(other.partition("_")[0], ("achievement",)) for other in arrays)
     _check_range(values, place, name)
     indices = values.astype(np.int64)
     if moved:
-        notes.append("each action led to its frame, so they are moved by one")
+        notes.append("each action comes before its frame; actions are shifted by one")
         indices = indices[1:]
     elif len(indices) < last - first:
-        notes.append("there is one action less than frames, so the last is held")
+        notes.append("there is one action fewer than frames; the last one is repeated")
     if not len(indices):
         return None, "its one frame has no action"
     held = np.minimum(np.arange(last - first), len(indices) - 1)

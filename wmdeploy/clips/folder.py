@@ -68,7 +68,7 @@ def read_data_folder(folder: Path) -> DataFolder:
         raise ClipError(f"{index}: got a {type(document).__name__}, expected an object")
     schema = _field(index, document, "schema", int)
     if schema != SCHEMA:
-        raise ClipError(f"{index}: is of schema {schema}, this version reads {SCHEMA}; update it")
+        raise ClipError(f"{index}: has schema {schema}, expected {SCHEMA}; update wmdeploy")
     meanings = _field(index, document, "action_meanings", list)
     clips = tuple(_entry(index, clip) for clip in _field(index, document, "clips", list))
     fps = _field(index, document, "fps", int, float)

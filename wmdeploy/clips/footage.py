@@ -210,7 +210,7 @@ def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more
         if used > MOST_BYTES:
             raise _TooLarge(
                 f"data: {len(packed)} frames of {size} x {size} need {used / 2**30:.1f} GiB of "
-                f"memory, and {more} clips are to come; expected at most "
+                f"memory, and {more} clips remain; expected at most "
                 f"{MOST_BYTES / 2**30:.1f} GiB: give fewer clips"
             )
 

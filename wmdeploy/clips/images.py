@@ -181,7 +181,7 @@ def _opened(path: Path, notes: list[str]) -> "Iterator[Image]":
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():  # a pipe would be waited for, a device read for ever
-        raise ClipError(f"{path}: is no regular file; give a picture")
+        raise ClipError(f"{path}: is not a regular file; give a picture")
     refuse_pointer(path, ClipError)
     promised = PICTURE_FORMATS[path.suffix.lower()]
     try:

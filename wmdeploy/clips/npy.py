@@ -152,12 +152,12 @@ def open_regular(path: Path) -> IO[bytes]:
     """Open a file, but never wait for one that is a pipe, and read no device.
 
     Raises:
-        OSError: it cannot be opened or is no regular file.
+        OSError: it cannot be opened or is not a regular file.
     """
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(f"{path.name} is no regular file")
+        raise OSError(f"{path.name} is not a regular file")
     return os.fdopen(number, "rb")
 
 

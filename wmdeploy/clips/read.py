@@ -193,7 +193,7 @@ def _open_source(path: Path, options: ReadOptions) -> Source:
     if inside_file(path):
         return ArraySource(_only(path, array_clips(path, options.series)), options.series)
     if not path.exists() and path.is_symlink():
-        raise ClipError(f"{path}: is a link that leads to no file; give the file itself")
+        raise ClipError(f"{path}: is a broken link; give the file itself")
     if not path.exists():
         raise ClipError(f"{path}: does not exist; give a video, a folder of pictures or an .npz")
     if path.is_dir():
@@ -203,7 +203,7 @@ def _open_source(path: Path, options: ReadOptions) -> Source:
         return _open_source(clip, options)
     if not path.is_file():
         raise ClipError(
-            f"{path}: is no regular file; give a video, a folder of pictures or an .npz"
+            f"{path}: is not a regular file; give a video, a folder of pictures or an .npz"
         )
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSource(path)

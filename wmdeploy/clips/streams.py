@@ -33,7 +33,7 @@ def choose_stream(container: "InputContainer") -> "tuple[VideoStream | None, str
     if len(streams) == 1:
         return chosen, None
     listing = ", ".join(f"{s.index}: {_described(s, s not in videos)}" for s in streams[:8])
-    return chosen, f"of {len(streams)} video streams ({listing}) number {chosen.index} is read"
+    return chosen, f"of {len(streams)} video streams ({listing}) number {chosen.index} is used"
 
 
 def upright(frame: np.ndarray, matrix: np.ndarray | None) -> np.ndarray | None:

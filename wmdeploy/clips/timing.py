@@ -28,7 +28,7 @@ def retimed(source: Source, fps: float | None) -> Source:
     if timeline is None:
         if fps is None:
             return source
-        raise ClipError(f"{source.path}: does not say when its frames are shown; leave --fps out")
+        raise ClipError(f"{source.path}: has no timestamps; leave --fps out")
     if fps is not None:
         return Retimed(source, at_rate(timeline, fps), fps)
     delays = np.diff(timeline.ticks)
@@ -60,8 +60,8 @@ def uneven(timeline: Timeline) -> str | None:
     if most <= 1.25 * least or most - least <= rounding:
         return None
     return (
-        f"variable frame rate: frames are {_span(timeline, gaps)} apart, and are taken as evenly "
-        "spaced; give --fps to take them by their times"
+        f"variable frame rate: frames are {_span(timeline, gaps)} apart, and are read as evenly "
+        "spaced; pass --fps to resample them by timestamp"
     )
 
 

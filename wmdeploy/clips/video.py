@@ -158,7 +158,7 @@ class VideoSource(Source):
         shown = upright(stored, matrix)
         if shown is None:
             raise ClipError(
-                f"{self.path}: is to be shown turned by {frame.rotation} degrees, expected a "
+                f"{self.path}: has a rotation of {frame.rotation} degrees, expected a "
                 "multiple of 90; turn it with ffmpeg -i IN OUT.mp4"
             )
         if not self._described:

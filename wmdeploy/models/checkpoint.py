@@ -127,7 +127,7 @@ def read_config(directory: Path) -> WorldModelConfig:
         found = document.get("schema") if isinstance(document, dict) else None
         raise CheckpointError(
             f"{path}: got schema {found}, expected {SCHEMA}; "
-            "a newer wmdeploy wrote it: upgrade, or it is no model directory"
+            "a newer wmdeploy wrote it: upgrade, or it is not a model directory"
         )
     try:
         return WorldModelConfig.from_dict(document.get("config"))

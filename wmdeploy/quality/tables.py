@@ -20,10 +20,10 @@ def quality_tables(report: QualityReport) -> list[Table]:
 def _single_frames(report: QualityReport) -> Table:
     """A column for each group of clips."""
     table = Table(
-        title=f"{report.model}, on frames never trained on",
-        caption="next: from the true frames before. ceiling: its true latent decoded. copy: the "
-        "frame before. linear: the straight line through two latents. moved: pixels and codes that "
-        "are not those of the frame before" + _told_codes(report),
+        title=f"{report.model}, on frames outside the training set",
+        caption="next: predicted from the real frames before it. ceiling: the real frame's latent, "
+        "decoded. copy: the frame before. linear: extrapolated from two latents. moved: pixels and "
+        "codes that differ from the frame before" + _codes_note(report),
         title_justify="left",
         caption_justify="left",
     )
@@ -63,8 +63,8 @@ def _single_frames(report: QualityReport) -> Table:
     return table
 
 
-def _told_codes(report: QualityReport) -> str:
-    """What is to be told of a backend's codes, where some are not the model's."""
+def _codes_note(report: QualityReport) -> str:
+    """A note on a backend's codes, where some are not the model's."""
     codes = report.codes
     if codes is None or not (codes.tied or codes.wrong):
         return ""

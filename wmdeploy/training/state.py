@@ -96,7 +96,7 @@ class TrainFolder:
             check_inside(self.path / name, self.path.parent)
         if self.path.exists() and not (self.path / OPTIONS_FILE).is_file() and not self._is_empty():
             raise TrainingError(
-                f"{self.path}: is no folder of an unfinished training (no {OPTIONS_FILE}); "
+                f"{self.path}: is not the folder of an unfinished training (no {OPTIONS_FILE}); "
                 "choose another output or remove it yourself"
             )
         if self.path.exists():
@@ -120,7 +120,7 @@ class TrainFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be made ({error.strerror})") from error
+            raise TrainingError(f"{self.path}: cannot be created ({error.strerror})") from error
         with sole_writer(self.path):
             path = self.path / OPTIONS_FILE
             if path.is_file():

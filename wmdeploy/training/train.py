@@ -251,11 +251,11 @@ def _digest_of(model: Path) -> str:
     """The hash of a model directory's weights.
 
     Raises:
-        TrainingError: it is no model directory.
+        TrainingError: it is not a model directory.
     """
     if not (model / WEIGHTS_FILE).is_file():
         raise TrainingError(
-            f"vqvae: {model} is no model directory; expected one that `wmdeploy train` wrote"
+            f"vqvae: {model} is not a model directory; expected one that `wmdeploy train` wrote"
         )
     return sha256(model / WEIGHTS_FILE)
 
@@ -279,7 +279,7 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
         return
     if not (output / CONFIG_FILE).is_file():
         raise TrainingError(
-            f"{output}: exists and is no model directory; choose another output or remove it"
+            f"{output}: exists and is not a model directory; choose another output or remove it"
         )
     stored = read_training(output).options
     chosen = {key: value for key, value in stored.items() if key in settings}
