@@ -175,14 +175,14 @@ def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
 
 def _recipe(options: ExportOptions) -> Recipe:
     if not 1 <= options.max_batch <= MAX_BATCH:
-        raise ExportError(f"--max-batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
+        raise ExportError(f"max_batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
     if options.opset not in OPSETS:
         raise ExportError(
-            f"--opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
+            f"opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
         )
     if options.precision == "fp16" and options.opset < 23:
         raise ExportError(
-            f"--opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
+            f"opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
             "Attention that computes its softmax in float32"
         )
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")

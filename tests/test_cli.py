@@ -121,7 +121,7 @@ def test_version() -> None:
     ("arguments", "message"),
     [
         (["export", "nothing", "-o", "{tmp}/b"], "no such directory, file or preset"),
-        (["export", "tiny", "-o", "{tmp}/b", "--opset", "9"], "--opset: got 9"),
+        (["export", "tiny", "-o", "{tmp}/b", "--opset", "9"], "opset: got 9"),
         (["bench", "{tmp}"], "no manifest.json there; expected a bundle"),
         (["inspect", "{tmp}"], "no config.json; expected a model directory"),
         (["rollout", "tiny", "{tmp}/none.mp4", "-o", "{tmp}/x.gif"], "none.mp4"),

@@ -113,9 +113,9 @@ def test_slim_bundle_says_what_it_lacks(micro: WorldModel, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"opset": 17}, "--opset: got 17, expected one of 21"),
-        ({"opset": 21, "precision": "fp16"}, "--opset: got 21 with fp16, expected 23"),
-        ({"max_batch": 0}, "--max-batch: got 0, expected 1 to"),
+        ({"opset": 17}, "opset: got 17, expected one of 21"),
+        ({"opset": 21, "precision": "fp16"}, "opset: got 21 with fp16, expected 23"),
+        ({"max_batch": 0}, "max_batch: got 0, expected 1 to"),
     ],
 )
 def test_option_out_of_range_is_refused(tmp_path: Path, changes: dict, message: str) -> None:

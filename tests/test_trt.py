@@ -206,12 +206,18 @@ def test_plan_path_that_leaves_the_bundle_is_refused(built: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architectures": ("sm_90",)}, "--arch sm_90: tensorrt-rtx .* knows sm_75.*choose among"),
-        ({"architectures": ("current",)}, "--arch current: there is no NVIDIA GPU or driver here"),
+        (
+            {"architectures": ("sm_90",)},
+            "architecture sm_90: tensorrt-rtx .* knows sm_75.*choose among",
+        ),
+        (
+            {"architectures": ("current",)},
+            "architecture current: there is no NVIDIA GPU or driver here",
+        ),
         ({"architectures": ("current", "sm_89")}, "expected current alone, or names"),
         ({"graphs": ("decodr",)}, "--graph: got 'decodr', expected one of encoder, prefill"),
-        ({"max_batch": 5}, "--max-batch: got 5, expected 1 to 4, which the bundle was exported"),
-        ({"max_batch": 0}, "--max-batch: got 0, expected 1 to 4"),
+        ({"max_batch": 5}, "max_batch: got 5, expected 1 to 4, which the bundle was exported"),
+        ({"max_batch": 0}, "max_batch: got 0, expected 1 to 4"),
         ({"opt_level": 6}, "--opt-level: got 6, expected 0 to 5"),
         ({"workspace_gib": 0.0}, "--workspace: got 0.0, expected GiB above 0"),
         ({"flavour": "tensorrt"}, "no TensorRT here. tensorrt: not installed, pip install"),
@@ -343,7 +349,9 @@ def test_tensorrt_builds_only_for_the_gpu_that_is_there() -> None:
     check_architectures(flavour, ("current",), "sm_90")
     with pytest.raises(BackendError, match="tensorrt builds on a GPU only"):
         check_architectures(flavour, ("current",), None)
-    with pytest.raises(BackendError, match="--arch sm_89: tensorrt builds for the GPU that is"):
+    with pytest.raises(
+        BackendError, match="architecture sm_89: tensorrt builds for the GPU that is"
+    ):
         check_architectures(flavour, ("sm_89",), "sm_89")
 
 

@@ -50,17 +50,17 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
         number = None if match is None else _number(match["number"])
         if match is None or number is None:
             raise WmdeployError(
-                f"--budget: got {term.strip()!r}, expected terms such as frame<33ms, memory<2GB, "
+                f"budget: got {term.strip()!r}, expected terms such as frame<33ms, memory<2GB, "
                 "psnr>40"
             )
         figure, sign, unit = match["figure"], match["sign"], match["unit"]
         if figure not in FIGURES:
             choices = ", ".join(FIGURES)
-            raise WmdeployError(f"--budget: got the figure {figure!r}, expected one of {choices}")
+            raise WmdeployError(f"budget: got the figure {figure!r}, expected one of {choices}")
         own, units = FIGURES[figure]
         if (unit or own) not in units:
             choices = " or ".join(units)
-            raise WmdeployError(f"--budget: got {unit!r} for {figure}, expected {choices}")
+            raise WmdeployError(f"budget: got {unit!r} for {figure}, expected {choices}")
         limits.append(Limit(figure, sign, number * units[unit or own]))
     return tuple(limits)
 

@@ -122,7 +122,7 @@ def _check(options: BuildOptions, bundle: Bundle) -> None:
         )
     if options.max_batch is not None and not 1 <= options.max_batch <= recipe.max_batch:
         raise BackendError(
-            f"--max-batch: got {options.max_batch}, expected 1 to {recipe.max_batch}, which the "
+            f"max_batch: got {options.max_batch}, expected 1 to {recipe.max_batch}, which the "
             "bundle was exported with; for more, export again with a larger --max-batch"
         )
     if not 0 <= options.opt_level <= 5:

@@ -63,7 +63,7 @@ def bench(
     swap: Annotated[
         bool,
         typer.Option(
-            "--swap", help="Replace one graph at a time by PyTorch's to locate parity errors."
+            "--swap", help="Run one graph of each backend among PyTorch's, to locate parity errors."
         ),
     ] = False,
     fps: Fps = None,

@@ -67,14 +67,19 @@ Backend = Annotated[
     typer.Option("--backend", help=backend_help("Backend that runs a bundle. Default: ort-cpu.")),
 ]
 Clip = Annotated[
-    Path, typer.Option(help="Clip of real frames: a video, picture folder, .npz or recorded clip.")
+    Path,
+    typer.Option(
+        help="Clip of real frames: a video, picture folder, .npz or recorded clip.",
+        show_default="a built-in clip of Freeway",
+    ),
 ]
 Clips = Annotated[
     list[Path] | None,
     typer.Option(
         "--clip",
         help="Clip of real frames: a video, picture folder, .npz or recorded clip. Repeat for "
-        "more: parity is measured on all of them, time on the first.",
+        "more: parity is measured on all of them, time on the first. Default: built-in clips of "
+        "Freeway.",
     ),
 ]
 Batch = Annotated[
