@@ -296,12 +296,11 @@ def test_curves_and_pictures_are_written_for_tensorboard(data: Path, tmp_path: P
 
 
 def test_vqvae_of_another_model_is_kept(data: Path, tmp_path: Path, reference: Path) -> None:
-    summary, losses = run(options(data, tmp_path / "model", vqvae=reference, residual=True))
+    summary, losses = run(options(data, tmp_path / "model", vqvae=reference))
     assert "vqvae" not in losses and summary.stages["vqvae"].ended == "given"
     before, after = weights(reference), weights(tmp_path / "model")
     for name in (name for name in before if name.startswith("vqvae.")):
         assert torch.equal(before[name], after[name]), name
-    assert load_model(tmp_path / "model").config.temporal.residual
     with pytest.raises(TrainingError, match=r"vqvae: .* is no model directory"):
         run(options(data, tmp_path / "other", vqvae=data))
 

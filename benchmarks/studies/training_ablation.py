@@ -21,8 +21,6 @@ from wmdeploy.training.train import train
 # (label, what is different from the options of TrainOptions)
 ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as it is", {}),
-    ("predicts the latent", {"residual": False}),
-    ("predicts the change", {"residual": True}),
     ("no weight on changed codes", {"changed_codes": 0.0}),
     ("weight 10 on changed codes", {"changed_codes": 10.0}),
     ("no cross-entropy of codes", {"codes": 0.0}),

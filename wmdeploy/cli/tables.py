@@ -166,12 +166,7 @@ def _wiring(bundle: Bundle) -> Table:
     table.add_row(f"prefill, step: {wiring.feedback}", "the window's next entry")
     for given, new in wiring.cache:
         table.add_row(f"prefill.{given}, step.{new}", f"step.{given}")
-    if wiring.drift:
-        given, new = wiring.drift
-        table.add_row(f"prefill, step: {new}", f"the next one's {given}; 0 at a real frame")
     table.add_row(f"prefill, step: {wiring.render[0]}", f"decoder.{wiring.render[1]}")
-    if wiring.anchor:
-        table.add_row("the newest real frame's codes", f"decoder.{wiring.anchor}")
     actions = f"0 to {wiring.num_actions - 1}" if wiring.num_actions else "none"
     table.add_row("actions", actions)
     return table

@@ -39,9 +39,6 @@ def train(
     ] = None,
     vqvae_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     temporal_rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    residual: Annotated[
-        bool | None, typer.Option(help="Predict the change of the latent; default the preset's.")
-    ] = None,
     vqvae: Annotated[
         Path | None, typer.Option(help="A model whose VQ-VAE is kept: train the transformer only.")
     ] = None,
@@ -79,7 +76,6 @@ def train(
         "temporal_batch": temporal_batch,
         "vqvae_rate": vqvae_rate,
         "temporal_rate": temporal_rate,
-        "residual": residual,
         "patience": patience,
     }
     options = TrainOptions(

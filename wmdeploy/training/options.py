@@ -50,7 +50,6 @@ class TrainOptions:
         codes: weight of the cross-entropy of the code that follows, in the second stage.
         cosine, difference: weights of the reference project's other two losses.
         self_fed: share of the latents given that are predictions, at the end of the second stage.
-        residual: predict the change of the latent instead of the latent; None: as the preset does.
         vqvae: a model directory whose VQ-VAE is taken as it is, so that only the second stage runs.
         seed: of the first weights, the split of the clips and all that is drawn, 0 or more.
         actions: condition the transformer on the recorded actions, where the clips have them.
@@ -87,7 +86,6 @@ class TrainOptions:
     cosine: float = 0.0
     difference: float = 0.0
     self_fed: float = 0.5
-    residual: bool | None = None
     vqvae: Path | None = None
     seed: int = 0
     actions: bool = True

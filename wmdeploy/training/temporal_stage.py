@@ -163,11 +163,10 @@ class TemporalStage:
         return {}
 
     def resume(self, done: float) -> None:
-        """At the start, let the first prediction be the mean latent; a residual one has none."""
-        bias = self.module.temporal.output_proj.bias
-        if done == 0 and bias is not None:
+        """At the start, let the first prediction be the mean latent."""
+        if done == 0:
             with torch.no_grad():
-                bias.copy_(self._mean)
+                self.module.temporal.output_proj.bias.copy_(self._mean)
 
     def finish(self) -> None:
         pass

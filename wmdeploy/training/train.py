@@ -78,8 +78,6 @@ def train(
         WmdeployError: the output cannot be written.
     """
     sizes = config or preset(options.preset)
-    if options.residual is not None:
-        sizes = sizes.with_residual(options.residual)
     settings: dict[str, Any] = {**options.deciding(), "config": sizes.to_dict()}
     if options.vqvae:
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
