@@ -345,7 +345,7 @@ def test_diverging_training_stops_and_keeps_the_last_state(data: Path, tmp_path:
     [
         ({"data": ()}, "data: got no folder"),
         ({"vqvae_batch": 3}, "vqvae_batch: got 3, expected an even number"),
-        ({"codes": -1.0}, "codes: got -1.0, expected a weight of 0 or more"),
+        ({"l1": -1.0}, "l1: got -1.0, expected a weight of 0 or more"),
         ({"self_fed": 0.6}, "self_fed: got 0.6"),
         ({"max_minutes": 0.0}, "max_minutes: got 0.0"),
         ({"accumulate": 0}, "accumulate: got 0"),
