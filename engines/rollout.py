@@ -39,7 +39,7 @@ def open_source(
         )
     from wmdeploy.engines.devices import pytorch_device
     from wmdeploy.engines.pytorch.eager import baseline
-    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.families import load_model
     from wmdeploy.models.precision import allow_tf32
 
     settings = settings or Settings()

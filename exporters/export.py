@@ -25,10 +25,10 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
+from wmdeploy.families import family_of, is_preset, load_model
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.manifest import (
     SCHEMA,
-    DType,
     GraphRecord,
     Layout,
     Manifest,
@@ -36,11 +36,11 @@ from wmdeploy.manifest import (
     Recipe,
     write_manifest,
 )
-from wmdeploy.models.config import PRESETS
 
 if TYPE_CHECKING:
-    from wmdeploy.models.graphs import Graph
-    from wmdeploy.models.world_model import WorldModel
+    from torch import nn
+
+    from wmdeploy.families import Graph
 
 MAX_BATCH = 1024
 # 21 brought GroupNormalization with float32 statistics, 23 Attention, which 21 and 22 spell out
@@ -92,21 +92,19 @@ def export_bundle(
     if existing:
         return existing, False
     progress("load the model")
-    from wmdeploy.models.checkpoint import load_model, read_notes
-
     model = load_model(options.source, options.seed, remarks)
-    size = model.config.vqvae.image_size
+    size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=8, options=options.read)
     if remarks is not None:
         remarks += clip.remarks
-    notes = {**read_notes(options.source), "exported from": recipe.source}
+    notes = {**family_of(model).notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(model, notes, recipe, clip, directory, progress)
     return Bundle.open(options.output), True
 
 
 def _write_bundle(
-    model: "WorldModel",
+    model: "nn.Module",
     notes: dict[str, Any],
     recipe: Recipe,
     clip: Clip,
@@ -117,20 +115,18 @@ def _write_bundle(
 
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import verify_graph
-    from wmdeploy.models.checkpoint import write_model_files
-    from wmdeploy.models.expected import world_model_cases
-    from wmdeploy.models.graphs import deployment
 
+    family = family_of(model)
+    facts = family.facts(model)
     actions = None
-    if model.config.temporal.num_actions:
-        actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
-    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
+    if facts.num_actions:
+        actions = torch.from_numpy(_known_actions(clip, facts.num_actions))
     progress("run PyTorch on real frames")
     frames = torch.from_numpy(clip.frames)
-    cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
-    deployed = deployment(model, recipe.layout, recipe.precision)
+    cases = family.cases(model, recipe.layout, recipe.precision, frames, actions)
+    deployed = family.deployment(model, recipe.layout, recipe.precision)
     about = {
-        "family": deployed.family,
+        "family": family.title,
         "layout": recipe.layout,
         "precision": recipe.precision,
         "weights": recipe.source,
@@ -152,12 +148,20 @@ def _write_bundle(
         del graph
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
-        write_model_files(model, directory / MODEL_DIRECTORY, notes)
+        family.save(model, directory / MODEL_DIRECTORY, notes)
     progress("hash the files")
     files = describe_files(directory)
     (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
-    config = model.config.to_dict()
-    write_manifest(Manifest(SCHEMA, recipe, config, deployed.wiring, records, files), directory)
+    manifest = Manifest(
+        schema=SCHEMA,
+        recipe=recipe,
+        model=facts.config,
+        wiring=deployed.wiring,
+        graphs=records,
+        files=files,
+        family=family.name,
+    )
+    write_manifest(manifest, directory)
 
 
 def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
@@ -204,7 +208,7 @@ def _version(package: str) -> str:
 
 def _fingerprint(options: ExportOptions) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
-    if options.source in PRESETS and not Path(options.source).exists():
+    if is_preset(options.source):
         return f"preset {options.source}, seed {options.seed}"
     return _digest(Path(options.source))
 

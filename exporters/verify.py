@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from wmdeploy.errors import ExportError, require
+from wmdeploy.families import Case, Graph
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
-from wmdeploy.models.expected import Case
-from wmdeploy.models.graphs import Graph
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.runtime import refusal
 

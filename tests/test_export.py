@@ -22,9 +22,10 @@ from wmdeploy.errors import ClipError, ExportError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.exporters.verify import compare
+from wmdeploy.families import Graph
 from wmdeploy.manifest import Layout, TensorSpec
 from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.graphs import Graph, deployment
+from wmdeploy.models.graphs import deployment
 from wmdeploy.models.world_model import WorldModel
 
 VARIANTS = [("token", "fp32"), ("latent", "fp32"), ("token", "fp16"), ("latent", "fp16")]

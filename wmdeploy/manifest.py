@@ -180,7 +180,15 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`files` are those of the export; `plans` are added by `wmdeploy build-engine`."""
+    """What a bundle is.
+
+    Attributes:
+        model: the sizes of the model, by part and name.
+        files: those of the export.
+        plans: added by `wmdeploy build-engine`.
+        family: of the model, a key of `wmdeploy.families.FAMILIES`; a bundle of a version that
+            knew one family does not say it.
+    """
 
     schema: int
     recipe: Recipe
@@ -189,6 +197,7 @@ class Manifest:
     graphs: dict[str, GraphRecord]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
+    family: str = "vqvae-transformer"
 
 
 def read_manifest(path: Path) -> Manifest:

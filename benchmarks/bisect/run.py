@@ -21,14 +21,15 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError, WmdeployError
-from wmdeploy.manifest import DType, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
-    from wmdeploy.models.expected import Case
-    from wmdeploy.models.world_model import WorldModel
+    from wmdeploy.families import Case
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
 FRAMES = 4  # of the clip; a window repeats them
@@ -96,8 +97,8 @@ def bisect(
     """
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, check_backend
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
-    from wmdeploy.models.checkpoint import load_model
-    from wmdeploy.models.graphs import GRAPHS
+    from wmdeploy.engines.pytorch.eager import bundled_model
+    from wmdeploy.families import GRAPHS, family_of
 
     bundle = Bundle.open(options.bundle)
     recipe = bundle.manifest.recipe
@@ -110,10 +111,9 @@ def bisect(
     for graph in graphs:
         bundle.checked_graph(graph)
     progress("load the model")
-    with bundle.model_to_load() as directory:
-        model = load_model(directory)
+    model = bundled_model(bundle)
     progress("run PyTorch on real frames")
-    size = model.config.vqvae.image_size
+    size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
     cases = _cases(model, bundle, clip)
     versions = tuple(_other_versions(recipe.tools))
@@ -154,13 +154,13 @@ def examine(
     )
 
 
-def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
+def _cases(model: "nn.Module", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
     """Feeds of each graph, two rows of real frames, as at export."""
     import torch
 
-    from wmdeploy.models.expected import world_model_cases
+    from wmdeploy.families import family_of
 
-    recipe, known = bundle.manifest.recipe, model.config.temporal.num_actions
+    recipe, known = bundle.manifest.recipe, bundle.manifest.wiring.num_actions
     actions = None
     if known:
         if clip.actions is None or clip.actions.max() >= known:
@@ -169,8 +169,8 @@ def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]"
                 "conditioned on; give a clip of the game with --clip"
             )
         actions = torch.from_numpy(clip.actions)
-    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
-    return world_model_cases(model, recipe.layout, dtype, torch.from_numpy(clip.frames), actions)
+    frames = torch.from_numpy(clip.frames)
+    return family_of(model).cases(model, recipe.layout, recipe.precision, frames, actions)
 
 
 def _other_versions(tools: dict[str, str]) -> Iterator[str]:

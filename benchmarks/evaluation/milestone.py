@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from wmdeploy.benchmarks.bench.machine import environment
 from wmdeploy.benchmarks.worker.memory import peak_resident_mb
@@ -27,9 +28,10 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import CheckpointError, WmdeployError
-from wmdeploy.models.checkpoint import load_model, read_training
+from wmdeploy.families import family_of, load_model
+from wmdeploy.models.checkpoint import read_training
+from wmdeploy.models.family import reference_model
 from wmdeploy.models.precision import allow_tf32
-from wmdeploy.models.world_model import WorldModel, count_parameters
 from wmdeploy.quality.report import QualityReport
 
 SEQUENCES = (4, 8, 16)
@@ -93,24 +95,26 @@ def run_milestone(
 
     Raises:
         CheckpointError, ClipError: the model or the clip cannot be read.
-        WmdeployError: there is no such device, or the clip does not fit the model.
+        WmdeployError: there is no such device, the clip does not fit the model, or the model is of
+            another family.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
     allow_tf32(False)
     progress("load")
     quality = _noted_quality(options.source)
-    model = load_model(options.source, options.seed, remarks).to(options.device)
-    size = model.config.vqvae.image_size
+    model = reference_model(load_model(options.source, options.seed, remarks)).to(options.device)
+    facts = family_of(model).facts(model)
+    size = facts.image_size
     clip = read_clip(options.clip, size=size, count=max(SEQUENCES), options=options.read)
     if remarks is not None:
         remarks += clip.remarks
     actions = _actions(model, clip)
     architecture = {
-        "total_parameters": count_parameters(model),
-        "vqvae_parameters": count_parameters(model.vqvae),
-        "temporal_parameters": count_parameters(model.temporal_model),
-        "model_size_mb": count_parameters(model) * 4 / 2**20,
+        "total_parameters": facts.parameters["all"],
+        "vqvae_parameters": facts.parameters["VQ-VAE"],
+        "temporal_parameters": facts.parameters["transformer"],
+        "model_size_mb": facts.parameters["all"] * 4 / 2**20,
     }
     progress("memory")
     memory = _memory(model, clip.frames, actions, options.device)
@@ -130,8 +134,8 @@ def run_milestone(
     )
 
 
-def _actions(model: WorldModel, clip: Clip) -> torch.Tensor | None:
-    known = model.config.temporal.num_actions
+def _actions(model: nn.Module, clip: Clip) -> torch.Tensor | None:
+    known = family_of(model).facts(model).num_actions
     if not known:
         return None
     if clip.actions is None or clip.actions.max() >= known:
@@ -139,35 +143,35 @@ def _actions(model: WorldModel, clip: Clip) -> torch.Tensor | None:
             f"{clip.name}: the model is conditioned on {known} actions, and this clip has none or "
             "others; give a clip of its game with --clip"
         )
-    device = model.temporal_model.output_proj.weight.device
-    return torch.from_numpy(clip.actions[None]).to(device)
+    return torch.from_numpy(clip.actions[None]).to(next(model.parameters()).device)
 
 
-def _given(model: WorldModel, frames: np.ndarray, count: int) -> torch.Tensor:
+def _given(model: nn.Module, frames: np.ndarray, count: int) -> torch.Tensor:
     """The first `count` frames as (1, count, H, W, 3) uint8, where the model is."""
-    device = model.temporal_model.output_proj.weight.device
-    return torch.tensor(frames[None, :count]).to(device)
+    return torch.tensor(frames[None, :count]).to(next(model.parameters()).device)
 
 
 def _run(
-    model: WorldModel, frames: torch.Tensor, actions: torch.Tensor | None
+    model: nn.Module, frames: torch.Tensor, actions: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode (1, T, H, W, 3) and predict from all but the last: (1, T, L) and (1, T - 1, L)."""
-    latents = torch.cat([model.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
+    reference = reference_model(model)
+    latents = torch.cat([reference.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
     known = None if actions is None else actions[:, : frames.shape[1] - 1]
-    return latents, model.temporal_model(latents[:, :-1], known)
+    return latents, reference.temporal_model(latents[:, :-1], known)
 
 
 def _memory(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, device: str
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None, device: str
 ) -> dict[str, Any]:
     scaling: dict[str, float] = {}
-    context = model.config.temporal.context
+    reference = reference_model(model)
+    context = reference.config.temporal.context
     for length in [n for n in SEQUENCES if n <= context + 1] or [context + 1]:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         _, predicted = _run(model, _given(model, frames, length), actions)
-        model.decode(predicted)
+        reference.decode(predicted)
         gc.collect()
         peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_resident_mb()
         scaling[str(length)] = peak / 1e3
@@ -180,12 +184,12 @@ def _memory(
     }
 
 
-def _predicted(model: WorldModel) -> int:
-    return min(PREDICTED, model.config.temporal.context + 1)
+def _predicted(model: nn.Module) -> int:
+    return min(PREDICTED, reference_model(model).config.temporal.context + 1)
 
 
 def _prediction(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None
 ) -> dict[str, Any]:
     latents, predicted = _run(model, _given(model, frames, _predicted(model)), actions)
     mse = (predicted - latents[:, 1:]).double().square().mean().item()
@@ -198,7 +202,7 @@ def _prediction(
 
 
 def _speed(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, options: MilestoneOptions
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None, options: MilestoneOptions
 ) -> dict[str, Any]:
     count = _predicted(model)
     given = _given(model, frames, count)

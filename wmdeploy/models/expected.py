@@ -5,31 +5,17 @@ Exporters compare ONNX graphs with this before a bundle appears. The expected va
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wmdeploy.families import Case
 from wmdeploy.manifest import DType, Layout, Precision
 from wmdeploy.models.graphs import GraphPrefill
 from wmdeploy.models.ties import CodeCount, find_ties
 from wmdeploy.models.world_model import WorldModel, to_pixels
 
 Tensors = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run of one graph.
-
-    `expected` is a function of the graph's own outputs: where an encoder picks another code than
-    PyTorch, its token is judged by the code it picked. `count_codes`, of an encoder, says of these
-    outputs which of such codes tie and which are wrong.
-    """
-
-    feeds: dict[str, Tensor]
-    expected: Callable[[Tensors], dict[str, Tensor]]
-    count_codes: Callable[[Tensors], CodeCount] | None = None
 
 
 @torch.inference_mode()

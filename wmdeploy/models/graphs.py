@@ -9,41 +9,17 @@ W_out to the decoder. The modules here are exported by `exporters` and compiled 
 import copy
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wmdeploy.families import Deployment, Graph
 from wmdeploy.manifest import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
-
-FAMILY = "VQ-VAE and causal transformer"
-GRAPHS = ("encoder", "prefill", "step", "decoder")
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One module with the names, dtypes and shapes of what it takes and gives, in order."""
-
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What exporters and engines need of a model family: graphs, built one by one, and wiring.
-
-    `family` is its name, for people who find a graph on its own.
-    """
-
-    family: str
-    graphs: dict[str, Callable[[], Graph]]
-    wiring: Wiring
 
 
 class GraphEncoder(nn.Module):
@@ -274,7 +250,6 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         return build
 
     return Deployment(
-        FAMILY,
         graphs={
             "encoder": graph(
                 lambda: GraphEncoder(model, token),
@@ -323,7 +298,6 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
 
     graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
     return Deployment(
-        FAMILY,
         graphs={**graphs, "prefill": predict},
         wiring=dataclasses.replace(latent.wiring, cache=()),
     )

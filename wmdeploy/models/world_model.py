@@ -15,6 +15,8 @@ from wmdeploy.models.vqvae import VQVAE, ResidualBlock
 class WorldModel(nn.Module):
     """See the module's docstring; sizes are in `config`."""
 
+    family = "vqvae-transformer"
+
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config

@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from einops import reduce
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import ClipError
+from wmdeploy.models.family import reference_model
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel
@@ -75,7 +76,7 @@ class Runner(Protocol):
 
 
 def evaluate(
-    model: WorldModel,
+    model: nn.Module,
     footage: Footage,
     *,
     name: str,
@@ -96,7 +97,9 @@ def evaluate(
 
     Raises:
         ClipError: the model needs actions and there are none, or they are out of its range.
+        WmdeployError: the model is of a family without scores.
     """
+    model = reference_model(model)
     _check_actions(model, footage)
     tallies: dict[str, _Tally] = {}
     everything = _Tally(model.vqvae.vq)
