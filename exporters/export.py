@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wmdeploy.bundle import (
     BUNDLE_KIND,
     GIT_ATTRIBUTES,
@@ -83,7 +81,7 @@ def export_bundle(
         The bundle, and whether it was made now.
 
     Raises:
-        CheckpointError, ClipError: the model or the clip cannot be read.
+        CheckpointError, ClipError: the model or the clip cannot be read, or they do not fit.
         ExportError: an option is out of range, or a graph fails its check; no bundle is written.
     """
     check_output_directory(options.output, Path(options.source), options.clip)
@@ -118,9 +116,8 @@ def _write_bundle(
 
     family = family_of(model)
     facts = family.facts(model)
-    actions = None
-    if facts.num_actions:
-        actions = torch.from_numpy(_known_actions(clip, facts.num_actions))
+    taken = clip.check_actions(facts.num_actions)
+    actions = None if taken is None else torch.from_numpy(taken)
     progress("run PyTorch on real frames")
     frames = torch.from_numpy(clip.frames)
     cases = family.cases(model, recipe.layout, recipe.precision, frames, actions)
@@ -164,25 +161,16 @@ def _write_bundle(
     write_manifest(manifest, directory)
 
 
-def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
-    if clip.actions is None or clip.actions.max() >= num_actions:
-        raise ExportError(
-            f"{clip.name}: the model is conditioned on {num_actions} actions, and this clip has "
-            "none or others; give a clip of the game with --clip"
-        )
-    return clip.actions
-
-
 def _recipe(options: ExportOptions) -> Recipe:
     if not 1 <= options.max_batch <= MAX_BATCH:
-        raise ExportError(f"--max-batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
+        raise ExportError(f"max_batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
     if options.opset not in OPSETS:
         raise ExportError(
-            f"--opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
+            f"opset: got {options.opset}, expected one of {', '.join(map(str, OPSETS))}"
         )
     if options.precision == "fp16" and options.opset < 23:
         raise ExportError(
-            f"--opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
+            f"opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
             "Attention that computes its softmax in float32"
         )
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")

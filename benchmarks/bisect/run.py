@@ -20,7 +20,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
-from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.errors import WmdeployError
 from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount
 
@@ -160,15 +160,9 @@ def _cases(model: "nn.Module", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
 
     from wmdeploy.families import family_of
 
-    recipe, known = bundle.manifest.recipe, bundle.manifest.wiring.num_actions
-    actions = None
-    if known:
-        if clip.actions is None or clip.actions.max() >= known:
-            raise ClipError(
-                f"{clip.name}: has no actions, or others than the {known} that the model is "
-                "conditioned on; give a clip of the game with --clip"
-            )
-        actions = torch.from_numpy(clip.actions)
+    recipe = bundle.manifest.recipe
+    taken = clip.check_actions(bundle.manifest.wiring.num_actions)
+    actions = None if taken is None else torch.from_numpy(taken)
     frames = torch.from_numpy(clip.frames)
     return family_of(model).cases(model, recipe.layout, recipe.precision, frames, actions)
 

@@ -94,9 +94,8 @@ def run_milestone(
         remarks: gets those of `load_model`, and the notes of the clip.
 
     Raises:
-        CheckpointError, ClipError: the model or the clip cannot be read.
-        WmdeployError: there is no such device, the clip does not fit the model, or the model is of
-            another family.
+        CheckpointError, ClipError: the model or the clip cannot be read, or they do not fit.
+        WmdeployError: there is no such device, or the model is of another family.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
@@ -135,15 +134,10 @@ def run_milestone(
 
 
 def _actions(model: nn.Module, clip: Clip) -> torch.Tensor | None:
-    known = family_of(model).facts(model).num_actions
-    if not known:
+    actions = clip.check_actions(family_of(model).facts(model).num_actions)
+    if actions is None:
         return None
-    if clip.actions is None or clip.actions.max() >= known:
-        raise WmdeployError(
-            f"{clip.name}: the model is conditioned on {known} actions, and this clip has none or "
-            "others; give a clip of its game with --clip"
-        )
-    return torch.from_numpy(clip.actions[None]).to(next(model.parameters()).device)
+    return torch.from_numpy(actions[None]).to(next(model.parameters()).device)
 
 
 def _given(model: nn.Module, frames: np.ndarray, count: int) -> torch.Tensor:

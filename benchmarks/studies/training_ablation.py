@@ -46,6 +46,8 @@ def main(
             tuple(data), output / f"row-{index}", vqvae=vqvae, temporal_steps=steps, **changes
         )
         summary = train(options, lambda stage, step, total, loss: None, sizes)
+        if summary is None:  # started by torchrun: the first process tells
+            return
         out.print(f"| {label} | {_cells(summary.quality)} |")
 
 

@@ -110,6 +110,8 @@ def train(
             bar.update(tasks[stage], completed=step, total=total, description=told)
 
         summary = run_training(options, report, tell=print_note)
+    if summary is None:  # the first process tells
+        return
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do")
     for line in summary.skipped:

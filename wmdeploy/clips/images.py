@@ -73,7 +73,7 @@ def one_series(folder: Path, series: str | None) -> list[Path]:
         if several:
             raise ClipError(
                 f"{folder}: holds {len(found)} series of pictures ({told}), expected one; choose "
-                f"it with --series {next(iter(found))}"
+                f"it by its name, such as series={next(iter(found))}"
             )
         return sorted((p for pictures in found.values() for p in pictures), key=natural_order)
     wanted = series.casefold()
@@ -82,7 +82,7 @@ def one_series(folder: Path, series: str | None) -> list[Path]:
     ]
     if len(fitting) != 1:
         raise ClipError(
-            f"{folder}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
+            f"{folder}: series: got {series!r}, which is {len(fitting) or 'none'} of its series "
             f"({told}); name one of them"
         )
     return found[fitting[0]]

@@ -92,7 +92,7 @@ def find_frames(arrays: Mapping[str, Stored], place: str, series: str | None = N
     if found:
         raise ClipError(
             f"{place}: holds {len(found)} series of frames ({listed(found)}), expected one; "
-            f"choose it with --series {found[0]}"
+            f"choose it by its name, such as series={found[0]}"
         )
     told = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in list(arrays.items())[:8])
     numbers = next((n for n, a in arrays.items() if is_named(n, FRAME_NAMES)), None)
@@ -112,7 +112,7 @@ def _chosen(pictures: list[str], place: str, series: str) -> str:
     ]
     if len(fitting) != 1:
         raise ClipError(
-            f"{place}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
+            f"{place}: series: got {series!r}, which is {len(fitting) or 'none'} of its series "
             f"({listed(pictures) or 'none'}); name one of them"
         )
     return fitting[0]

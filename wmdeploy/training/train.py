@@ -60,7 +60,7 @@ def train(
     report: Reporter,
     config: WorldModelConfig | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> TrainSummary:
+) -> TrainSummary | None:
     """Train a model and write it to `options.output`, or say that it is there already.
 
     Args:
@@ -69,6 +69,9 @@ def train(
         config: sizes of the model instead of the preset's. The number of actions is always taken
             from the data.
         tell: called with lines on the data, before the training begins; see `find_data`.
+
+    Returns:
+        None in all but the first of several processes that train one model: that one tells.
 
     Raises:
         TrainingError: the options do not fit the data, the machine or what lies at the output, the
@@ -204,10 +207,10 @@ def _conclude(
     options: TrainOptions,
     settings: dict[str, Any],
     report: Reporter,
-) -> TrainSummary:
+) -> TrainSummary | None:
     """Measure the model and write it; where several processes trained it, the first does."""
     if not accelerator.is_main_process:
-        raise SystemExit(0)
+        return None
     quality = evaluate(
         model,
         clips.validation,
