@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.clip import Clip, check_actions
 from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError, ClipError
@@ -39,7 +39,7 @@ def open_source(
         )
     from wmdeploy.engines.devices import pytorch_device
     from wmdeploy.engines.pytorch.eager import baseline
-    from wmdeploy.models.checkpoint import load_model
+    from wmdeploy.families import load_model
     from wmdeploy.models.precision import allow_tf32
 
     settings = settings or Settings()
@@ -71,7 +71,7 @@ def rollout(
         Frames (H, W, 3) uint8, round(255·clip((x + 1)/2, 0, 1)), each imagined when asked for.
 
     Raises:
-        ClipError: too few frames, or actions that the model does not know.
+        ClipError: too few frames, or actions that do not fit the model.
     """
     if not 1 <= context <= len(clip.frames):
         raise ClipError(
@@ -80,25 +80,11 @@ def rollout(
         )
     if horizon < 1:
         raise ClipError(f"horizon: got {horizon}, expected at least 1")
-    taken = None
-    if backend.wiring.window_actions:
-        clip_actions = clip.actions if actions is None else actions
-        taken = held_actions(clip_actions, context + horizon - 1, clip.name)
+    given = clip.actions if actions is None else actions
+    taken = check_actions(given, backend.wiring.num_actions, clip.name)
+    if taken is not None:  # past the end the last one is held
+        taken = taken[np.minimum(np.arange(context + horizon - 1), len(taken) - 1)]
     session = Session(backend, refill=refill)
     session.reset(clip.frames[:context], None if taken is None else taken[: context - 1])
     later = [None] * horizon if taken is None else taken[context - 1 :].tolist()
     return (session.step(action)[0] for action in later)
-
-
-def held_actions(actions: np.ndarray | None, count: int, name: str) -> np.ndarray:
-    """The first `count` of a clip's actions, (count,) int64; past the end the last one is held.
-
-    Raises:
-        ClipError: there are none.
-    """
-    if actions is None or not len(actions):
-        raise ClipError(
-            f"{name}: has no actions, and the model is conditioned on them; "
-            "use a clip of `wmdeploy record`, or an .npz with frames and actions"
-        )
-    return actions[np.minimum(np.arange(count), len(actions) - 1)]

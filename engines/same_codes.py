@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from wmdeploy.engines.base import Backend, Engine
+from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision, TensorSpec, Wiring
-from wmdeploy.models.ties import CodeCount, add_counts, find_ties
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.models.ties import CodeCount, add_counts
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class Correction:
 
     Attributes:
         codes: (N,) int64, PyTorch's where the backend's tie, else the backend's.
-        moved: by how much the encoder's other output moves with them, float32: "token" (D,) and
-            "latent" (L,), by its name. What is moved keeps the backend's own rounding and faults.
+        moved: by how much the encoder's other output moves with them, float32, by its name in each
+            layout. What is moved keeps the backend's own rounding and faults.
     """
 
     codes: np.ndarray
@@ -38,21 +37,14 @@ class Correction:
 Correct = Callable[[np.ndarray, np.ndarray], Correction | None]
 
 
-@torch.inference_mode()
 def correction(
-    model: WorldModel, expected: np.ndarray, got: np.ndarray, tied: np.ndarray
+    model: nn.Module, expected: np.ndarray, got: np.ndarray, tied: np.ndarray
 ) -> Correction:
     """Of one frame's codes, (N,) each, `tied` bool."""
-    vq = model.vqvae.vq
-    # the same vector on both sides where nothing ties, as the backend's code may be none
-    there, here = (
-        vq.lookup(torch.tensor(np.where(tied, codes, 0)[None], device=vq.embedding.weight.device))
-        for codes in (expected, got)
-    )
-    moved = (there - here).flatten(1)  # (1, L)
-    token = F.linear(moved, model.temporal_model.latent_proj.weight)
+    # the same code on both sides where nothing ties, as the backend's code may be none
+    there, here = (np.where(tied, codes, 0) for codes in (expected, got))
     codes = np.where(tied, expected, got).astype(np.int64)
-    return Correction(codes, {"token": token[0].cpu().numpy(), "latent": moved[0].cpu().numpy()})
+    return Correction(codes, family_of(model).encoded_change(model, before=here, after=there))
 
 
 class TieFinder:
@@ -63,7 +55,7 @@ class TieFinder:
         precision: of the backend.
     """
 
-    def __init__(self, model: WorldModel, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, precision: Precision) -> None:
         self._model, self._precision = model, precision
         self._expected: dict[bytes, np.ndarray] = {}
         self._found: dict[tuple[bytes, bytes], tuple[CodeCount, Correction | None]] = {}
@@ -90,10 +82,8 @@ class TieFinder:
     def _find(
         self, frame: np.ndarray, expected: np.ndarray, got: np.ndarray
     ) -> tuple[CodeCount, Correction | None]:
-        vqvae = self._model.vqvae
-        ties = find_ties(
-            vqvae.encoder, vqvae.vq, frame[None], expected[None], got[None], self._precision
-        )
+        find_ties = family_of(self._model).find_ties
+        ties = find_ties(self._model, frame[None], expected[None], got[None], self._precision)
         if not ties.tied.any():
             return ties.count, None
         return ties.count, correction(self._model, expected, got, ties.tied[0])

@@ -32,8 +32,6 @@ class Snapshot:
     window: Tensor
     cache: dict[str, Tensor]
     rendered: Tensor | None
-    drift: Tensor | None
-    anchor: Tensor | None
     rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -80,13 +78,6 @@ class Session:
         if self.wiring.cache:
             specs = {spec.name: spec for spec in backend.engines["step"].inputs}
             self._cache = {name: self._zeros(specs[name]) for name, _ in self.wiring.cache}
-        self._drift: Tensor | None = None  # since each row's newest real frame
-        if self.wiring.drift:
-            self._drift = self._zeros(inputs[self.wiring.drift[0]])
-        self._anchor: Tensor | None = None  # the codes of that frame
-        if self.wiring.anchor:
-            shown = {spec.name: spec for spec in backend.engines["decoder"].inputs}
-            self._anchor = self._zeros(shown[self.wiring.anchor])
         self._rendered: Tensor | None = None  # the decoder's input for the newest prediction
         self._predicted: Tensor | None = None  # the newest token of all rows, where no row has more
         self._checked: set[str] = set()  # graphs whose feeds were found right once
@@ -138,9 +129,8 @@ class Session:
             self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
         self._length[where] = count
         self._cached[where] = 0
-        codes = codes.reshape(len(where), count, -1)
-        self._start_from(codes[:, -1], where)
-        return codes
+        self._start_from(where)
+        return codes.reshape(len(where), count, -1)
 
     def step(self, action: np.ndarray | int | None = None) -> np.ndarray:
         """Imagine the next frame of every row, and render it.
@@ -183,10 +173,7 @@ class Session:
         """
         if self._rendered is None or not self._imagined.all():
             raise BackendError("render: nothing predicted yet; call step or imagine first")
-        feeds = {self.wiring.render[1]: self._rendered}
-        if self.wiring.anchor and self._anchor is not None:
-            feeds[self.wiring.anchor] = self._anchor
-        frame = self._run("decoder", feeds)[self.wiring.frame]
+        frame = self._run("decoder", {self.wiring.render[1]: self._rendered})[self.wiring.frame]
         return frame.to("cpu", copy=True).numpy()
 
     @torch.inference_mode()
@@ -232,7 +219,7 @@ class Session:
         self._window[where[replaced], self._length[where[replaced]] - 1] = tokens[replaced]
         if len(added):
             self._append(tokens[~replaced], added)
-        self._start_from(codes, where)
+        self._start_from(where)
         return codes
 
     @torch.inference_mode()
@@ -246,8 +233,6 @@ class Session:
             outputs = self._prefill()
         self._cached[:] = self._length
         self._rendered = outputs[self.wiring.render[0]]
-        if self.wiring.drift:
-            self._drift = outputs[self.wiring.drift[1]]
         self._predicted = outputs[self.wiring.feedback]
         self._append(self._predicted, self._everyone)
         self._imagined[:] = True
@@ -259,8 +244,6 @@ class Session:
             self._window.clone(),
             {name: tensor.clone() for name, tensor in self._cache.items()},
             _copied(self._rendered),
-            _copied(self._drift),
-            _copied(self._anchor),
             (self._actions.copy(), self._length.copy(), self._cached.copy(), self._imagined.copy()),
         )
 
@@ -279,8 +262,6 @@ class Session:
         self._window.copy_(snapshot.window)
         self._cache = {name: tensor.clone() for name, tensor in snapshot.cache.items()}
         self._rendered = _copied(snapshot.rendered)
-        self._drift = _copied(snapshot.drift)
-        self._anchor = _copied(snapshot.anchor)
         self._predicted = None
         for kept, saved in zip(
             (self._actions, self._length, self._cached, self._imagined), snapshot.rows, strict=True
@@ -304,8 +285,6 @@ class Session:
         }
         if self.wiring.action:
             feeds[self.wiring.action] = self._on_device(self._actions[self._everyone, newest])
-        if self.wiring.drift and self._drift is not None:
-            feeds[self.wiring.drift[0]] = self._drift
         outputs = self._run("step", feeds)
         self._cache = {name: outputs[output] for name, output in self.wiring.cache}
         return outputs
@@ -317,21 +296,14 @@ class Session:
         }
         if self.wiring.window_actions:
             feeds[self.wiring.window_actions] = self._on_device(self._actions)
-        if self.wiring.drift and self._drift is not None:
-            feeds[self.wiring.drift[0]] = self._drift
         outputs = self._run("prefill", feeds)
         self._cache = {name: outputs[name] for name, _ in self.wiring.cache}
         return outputs
 
-    def _start_from(self, codes: np.ndarray, rows: np.ndarray) -> None:
-        """Real frames are the newest of rows: nothing has been imagined since; codes (rows, N)."""
+    def _start_from(self, rows: np.ndarray) -> None:
+        """Real frames are the newest of rows: nothing has been imagined since."""
         self._imagined[rows] = False
         self._predicted = None
-        if self._drift is not None:
-            self._drift = self._drift.clone()  # it may lie in an engine's memory
-            self._drift[rows] = 0
-        if self._anchor is not None:
-            self._anchor[rows] = self._on_device(codes)
 
     def _append(self, tokens: Tensor, rows: np.ndarray) -> None:
         """Add the newest token of rows, (rows, width); a full window keeps its newest, uncached."""
@@ -391,7 +363,6 @@ class Session:
         """Copy what still lies in the engines' own memory; another session is going to run them."""
         self._cache = {name: tensor.clone() for name, tensor in self._cache.items()}
         self._rendered = _copied(self._rendered)
-        self._drift = _copied(self._drift)
         self._predicted = None  # the window has it
 
     def _counts(self, values: np.ndarray) -> Tensor:

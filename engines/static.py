@@ -108,8 +108,7 @@ def feedback_of(graph: str, wiring: Wiring) -> dict[str, str]:
     """The inputs of a graph that its own outputs replace in the next run."""
     if graph != "step":
         return {}
-    drift = (wiring.drift,) if wiring.drift else ()
-    return {**dict((*wiring.cache, *drift)), wiring.token: wiring.feedback}
+    return {**dict(wiring.cache), wiring.token: wiring.feedback}
 
 
 @cache

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wmdeploy.bundle import (
     BUNDLE_KIND,
     GIT_ATTRIBUTES,
@@ -25,10 +23,10 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
+from wmdeploy.families import family_of, is_preset, load_model
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.manifest import (
     SCHEMA,
-    DType,
     GraphRecord,
     Layout,
     Manifest,
@@ -36,12 +34,12 @@ from wmdeploy.manifest import (
     Recipe,
     write_manifest,
 )
-from wmdeploy.models.config import PRESETS
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from wmdeploy.models.graphs import Graph
-    from wmdeploy.models.world_model import WorldModel
+    from torch import nn
+
+    from wmdeploy.families import Graph
 
 MAX_BATCH = 1024
 # 21 brought GroupNormalization with float32 statistics, 23 Attention, which 21 and 22 spell out
@@ -83,7 +81,7 @@ def export_bundle(
         The bundle, and whether it was made now.
 
     Raises:
-        CheckpointError, ClipError: the model or the clip cannot be read.
+        CheckpointError, ClipError: the model or the clip cannot be read, or they do not fit.
         ExportError: an option is out of range, or a graph fails its check; no bundle is written.
     """
     check_output_directory(options.output, Path(options.source), options.clip)
@@ -92,21 +90,19 @@ def export_bundle(
     if existing:
         return existing, False
     progress("export", 0, 1, "load the model")
-    from wmdeploy.models.checkpoint import load_model, read_notes
-
     model = load_model(options.source, options.seed, remarks)
-    size = model.config.vqvae.image_size
+    size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=8, options=options.read)
     if remarks is not None:
         remarks += clip.remarks
-    notes = {**read_notes(options.source), "exported from": recipe.source}
+    notes = {**family_of(model).notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(model, notes, recipe, clip, directory, progress)
     return Bundle.open(options.output), True
 
 
 def _write_bundle(
-    model: "WorldModel",
+    model: "nn.Module",
     notes: dict[str, Any],
     recipe: Recipe,
     clip: Clip,
@@ -118,20 +114,17 @@ def _write_bundle(
     from wmdeploy.exporters.layouts import other_layout_bytes
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import verify_graph
-    from wmdeploy.models.checkpoint import write_model_files
-    from wmdeploy.models.expected import world_model_cases
-    from wmdeploy.models.graphs import deployment
 
-    actions = None
-    if model.config.temporal.num_actions:
-        actions = torch.from_numpy(_known_actions(clip, model.config.temporal.num_actions))
-    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
+    family = family_of(model)
+    facts = family.facts(model)
+    taken = clip.check_actions(facts.num_actions)
+    actions = None if taken is None else torch.from_numpy(taken)
     progress("export", 0, 1, "run PyTorch on real frames")
     frames = torch.from_numpy(clip.frames)
-    cases = world_model_cases(model, recipe.layout, dtype, frames, actions)
-    deployed = deployment(model, recipe.layout, recipe.precision)
+    cases = family.cases(model, recipe.layout, recipe.precision, frames, actions)
+    deployed = family.deployment(model, recipe.layout, recipe.precision)
     about = {
-        "family": deployed.family,
+        "family": family.title,
         "layout": recipe.layout,
         "precision": recipe.precision,
         "weights": recipe.source,
@@ -154,23 +147,21 @@ def _write_bundle(
         del graph
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
-        write_model_files(model, directory / MODEL_DIRECTORY, notes)
+        family.save(model, directory / MODEL_DIRECTORY, notes)
     progress("export", 2 * graphs, 2 * graphs, "hash the files")
     files = describe_files(directory)
     (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
-    config = model.config.to_dict()
-    manifest = Manifest(SCHEMA, recipe, config, deployed.wiring, records, files)
+    manifest = Manifest(
+        schema=SCHEMA,
+        recipe=recipe,
+        model=facts.config,
+        wiring=deployed.wiring,
+        graphs=records,
+        files=files,
+        family=family.name,
+    )
     other = other_layout_bytes(manifest)
     write_manifest(dataclasses.replace(manifest, other_layout_weight_bytes=other), directory)
-
-
-def _known_actions(clip: Clip, num_actions: int) -> np.ndarray:
-    if clip.actions is None or clip.actions.max() >= num_actions:
-        raise ExportError(
-            f"{clip.name}: the model is conditioned on {num_actions} actions, and this clip has "
-            "none or others; give a clip of the game with --clip"
-        )
-    return clip.actions
 
 
 def _recipe(options: ExportOptions) -> Recipe:
@@ -208,7 +199,7 @@ def _version(package: str) -> str:
 
 def _fingerprint(options: ExportOptions) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
-    if options.source in PRESETS and not Path(options.source).exists():
+    if is_preset(options.source):
         return f"preset {options.source}, seed {options.seed}"
     return _digest(Path(options.source))
 

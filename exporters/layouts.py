@@ -3,10 +3,8 @@
 import torch
 from torch import nn
 
+from wmdeploy.families import load_family
 from wmdeploy.manifest import Layout, Manifest
-from wmdeploy.models.config import WorldModelConfig
-from wmdeploy.models.graphs import deployment
-from wmdeploy.models.world_model import WorldModel
 
 
 def other_layout(layout: Layout) -> Layout:
@@ -19,12 +17,12 @@ def other_layout_bytes(manifest: Manifest) -> dict[str, int]:
     Both layouts are counted from the model's sizes, and their difference is added to what the
     exported graphs have: an exporter stores some weights twice and equal ones once, in both alike.
     """
-    recipe = manifest.recipe
+    recipe, family = manifest.recipe, load_family(manifest.family)
     with torch.device("meta"), torch.no_grad():  # shapes and types, no memory
-        model = WorldModel(WorldModelConfig.from_dict(manifest.model)).eval()
+        model = family.build(manifest.model)
         counts = {}
         for layout in (recipe.layout, other_layout(recipe.layout)):
-            graphs = deployment(model.requires_grad_(False), layout, recipe.precision).graphs
+            graphs = family.deployment(model, layout, recipe.precision).graphs
             counts[layout] = {name: _weight_bytes(build().module) for name, build in graphs.items()}
     own, other = counts.values()
     return {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wmdeploy import __version__
 from wmdeploy.errors import ExportError
+from wmdeploy.families import Graph
 from wmdeploy.manifest import BATCH, TensorSpec
-from wmdeploy.models.graphs import Graph
 
 if TYPE_CHECKING:
     import onnx_ir as ir

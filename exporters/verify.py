@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from wmdeploy.errors import ExportError, require
+from wmdeploy.families import Case, Graph
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
-from wmdeploy.models.expected import Case
-from wmdeploy.models.graphs import Graph
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.runtime import refusal
 
@@ -50,7 +49,7 @@ def verify_graph(path: Path, case: Case, graph: Graph, precision: Precision) -> 
                 raise ExportError(
                     f'{path.stem}: output "{name}" {problem}; no bundle was written. '
                     "Untrained or badly scaled weights cause this more often than the export "
-                    "does: try --precision fp32, and other frames with --clip"
+                    "does: try the precision fp32, and frames of another clip"
                 )
             if name not in parity or measured.relative > parity[name].relative:
                 parity[name] = measured

@@ -188,7 +188,7 @@ def test_actions_that_are_none_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [np.zeros((T, 3), np.float32), ACTIONS.astype(float)])
 def test_continuous_actions_are_not_taken_for_indices(tmp_path: Path, stored: np.ndarray) -> None:
     path = saved(tmp_path / "a.npz", frames=FRAMES, actions=stored)
-    with pytest.raises(ClipError, match="continuous actions cannot be used: train with --no-act"):
+    with pytest.raises(ClipError, match="continuous actions cannot be used: train without act"):
         open_source(path).actions()
     clip = read_clip(path)
     assert clip.actions is None and "continuous actions cannot be used" in clip.notes[0]
@@ -349,7 +349,7 @@ def sparse(path: Path) -> None:
 def test_actions_that_are_no_such_file_are_one_line(
     tmp_path: Path, make: Callable[[Path], None], text: str
 ) -> None:
-    from tests.test_clips import make_data_folder
+    from tests.made_clips import make_data_folder
 
     make_data_folder(tmp_path / "data")
     path = tmp_path / "data" / "clip-00000.actions.npy"

@@ -23,10 +23,10 @@ from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.cli import main
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import BackendError, BundleError, ExportError, WmdeployError
+from wmdeploy.families import GRAPHS, Case
 from wmdeploy.manifest import DType, Layout, Precision, write_manifest
 from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.expected import Case, world_model_cases
-from wmdeploy.models.graphs import GRAPHS
+from wmdeploy.models.expected import world_model_cases
 
 Exact = Callable[[Bundle, str], tuple[PytorchValues, Case]]
 SHAPE = (6, 32, 32, 3)  # of a clip

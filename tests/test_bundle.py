@@ -77,6 +77,14 @@ def test_newer_schema_asks_for_an_upgrade(copy: Path) -> None:
         Bundle.open(copy)
 
 
+def test_wiring_that_this_version_lacks_is_refused(copy: Path) -> None:
+    edit_manifest(copy, lambda m: m["wiring"].update(drift=None))  # as older versions wrote
+    Bundle.open(copy)
+    edit_manifest(copy, lambda m: m["wiring"].update(drift=["drift", "next_drift"]))
+    with pytest.raises(BundleError, match='wiring names "drift".* no such wiring'):
+        Bundle.open(copy)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": 1}', '{"schema": 1, "files": 3}'])
 def test_damaged_manifest_is_explained(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)

@@ -25,10 +25,10 @@ from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError
 from wmdeploy.exporters.to_onnx import write_onnx
+from wmdeploy.families import Graph
 from wmdeploy.files import sha256
 from wmdeploy.manifest import TensorSpec, write_manifest
 from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.graphs import Graph
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"

@@ -106,6 +106,17 @@ def test_config_that_does_not_fit_the_weights_is_refused(saved: Path) -> None:
         load_model(saved)
 
 
+def test_setting_that_this_version_lacks_is_refused(saved: Path) -> None:
+    document = json.loads((saved / "config.json").read_text())
+    document["config"]["temporal"]["residual"] = False  # what older versions wrote of all models
+    (saved / "config.json").write_text(json.dumps(document))
+    assert load_model(saved).config == MICRO
+    document["config"]["temporal"]["residual"] = True
+    (saved / "config.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"temporal.residual: got True, .* no such setting"):
+        load_model(saved)
+
+
 class Bomb:
     def __init__(self, target: Path) -> None:
         self.target = target

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.made_clips import make_data_folder
 from tests.squares import square_clip, write_squares
-from tests.test_clips import make_data_folder
 from wmdeploy.clips import find_clips, read_clip, write_npz, write_video
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import read_footage
@@ -123,7 +123,7 @@ def test_training_tells_what_is_not_read_before_it_begins(tmp_path: Path) -> Non
 def test_continuous_actions_are_no_silent_loss(tmp_path: Path) -> None:
     for index in range(3):
         np.savez(tmp_path / f"{index}.npz", frames=FRAMES, actions=np.zeros((5, 6), np.float32))
-    text = r"0 of 3 clips can be used.*train with --no-actions.* \(2 more alike\)$"
+    text = r"0 of 3 clips can be used.*train without actions.* \(2 more alike\)$"
     with pytest.raises(ClipError, match=text):
         found_data(tmp_path)
 

@@ -92,7 +92,7 @@ def test_robomimic_demonstrations_are_clips(tmp_path: Path) -> None:
     clip = read_clip(clips[10])
     np.testing.assert_array_equal(clip.frames, np.roll(FRAMES, 10, axis=0))
     assert clip.actions is None and "continuous actions cannot be used" in clip.notes[-1]
-    with pytest.raises(ClipError, match="train with --no-actions"):
+    with pytest.raises(ClipError, match="train without actions"):
         open_source(clips[0]).actions()
 
 

@@ -56,7 +56,7 @@ def test_two_series_are_refused_and_one_can_be_chosen(tmp_path: Path, one: str, 
         read_clip(tmp_path / "p")
     with pytest.raises(ClipError, match="2 series"):
         count_frames(tmp_path / "p")
-    suggested = str(error.value).split("--series ")[1]
+    suggested = str(error.value).split("series=")[1]
     assert suggested in (
         one.format("%d"),
         other.format("%d"),

@@ -30,7 +30,7 @@ def test_a_variable_rate_is_told_with_its_gaps(tmp_path: Path, suffix: str) -> N
     assert numbers(clip.frames) == list(range(8))
     (note,) = clip.notes
     assert note.startswith("variable frame rate: frames are 33")
-    assert " to 26" in note and note.endswith("pass --fps to resample them by timestamp")
+    assert " to 26" in note and note.endswith("with fps they are resampled by timestamp")
 
 
 @pytest.mark.parametrize("suffix", CODECS)

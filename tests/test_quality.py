@@ -18,9 +18,10 @@ from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel, to_pixels
-from wmdeploy.quality.measure import evaluate, psnr
+from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip, write_picture, write_plot
 from wmdeploy.quality.report import HORIZONS, QualityReport
+from wmdeploy.quality.tally import psnr
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +149,10 @@ def test_clips_without_actions_are_refused(
     micro_actions: WorldModel, data: Path, tmp_path: Path, frames: np.ndarray
 ) -> None:
     write_npz(tmp_path / "0.npz", frames, None)
-    with pytest.raises(ClipError, match="the clips have no actions"):
+    with pytest.raises(ClipError, match="data: got no actions, and the model takes"):
         evaluate(micro_actions, read_footage([tmp_path / "0.npz"], 32, True, []), name="micro")
     write_npz(tmp_path / "0.npz", frames, np.full(len(frames), 5))
-    with pytest.raises(ClipError, match="got actions up to 5, the model knows 0 to 2"):
+    with pytest.raises(ClipError, match="got actions up to 5, expected 0 to 2"):
         evaluate(micro_actions, read_footage([tmp_path / "0.npz"], 32, True, []), name="micro")
 
 

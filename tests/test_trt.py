@@ -175,7 +175,7 @@ def test_damaged_plan_is_refused_with_the_command_that_rebuilds(
 ) -> None:
     assert find(built)
     damage(built)
-    with pytest.raises(BundleError, match=f"{message}.*wmdeploy build-engine .*--graph step"):
+    with pytest.raises(BundleError, match=f"{message}.*build the plan of step again"):
         find(built)
 
 

@@ -25,9 +25,8 @@ from wmdeploy.training.vqvae_stage import VQVAEStage
 
 def main(data: Path, output: Path, batch: int) -> None:
     options = TrainOptions(
-        (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, codes=0.5, cosine=0.5,
-        difference=0.5, changed_codes=3, device="cpu",
-    )  # fmt: skip
+        (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, device="cpu"
+    )
     with started(options) as accelerator:
         found = gradients(accelerator, options)
         assert group_threads()  # torchrun makes a group of one, too

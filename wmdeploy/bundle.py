@@ -133,14 +133,14 @@ class Bundle:
         """The directory of the source model, to be loaded within the block.
 
         Raises:
-            BundleError: the bundle was exported with --slim, or the model was altered; at the end
+            BundleError: the bundle was exported slim, or the model was altered; at the end
                 of the block: it was replaced.
         """
         names = [name for name in self.manifest.files if name.startswith(f"{MODEL_DIRECTORY}/")]
         if not names:
             raise BundleError(
-                f"{self.path}: carries no PyTorch model, because it was exported with --slim; "
-                "the backends eager and compile need it: export again without --slim"
+                f"{self.path}: carries no PyTorch model, because it was exported slim; "
+                "the backends eager and compile need it: export the model again, not slim"
             )
         with self._unchanged(names):
             yield self.path / MODEL_DIRECTORY
@@ -179,7 +179,7 @@ class Bundle:
         Raises:
             BundleError: the file is missing, a link, cut short, or altered.
         """
-        fix = f"build it again: wmdeploy build-engine {self.path} --graph {record.graph}"
+        fix = f"build the plan of {record.graph} again with `wmdeploy build-engine`"
         path = self.path / record.file
         try:
             if self._regular_file(record.file).is_symlink():  # plans are written here, too

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wmdeploy.documents import unknown_setting
 from wmdeploy.errors import BundleError
 from wmdeploy.files import read_document, refuse_pointer, staged_file
 
@@ -66,10 +67,6 @@ class Wiring:
         cache: pairs (step input, step output) that carry the KV cache; the prefill gives it under
             the inputs' names, because an ONNX graph cannot have an output named like an input.
             Empty: there is no step graph, and every frame is predicted by the prefill.
-        drift: an input of prefill and step, and the output that takes its place in the next: what
-            has come together since the newest real frame, all zero when one comes. None for a model
-            whose predictions do not build on the one before.
-        anchor: the decoder's input that is given the codes of the newest real frame, if it has one.
     """
 
     context: int
@@ -87,8 +84,6 @@ class Wiring:
     render: tuple[str, str]
     frame: str
     cache: tuple[tuple[str, str], ...]
-    drift: tuple[str, str] | None = None
-    anchor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,10 +180,16 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`files` are those of the export; `plans` are added by `wmdeploy build-engine`.
+    """What a bundle is.
 
-    `other_layout_weight_bytes` is what each graph's weights would take in the layout that this
-    bundle is not in, for comparison; empty in older bundles.
+    Attributes:
+        model: the sizes of the model, by part and name.
+        files: those of the export.
+        plans: added by `wmdeploy build-engine`.
+        other_layout_weight_bytes: what each graph's weights would take in the layout that this
+            bundle is not in, for comparison; empty in older bundles.
+        family: of the model, a key of `wmdeploy.families.FAMILIES`; a bundle of a version that
+            knew one family does not say it.
     """
 
     schema: int
@@ -199,6 +200,7 @@ class Manifest:
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
     other_layout_weight_bytes: dict[str, int] = field(default_factory=dict)
+    family: str = "vqvae-transformer"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -226,6 +228,11 @@ def read_manifest(path: Path) -> Manifest:
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
+        if name := unknown_setting(document["wiring"], Wiring):
+            raise BundleError(
+                f'{file}: the wiring names "{name}", and this version of wmdeploy has no such '
+                "wiring; export the model again, or use the version that made the bundle"
+            )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
     except OSError as error:
@@ -294,19 +301,18 @@ def _check_wiring(manifest: Manifest, path: Path) -> None:
     wiring, graphs = manifest.wiring, manifest.graphs
     caches = [given for given, _ in wiring.cache]
     news = [new for _, new in wiring.cache]
-    drift, next_drift = wiring.drift or (None, None)
     wanted: dict[str, tuple[list[str | None], list[str | None]]] = {
         "encoder": ([wiring.frames], [wiring.encoded, wiring.codes]),
         "prefill": (
-            [wiring.window, wiring.length, wiring.window_actions, drift],
-            [wiring.feedback, wiring.render[0], next_drift, *caches],
+            [wiring.window, wiring.length, wiring.window_actions],
+            [wiring.feedback, wiring.render[0], *caches],
         ),
-        "decoder": ([wiring.render[1], wiring.anchor], [wiring.frame]),
+        "decoder": ([wiring.render[1]], [wiring.frame]),
     }
     if wiring.cache:
         wanted["step"] = (
-            [wiring.token, wiring.position, wiring.action, drift, *caches],
-            [wiring.feedback, wiring.render[0], next_drift, *news],
+            [wiring.token, wiring.position, wiring.action, *caches],
+            [wiring.feedback, wiring.render[0], *news],
         )
     for name, sides in wanted.items():
         if name not in graphs:
@@ -347,14 +353,6 @@ def _check_shapes(manifest: Manifest, path: Path) -> None:
         cache = shape("step", given)
         expected[f"step.{new}"] = (shape("step", new, False), cache)
         expected[f"prefill.{given}"] = (shape("prefill", given, False), cache)
-    if wiring.drift:
-        drift = shape("prefill", wiring.drift[0])
-        for graph in ("prefill", "step"):
-            expected[f"{graph}.{wiring.drift[1]}"] = (shape(graph, wiring.drift[1], False), drift)
-        expected[f"step.{wiring.drift[0]}"] = (shape("step", wiring.drift[0]), drift)
-    if wiring.anchor:
-        codes = shape("encoder", wiring.codes, False)
-        expected[f"decoder.{wiring.anchor}"] = (shape("decoder", wiring.anchor), codes)
     for name, (actual, wanted) in expected.items():
         flat = tuple(n for size in wanted for n in (size if isinstance(size, tuple) else (size,)))
         if actual != flat or len(actual) < 2:

@@ -13,13 +13,13 @@ def refusal(graph: str, error: Exception, version: str) -> str:
     text = " ".join(str(error).split())
     if match := _NEWER_OPSET.search(text):
         why = f"it is of opset {match[1]}, and this one knows opsets up to {match[2]}"
-        remedy = f"export the model again with --opset {match[2]}"
+        remedy = f"export the model again with opset {match[2]}"
     elif match := _NEWER_FORMAT.search(text):
         why = f"it is of ONNX's format {match[1]}, and this one reads formats up to {match[2]}"
         remedy = "export the model again with an older onnx"
     elif match := _NO_KERNEL.search(text):
         why = f"this one has no {match[1]} of opset {match[2]} for the graph's types"
-        remedy = "export the model again with a lower --opset"
+        remedy = "export the model again with a lower opset"
     else:
         return f"{graph}: ONNX Runtime {version} refuses the graph: {text}"
     return (

@@ -194,14 +194,5 @@ def _read(path: Path, bundle: Bundle, options: BenchOptions) -> Clip:
     horizon = options.horizon_for(bundle.manifest.wiring.context)
     count = min(have, context + horizon)
     clip = read_clip(path, size=size, count=count, options=options.read)
-    if not bundle.manifest.wiring.window_actions:
-        return clip
-    if clip.actions is None:
-        raise ClipError(f"{path}: has no actions, and the model is conditioned on them")
-    known = bundle.manifest.wiring.num_actions
-    if clip.actions.max() >= known:
-        raise ClipError(
-            f"{path}: has actions up to {clip.actions.max()}, the model knows {known}; "
-            "give a clip of the model's game with --clip"
-        )
+    clip.check_actions(bundle.manifest.wiring.num_actions)
     return clip

@@ -20,16 +20,17 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
-from wmdeploy.errors import ClipError, WmdeployError
-from wmdeploy.manifest import DType, Precision
+from wmdeploy.errors import WmdeployError
+from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
-    from wmdeploy.models.expected import Case
-    from wmdeploy.models.world_model import WorldModel
+    from wmdeploy.families import Case
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
 FRAMES = 4  # of the clip; a window repeats them
@@ -95,8 +96,8 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
     """
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, check_backend
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
-    from wmdeploy.models.checkpoint import load_model
-    from wmdeploy.models.graphs import GRAPHS
+    from wmdeploy.engines.pytorch.eager import bundled_model
+    from wmdeploy.families import GRAPHS, family_of
 
     bundle = Bundle.open(options.bundle)
     recipe = bundle.manifest.recipe
@@ -109,10 +110,9 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
     for graph in graphs:
         bundle.checked_graph(graph)
     progress("load", 0, 2, "the model")
-    with bundle.model_to_load() as directory:
-        model = load_model(directory)
+    model = bundled_model(bundle)
     progress("load", 1, 2, "what PyTorch computes from real frames")
-    size = model.config.vqvae.image_size
+    size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
     cases = _cases(model, bundle, clip)
     versions = tuple(_other_versions(recipe.tools))
@@ -155,23 +155,17 @@ def examine(
     )
 
 
-def _cases(model: "WorldModel", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
+def _cases(model: "nn.Module", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
     """Feeds of each graph, two rows of real frames, as at export."""
     import torch
 
-    from wmdeploy.models.expected import world_model_cases
+    from wmdeploy.families import family_of
 
-    recipe, num_actions = bundle.manifest.recipe, model.config.temporal.num_actions
-    actions = None
-    if num_actions:
-        if clip.actions is None or clip.actions.max() >= num_actions:
-            raise ClipError(
-                f"{clip.name}: has no actions, or others than the {num_actions} that the model is "
-                "conditioned on; give a clip of the game with --clip"
-            )
-        actions = torch.from_numpy(clip.actions)
-    dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
-    return world_model_cases(model, recipe.layout, dtype, torch.from_numpy(clip.frames), actions)
+    recipe = bundle.manifest.recipe
+    taken = clip.check_actions(bundle.manifest.wiring.num_actions)
+    actions = None if taken is None else torch.from_numpy(taken)
+    frames = torch.from_numpy(clip.frames)
+    return family_of(model).cases(model, recipe.layout, recipe.precision, frames, actions)
 
 
 def _other_versions(tools: dict[str, str]) -> Iterator[str]:

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.to_onnx import translate
 from wmdeploy.exporters.verify import TOLERANCES, compare
+from wmdeploy.families import Graph, family_of
 from wmdeploy.manifest import Recipe
-from wmdeploy.models.graphs import Graph, GraphEncoder, deployment
-from wmdeploy.models.ties import Ties, find_ties
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.models.ties import Ties
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,9 @@ Visit = Callable[[Operation, Tensor, tuple[Any, ...]], Tensor]
 class PytorchValues:
     """The operations of one graph of a model, ready to be run on feeds."""
 
-    def __init__(self, model: WorldModel, recipe: Recipe, graph: str) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, graph: str) -> None:
         self.graph, self.precision = graph, recipe.precision
+        self._model, deployment = model, family_of(model).deployment
         self._exact = deployment(model, recipe.layout, "fp32").graphs[graph]()
         traced = self._exact
         if recipe.precision != "fp32":
@@ -73,10 +73,9 @@ class PytorchValues:
 
     def find_ties(self, feeds: Mapping[str, Tensor], expected: Tensor, got: Tensor) -> Ties:
         """Which of the codes (B, N) that an encoder chose otherwise are ties."""
-        module, (frames,) = self._exact.module, (feeds[spec.name] for spec in self._exact.inputs)
-        assert isinstance(module, GraphEncoder)
-        codes = expected.numpy(), got.numpy()
-        return find_ties(module.encoder, module.vq, frames.numpy(), *codes, self.precision)
+        (frames,) = (feeds[spec.name].numpy() for spec in self._exact.inputs)
+        find_ties = family_of(self._model).find_ties
+        return find_ties(self._model, frames, expected.numpy(), got.numpy(), self.precision)
 
     @torch.inference_mode()
     def check(self, feeds: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import nn
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import sum_up
@@ -19,18 +19,20 @@ from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
 from wmdeploy.engines.devices import pytorch_device
+from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import TieFinder, with_same_codes
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, WmdeployError
+from wmdeploy.families import family_of, load_model
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
-from wmdeploy.models.checkpoint import TrainingNotes, load_model, read_training
+from wmdeploy.models.checkpoint import TrainingNotes, read_training
 from wmdeploy.models.precision import allow_tf32
 from wmdeploy.models.ties import CodeCount
-from wmdeploy.models.world_model import WorldModel, to_pixels
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.plots import strip
+from wmdeploy.quality.predict import imagine_frames
 from wmdeploy.quality.report import QualityReport
 
 _STRIP_FRAMES = 16
@@ -68,7 +70,7 @@ class SessionRunner:
         model: PyTorch's side, from whose codes the sessions go on where the backend's tie.
     """
 
-    def __init__(self, backend: Backend, model: WorldModel) -> None:
+    def __init__(self, backend: Backend, model: nn.Module) -> None:
         self.name = backend.name
         self._ties = TieFinder(model, backend.precision)
         self._session = Session(with_same_codes(backend, self._ties))
@@ -125,8 +127,8 @@ def evaluate(
     for remark in remarks:
         tell(remark)
     trained_on = set(training.clips)
-    size = model.config.vqvae.image_size
-    conditioned = model.config.temporal.num_actions > 0
+    facts = family_of(model).facts(model)
+    size, conditioned = facts.image_size, facts.num_actions > 0
     skipped: list[str] = []
     paths: list[Path] = []
     roots = [real_path(folder) for folder in options.data]
@@ -162,7 +164,7 @@ def evaluate(
 
 def _load(
     options: EvaluateOptions, remarks: list[str]
-) -> tuple[WorldModel, TrainingNotes, SessionRunner | None]:
+) -> tuple[nn.Module, TrainingNotes, SessionRunner | None]:
     """The PyTorch model, what its training noted, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
@@ -176,8 +178,7 @@ def _load(
         model = load_model(options.source, remarks=remarks)
         return model.to(device), read_training(path), None
     bundle = Bundle.open(path)
-    with bundle.model_to_load() as source:
-        model, training = load_model(source), read_training(source)
+    model, training = bundled_model(bundle), read_training(bundle.checked_model())
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
     return model.to(device), training, SessionRunner(backend, model)
 
@@ -230,11 +231,10 @@ def _drawable(footage: Footage, context: int) -> list[int]:
     return [i for i, length in enumerate(lengths) if length >= context + _STRIP_FRAMES]
 
 
-@torch.inference_mode()
-def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
+def _strip(model: nn.Module, footage: Footage, context: int) -> np.ndarray:
     """For each folder's first clip that is long enough: real frames, and below them imagined."""
     horizon = _STRIP_FRAMES
-    device = model.vqvae.vq.embedding.weight.device
+    conditioned = family_of(model).facts(model).num_actions > 0
     rows: list[np.ndarray] = []
     shown: set[str] = set()
     for index in _drawable(footage, context):
@@ -245,9 +245,8 @@ def _strip(model: WorldModel, footage: Footage, context: int) -> np.ndarray:
         frames = footage.clip(index, 0, context + horizon)
         taken = footage.clip_actions(index)
         actions = None
-        if model.config.temporal.num_actions and taken is not None:
-            actions = torch.from_numpy(taken[None, : context + horizon - 1]).to(device)
-        given = torch.tensor(frames[None, :context], device=device)
-        imagined = to_pixels(model.predict_future(given, horizon, actions)[0]).cpu().numpy()
+        if conditioned and taken is not None:
+            actions = taken[: context + horizon - 1]
+        imagined = imagine_frames(model, frames[:context], horizon, actions)
         rows += [frames[context : context + horizon], imagined]
     return strip(rows, columns=8, scale=max(1, 96 // rows[0].shape[1]))

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from wmdeploy.benchmarks.bench.machine import this_machine
 from wmdeploy.benchmarks.report import Machine
@@ -27,9 +28,10 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import CheckpointError, WmdeployError
-from wmdeploy.models.checkpoint import load_model, read_training
+from wmdeploy.families import family_of, load_model
+from wmdeploy.models.checkpoint import read_training
+from wmdeploy.models.family import reference_model
 from wmdeploy.models.precision import allow_tf32
-from wmdeploy.models.world_model import WorldModel, count_parameters
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.report import QualityReport
 
@@ -93,25 +95,26 @@ def run_milestone(
         remarks: gets those of `load_model`, and the notes of the clip.
 
     Raises:
-        CheckpointError, ClipError: the model or the clip cannot be read.
-        WmdeployError: there is no such device, or the clip does not fit the model.
+        CheckpointError, ClipError: the model or the clip cannot be read, or they do not fit.
+        WmdeployError: there is no such device, or the model is of another family.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
     allow_tf32(False)
     progress("milestone", 0, 4, "load")
     quality = _noted_quality(options.source)
-    model = load_model(options.source, options.seed, remarks).to(options.device)
-    size = model.config.vqvae.image_size
+    model = reference_model(load_model(options.source, options.seed, remarks)).to(options.device)
+    facts = family_of(model).facts(model)
+    size = facts.image_size
     clip = read_clip(options.clip, size=size, count=max(SEQUENCES), options=options.read)
     if remarks is not None:
         remarks += clip.remarks
     actions = _actions(model, clip)
     architecture = {
-        "total_parameters": count_parameters(model),
-        "vqvae_parameters": count_parameters(model.vqvae),
-        "temporal_parameters": count_parameters(model.temporal_model),
-        "model_size_mb": count_parameters(model) * 4 / 2**20,
+        "total_parameters": facts.parameters["all"],
+        "vqvae_parameters": facts.parameters["VQ-VAE"],
+        "temporal_parameters": facts.parameters["transformer"],
+        "model_size_mb": facts.parameters["all"] * 4 / 2**20,
     }
     progress("milestone", 1, 4, "memory")
     memory = _memory(model, clip.frames, actions, options.device)
@@ -131,44 +134,39 @@ def run_milestone(
     )
 
 
-def _actions(model: WorldModel, clip: Clip) -> torch.Tensor | None:
-    num_actions = model.config.temporal.num_actions
-    if not num_actions:
+def _actions(model: nn.Module, clip: Clip) -> torch.Tensor | None:
+    actions = clip.check_actions(family_of(model).facts(model).num_actions)
+    if actions is None:
         return None
-    if clip.actions is None or clip.actions.max() >= num_actions:
-        raise WmdeployError(
-            f"{clip.name}: the model is conditioned on {num_actions} actions, and this clip has "
-            "none or others; give a clip of its game with --clip"
-        )
-    device = model.temporal_model.output_proj.weight.device
-    return torch.from_numpy(clip.actions[None]).to(device)
+    return torch.from_numpy(actions[None]).to(next(model.parameters()).device)
 
 
-def _given(model: WorldModel, frames: np.ndarray, count: int) -> torch.Tensor:
+def _given(model: nn.Module, frames: np.ndarray, count: int) -> torch.Tensor:
     """The first `count` frames as (1, count, H, W, 3) uint8, where the model is."""
-    device = model.temporal_model.output_proj.weight.device
-    return torch.tensor(frames[None, :count]).to(device)
+    return torch.tensor(frames[None, :count]).to(next(model.parameters()).device)
 
 
 def _run(
-    model: WorldModel, frames: torch.Tensor, actions: torch.Tensor | None
+    model: nn.Module, frames: torch.Tensor, actions: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode (1, T, H, W, 3) and predict from all but the last: (1, T, L) and (1, T - 1, L)."""
-    latents = torch.cat([model.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
+    reference = reference_model(model)
+    latents = torch.cat([reference.encode(frame)[0] for frame in frames.split(1, dim=1)], dim=1)
     taken = None if actions is None else actions[:, : frames.shape[1] - 1]
-    return latents, model.temporal_model(latents[:, :-1], taken)
+    return latents, reference.temporal_model(latents[:, :-1], taken)
 
 
 def _memory(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, device: str
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None, device: str
 ) -> dict[str, Any]:
     scaling: dict[str, float] = {}
-    context = model.config.temporal.context
+    reference = reference_model(model)
+    context = reference.config.temporal.context
     for length in [n for n in SEQUENCES if n <= context + 1] or [context + 1]:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         _, predicted = _run(model, _given(model, frames, length), actions)
-        model.decode(predicted)
+        reference.decode(predicted)
         gc.collect()
         peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak_resident_mb()
         scaling[str(length)] = peak / 1e3
@@ -181,12 +179,12 @@ def _memory(
     }
 
 
-def _predicted(model: WorldModel) -> int:
-    return min(PREDICTED, model.config.temporal.context + 1)
+def _predicted(model: nn.Module) -> int:
+    return min(PREDICTED, reference_model(model).config.temporal.context + 1)
 
 
 def _prediction(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None
 ) -> dict[str, Any]:
     latents, predicted = _run(model, _given(model, frames, _predicted(model)), actions)
     mse = (predicted - latents[:, 1:]).double().square().mean().item()
@@ -199,7 +197,7 @@ def _prediction(
 
 
 def _speed(
-    model: WorldModel, frames: np.ndarray, actions: torch.Tensor | None, options: MilestoneOptions
+    model: nn.Module, frames: np.ndarray, actions: torch.Tensor | None, options: MilestoneOptions
 ) -> dict[str, Any]:
     count = _predicted(model)
     given = _given(model, frames, count)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wmdeploy.benchmarks.parity.metrics import psnr
@@ -25,11 +25,11 @@ from wmdeploy.engines.base import Backend
 from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.pytorch.eager import ModuleEngine
 from wmdeploy.engines.rollout import rollout
+from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision
 from wmdeploy.models import graphs
-from wmdeploy.models.checkpoint import load_model
+from wmdeploy.models.family import FAMILY, reference_model
 from wmdeploy.models.vqvae import VectorQuantizer
-from wmdeploy.models.world_model import WorldModel
 
 HALF = torch.float16
 
@@ -94,10 +94,10 @@ ISLANDS: dict[str, list[Any]] = {
 
 
 def imagine(
-    model: WorldModel, precision: Precision, clip: Clip, context: int, horizon: int
+    model: nn.Module, precision: Precision, clip: Clip, context: int, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames (horizon, H, W, 3) imagined, and the codes of the real ones."""
-    deployed = graphs.deployment(model, "token", precision)
+    deployed = family_of(model).deployment(model, "token", precision)
     engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
     backend = Backend("modules", precision, CPU, engines, deployed.wiring, encode_batch=8)
     frames = np.stack(list(rollout(backend, clip, context, horizon)))
@@ -107,22 +107,23 @@ def imagine(
 
 
 @torch.inference_mode()
-def largest_activation(model: WorldModel, size: int) -> float:
+def largest_activation(model: nn.Module, size: int) -> float:
     """Of any module, on frames that are black, white, noise and saturated colours, in float32."""
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3))
     frames = [np.zeros_like(noise), np.full_like(noise, 255), noise, (noise > 127) * 255]
-    largest, conditioned = 0.0, model.config.temporal.num_actions > 0
+    reference = reference_model(model)
+    largest, conditioned = 0.0, reference.config.temporal.num_actions > 0
 
-    def look(module: torch.nn.Module, given: object, output: object) -> None:
+    def look(module: nn.Module, given: object, output: object) -> None:
         nonlocal largest
         if isinstance(output, Tensor) and output.is_floating_point():
             largest = max(largest, float(output.abs().max()))
 
     hooks = [module.register_forward_hook(look) for module in model.modules()]
     for frame in frames:
-        latents, _ = model.encode(torch.from_numpy(frame.astype(np.uint8))[None])
+        latents, _ = reference.encode(torch.from_numpy(frame.astype(np.uint8))[None])
         actions = torch.zeros(1, 1, dtype=torch.int64) if conditioned else None
-        model.decode(model.temporal_model(latents, actions))
+        reference.decode(reference.temporal_model(latents, actions))
     for hook in hooks:
         hook.remove()
     return largest
@@ -134,7 +135,7 @@ def main(
     = SAMPLE_CLIP,
     context: int = 8,
 ) -> None:  # fmt: skip
-    loaded = load_model(model)
+    loaded = FAMILY.load(model, 0, None)
     horizon = 2 * loaded.config.temporal.context
     size = loaded.config.vqvae.image_size
     real = read_clip(clip, size=size, count=context + horizon)

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Engine
-from wmdeploy.manifest import BATCH, DType
-from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.expected import world_model_cases
-from wmdeploy.models.graphs import deployment
+from wmdeploy.engines.pytorch.eager import bundled_model
+from wmdeploy.families import family_of
+from wmdeploy.manifest import BATCH
 
 
 def baseline_cases(
@@ -20,15 +19,14 @@ def baseline_cases(
 ) -> dict[str, np.ndarray]:
     """Feeds of each graph of the bundle, and what the model as written answers, in float32."""
     recipe = bundle.manifest.recipe
-    with bundle.model_to_load() as directory:
-        model = load_model(directory)
+    model = bundled_model(bundle)
+    family = family_of(model)
     acted = torch.tensor(actions) if actions is not None else None
-    acted = acted if model.config.temporal.num_actions else None
-    float_type: DType = "float32" if recipe.precision == "fp32" else "float16"
-    cases = world_model_cases(model, recipe.layout, float_type, torch.tensor(frames), acted)
+    acted = acted if bundle.manifest.wiring.num_actions else None
+    cases = family.cases(model, recipe.layout, recipe.precision, torch.tensor(frames), acted)
     arrays: dict[str, np.ndarray] = {}
     with torch.inference_mode():
-        for name, build in deployment(model, recipe.layout, "fp32").graphs.items():
+        for name, build in family.deployment(model, recipe.layout, "fp32").graphs.items():
             graph, case = build(), cases[name]
             feeds = {k: v.float() if v.is_floating_point() else v for k, v in case.feeds.items()}
             results = graph.module(*(feeds[spec.name] for spec in graph.inputs))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmdeploy.benchmarks.parity.metrics import frame_errors, psnr
 from wmdeploy.benchmarks.protocol import Swapped
@@ -18,9 +18,8 @@ from wmdeploy.engines.base import Backend, Engine, Tenancy
 from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
 from wmdeploy.engines.same_codes import SameCodesEncoder, TieFinder
 from wmdeploy.engines.session import Session
-from wmdeploy.models.graphs import GRAPHS, deployment
+from wmdeploy.families import GRAPHS, family_of
 from wmdeploy.models.precision import exact_float32
-from wmdeploy.models.world_model import WorldModel
 
 Clip = tuple[np.ndarray, np.ndarray | None]
 
@@ -104,10 +103,10 @@ def _codes(exact: Backend, frames: np.ndarray) -> np.ndarray:
     return np.concatenate([encoder.run({wiring.frames: f})[wiring.codes].cpu() for f in each])
 
 
-def pytorch_backend(model: WorldModel, bundle: Bundle, backend: Backend) -> Backend:
+def pytorch_backend(model: nn.Module, bundle: Bundle, backend: Backend) -> Backend:
     """The bundle's own graphs in float32 PyTorch, where the backend is."""
     recipe = bundle.manifest.recipe
-    deployed = deployment(model, recipe.layout, "fp32")
+    deployed = family_of(model).deployment(model, recipe.layout, "fp32")
     engines: dict[str, Engine] = {}
     # all are built before any is moved: they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:

@@ -9,10 +9,11 @@ from wmdeploy.benchmarks.protocol import TIES_FILE, rollout_file
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import Correct, Correction, correction
+from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount, find_ties
+from wmdeploy.models.ties import CodeCount
 
-MOVED = ("token", "latent")
+PLACE = ("clip", "frame", "got", "codes")  # of a correction; what else there is moves with it
 
 
 def write_ties(
@@ -36,8 +37,7 @@ def write_ties(
     model = bundled_model(bundle)
     counts, rows = [], []
     for number, (expected, got) in enumerate(recorded):
-        encoder, vq = model.vqvae.encoder, model.vqvae.vq
-        ties = find_ties(encoder, vq, clips[number], expected, got, precision)
+        ties = family_of(model).find_ties(model, clips[number], expected, got, precision)
         counts.append(ties.count)
         for frame in np.flatnonzero(ties.tied.any(1)):
             found = correction(model, expected[frame], got[frame], ties.tied[frame])
@@ -61,6 +61,6 @@ def read_corrections(path: Path, clips: Sequence[np.ndarray]) -> Correct:
         arrays = dict(file)
     for row, (clip, frame) in enumerate(zip(arrays["clip"], arrays["frame"], strict=True)):
         key = clips[clip][frame].tobytes(), arrays["got"][row].tobytes()
-        moved = {name: arrays[name][row] for name in MOVED}
+        moved = {name: rows[row] for name, rows in arrays.items() if name not in PLACE}
         known[key] = Correction(arrays["codes"][row], moved)
     return lambda frame, codes: known.get((frame.tobytes(), codes.tobytes()))

@@ -45,8 +45,7 @@ def engine_feeds(backend: Backend, frames: np.ndarray) -> Feeds:
     """By graph: what the graphs before it gave for the clip's first frame."""
     engines, wiring = backend.engines, backend.wiring
     pixels = torch.tensor(frames[:1], device=backend.device)
-    outputs = engines["encoder"].run({wiring.frames: pixels})
-    encoded, codes = (outputs[name].clone() for name in (wiring.encoded, wiring.codes))
+    encoded = engines["encoder"].run({wiring.frames: pixels})[wiring.encoded].clone()
     feeds: Feeds = {"encoder": {wiring.frames: pixels}}
     feeds["prefill"] = {
         wiring.window: encoded[:, None].expand(-1, wiring.context, -1).contiguous(),
@@ -60,16 +59,9 @@ def engine_feeds(backend: Backend, frames: np.ndarray) -> Feeds:
         zeros = torch.zeros(1, wiring.context, dtype=torch.int64, device=backend.device)
         feeds["prefill"][wiring.window_actions] = zeros
         feeds["step"][wiring.action] = zeros[:, 0]
-    if wiring.drift:
-        for graph in (name for name in ("prefill", "step") if name in engines):
-            specs = {spec.name: spec for spec in engines[graph].inputs}
-            drift = torch.zeros(1, int(specs[wiring.drift[0]].shape[1]), device=backend.device)
-            feeds[graph][wiring.drift[0]] = drift
     predicted = {k: v.clone() for k, v in engines["prefill"].run(feeds["prefill"]).items()}
     feeds["step"] |= {name: predicted[name] for name, _ in wiring.cache}
     feeds["decoder"] = {wiring.render[1]: predicted[wiring.render[0]]}
-    if wiring.anchor:
-        feeds["decoder"][wiring.anchor] = codes
     return feeds
 
 

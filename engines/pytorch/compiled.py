@@ -19,7 +19,7 @@ from wmdeploy.engines.base import Backend, Settings
 from wmdeploy.engines.devices import cpu_threads, float16_device, pytorch_device
 from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
 from wmdeploy.errors import MissingError
-from wmdeploy.models.graphs import baseline_deployment, deployment
+from wmdeploy.families import family_of
 
 InductorOptions = dict[str, str | int | bool | Callable[..., Any]]
 
@@ -38,7 +38,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
     recipe = bundle.manifest.recipe
     model = bundled_model(bundle)
-    deployed = deployment(model, recipe.layout, recipe.precision)
+    deployed = family_of(model).deployment(model, recipe.layout, recipe.precision)
     engines = {}
     # all are built before any is moved: in float32 they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
@@ -59,7 +59,8 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = float16_device("compile-fp16", settings)
     _check_compiler("compile-fp16")
-    deployed = baseline_deployment(bundled_model(bundle), "fp16")
+    model = bundled_model(bundle)
+    deployed = family_of(model).baseline_deployment(model, "fp16")
     engines = {}
     for name, build in deployed.graphs.items():
         graph = build()

@@ -14,7 +14,7 @@ from wmdeploy.engines.base import Backend, Settings
 from wmdeploy.engines.devices import cuda_device
 from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
-from wmdeploy.models.graphs import deployment
+from wmdeploy.families import family_of
 
 
 def load(bundle: Bundle, settings: Settings) -> Backend:
@@ -26,7 +26,8 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = cuda_device("cudagraph")
     recipe = bundle.manifest.recipe
-    deployed = deployment(bundled_model(bundle), recipe.layout, recipe.precision)
+    model = bundled_model(bundle)
+    deployed = family_of(model).deployment(model, recipe.layout, recipe.precision)
     # all are built before any is moved: in float32 they share the model's weights
     graphs = {name: build() for name, build in deployed.graphs.items()}
     pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other

@@ -7,17 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
 from wmdeploy.engines.devices import CPU, cpu_threads, float16_device, pytorch_device
-from wmdeploy.errors import BundleError
+from wmdeploy.families import Graph, family_of, load_bundled_model
 from wmdeploy.manifest import Precision, TensorSpec
-from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.config import WorldModelConfig
-from wmdeploy.models.graphs import Graph, baseline_deployment
-from wmdeploy.models.world_model import WorldModel
 
 
 class ModuleEngine:
@@ -83,29 +79,24 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     return baseline(bundled_model(bundle), device, "fp16")
 
 
-def bundled_model(bundle: Bundle) -> WorldModel:
+def bundled_model(bundle: Bundle) -> nn.Module:
     """The PyTorch model that the bundle carries.
 
     Raises:
         BundleError: there is none, it was altered, or its sizes are not the manifest's.
-        CheckpointError: the manifest's sizes are no model's.
+        CheckpointError: the family is unknown, or the manifest's sizes are no model's.
     """
     with bundle.model_to_load() as directory:
-        model = load_model(directory)
-    if model.config != WorldModelConfig.from_dict(bundle.manifest.model):
-        raise BundleError(
-            f"{bundle.path}: the model in it has other sizes than the manifest; export again"
-        )
-    return model
+        return load_bundled_model(bundle.manifest, directory)
 
 
 def baseline(
-    model: WorldModel,
+    model: nn.Module,
     device: torch.device = CPU,
     precision: Precision = "fp32",
 ) -> Backend:
     """The baseline of a model that is already loaded; in fp16 it is a rival of the baseline."""
-    deployed = baseline_deployment(model, precision)
+    deployed = family_of(model).baseline_deployment(model, precision)
     engines = {}
     for name, build in deployed.graphs.items():
         graph = build()

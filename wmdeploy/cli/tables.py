@@ -60,19 +60,19 @@ def model_table(path: Path, remarks: list[str]) -> Table:
     Raises:
         CheckpointError: it is neither.
     """
-    from wmdeploy.models.checkpoint import load_model
-    from wmdeploy.models.world_model import count_parameters
+    from wmdeploy.families import family_of, load_model
 
     model = load_model(path, remarks=remarks)
+    facts = family_of(model).facts(model)
     table = Table(title=str(path), title_justify="left")
     table.add_column("what", no_wrap=True)
     table.add_column("value")
     for file in filter(Path.is_file, sorted(path.iterdir()) if path.is_dir() else [path]):
         table.add_row(file.name, f"{file.stat().st_size / 1e6:.2f} MB, sha256 {sha256(file)}")
-    table.add_row("parameters", f"{count_parameters(model):,}")
-    table.add_row("of the VQ-VAE", f"{count_parameters(model.vqvae):,}")
-    table.add_row("of the transformer", f"{count_parameters(model.temporal_model):,}")
-    for part, fields in model.config.to_dict().items():
+    table.add_row("family", family_of(model).title)
+    for part, count in facts.parameters.items():
+        table.add_row("parameters" if part == "all" else f"of the {part}", f"{count:,}")
+    for part, fields in facts.config.items():
         for name, value in fields.items():
             table.add_row(f"{part}.{name}", str(value))
     return table
@@ -166,12 +166,7 @@ def _wiring(bundle: Bundle) -> Table:
     table.add_row(f"prefill, step: {wiring.feedback}", "the window's next entry")
     for given, new in wiring.cache:
         table.add_row(f"prefill.{given}, step.{new}", f"step.{given}")
-    if wiring.drift:
-        given, new = wiring.drift
-        table.add_row(f"prefill, step: {new}", f"the next one's {given}; 0 at a real frame")
     table.add_row(f"prefill, step: {wiring.render[0]}", f"decoder.{wiring.render[1]}")
-    if wiring.anchor:
-        table.add_row("the newest real frame's codes", f"decoder.{wiring.anchor}")
     actions = f"0 to {wiring.num_actions - 1}" if wiring.num_actions else "none"
     table.add_row("actions", actions)
     return table

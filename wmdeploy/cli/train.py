@@ -124,6 +124,8 @@ def train(
 
     with show_progress() as progress:
         summary = run_training(options, progress, tell=print_note)
+    if summary is None:  # another process writes the model, and prints
+        return
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do")
     print_skipped(summary.skipped)

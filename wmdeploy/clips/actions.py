@@ -94,7 +94,7 @@ def _indices(
 def _continuous(place: str, name: str, array: Stored, expected: str) -> str:
     return (
         f"{place}: {name}: got {array.dtype} {array.shape}, {expected}; continuous actions cannot "
-        "be used: train with --no-actions, or save whole numbers (astype(numpy.int64)) if they are "
+        "be used: train without actions, or save whole numbers (astype(numpy.int64)) if they are "
         "indices"
     )
 

@@ -39,7 +39,7 @@ class Clip:
     def __post_init__(self) -> None:
         _check_frames(self.frames, self.name)
         if self.actions is not None:
-            _check_actions(self.actions, len(self.frames), self.name)
+            _check_type(self.actions, len(self.frames), self.name)
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ClipError(f"clip {self.name}: got fps {self.fps}, expected a number above 0")
 
@@ -51,6 +51,39 @@ class Clip:
     def remarks(self) -> list[str]:
         """The notes with the clip's name before each, to be shown to a user."""
         return [f"{self.name}: {note}" for note in self.notes]
+
+    def check_actions(self, num_actions: int) -> np.ndarray | None:
+        """The clip's actions for a model that takes `num_actions`; see the function below."""
+        return check_actions(self.actions, num_actions, self.name)
+
+
+def check_actions(actions: np.ndarray | None, num_actions: int, name: str) -> np.ndarray | None:
+    """The actions of a clip or of several, once they are known to fit a model.
+
+    Args:
+        actions: (T,) int64, never negative, or None.
+        num_actions: actions that the model takes; 0 for a model without actions.
+        name: what to call the clip in a message.
+
+    Returns:
+        (T,) int64 in [0, num_actions); None for a model without actions, whatever the clip has.
+
+    Raises:
+        ClipError: the model takes actions, and there are none or others.
+    """
+    if not num_actions:
+        return None
+    if actions is None or not len(actions):
+        raise ClipError(
+            f"{name}: got no actions, and the model takes actions from 0 to {num_actions - 1}; "
+            "use a clip that `wmdeploy record` wrote, or an .npz with frames and actions"
+        )
+    if actions.max() >= num_actions:
+        raise ClipError(
+            f"{name}: got actions up to {actions.max()}, expected 0 to {num_actions - 1}; "
+            "use a clip of the model's game"
+        )
+    return actions
 
 
 def sum_up(notes: Sequence[Sequence[str]]) -> list[str]:
@@ -80,7 +113,7 @@ def _check_frames(frames: np.ndarray, name: str) -> None:
         )
 
 
-def _check_actions(actions: np.ndarray, length: int, name: str) -> None:
+def _check_type(actions: np.ndarray, length: int, name: str) -> None:
     fits = isinstance(actions, np.ndarray) and actions.dtype == np.int64
     if not fits or actions.shape != (length,):
         raise ClipError(

@@ -53,5 +53,5 @@ def squeezed(frame: np.ndarray, size: int, pixel_aspect: float) -> str | None:
     pixels = "" if pixel_aspect == 1 else f" with pixels {pixel_aspect:.4g} times as wide as high"
     return (
         f"frames of {width}x{height}{pixels} are squeezed to {size}x{size}; "
-        "pass --fit crop or --fit pad to keep their aspect ratio"
+        "the fits crop and pad keep their aspect ratio"
     )

@@ -73,7 +73,7 @@ def one_series(folder: Path, series: str | None) -> list[Path]:
         if several:
             raise ClipError(
                 f"{folder}: holds {len(groups)} series of pictures ({listing}), expected one; "
-                f"choose it with --series {next(iter(groups))}"
+                f"choose it by its name, such as series={next(iter(groups))}"
             )
         return sorted((p for pictures in groups.values() for p in pictures), key=natural_order)
     wanted = series.casefold()
@@ -82,7 +82,7 @@ def one_series(folder: Path, series: str | None) -> list[Path]:
     ]
     if len(fitting) != 1:
         raise ClipError(
-            f"{folder}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
+            f"{folder}: series: got {series!r}, which is {len(fitting) or 'none'} of its series "
             f"({listing}); name one of them"
         )
     return groups[fitting[0]]

@@ -92,7 +92,7 @@ def find_frames(arrays: Mapping[str, Stored], place: str, series: str | None = N
     if candidates:
         raise ClipError(
             f"{place}: holds {len(candidates)} series of frames ({listed(candidates)}), expected "
-            f"one; choose it with --series {candidates[0]}"
+            f"one; choose it by its name, such as series={candidates[0]}"
         )
     listing = ", ".join(f"{n} {a.dtype} {a.shape}" for n, a in list(arrays.items())[:8])
     numbers = next((n for n, a in arrays.items() if is_named(n, FRAME_NAMES)), None)
@@ -112,7 +112,7 @@ def _chosen(pictures: list[str], place: str, series: str) -> str:
     ]
     if len(fitting) != 1:
         raise ClipError(
-            f"{place}: --series: got {series!r}, which is {len(fitting) or 'none'} of its series "
+            f"{place}: series: got {series!r}, which is {len(fitting) or 'none'} of its series "
             f"({listed(pictures) or 'none'}); name one of them"
         )
     return fitting[0]

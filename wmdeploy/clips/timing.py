@@ -28,7 +28,7 @@ def retimed(source: Source, fps: float | None) -> Source:
     if timeline is None:
         if fps is None:
             return source
-        raise ClipError(f"{source.path}: has no timestamps; leave --fps out")
+        raise ClipError(f"{source.path}: has no timestamps; leave fps out")
     if fps is not None:
         return Retimed(source, at_rate(timeline, fps), fps)
     delays = np.diff(timeline.ticks)
@@ -38,7 +38,7 @@ def retimed(source: Source, fps: float | None) -> Source:
         raise ClipError(
             f"{source.path}: its {len(repeats)} frames are shown for {_span(timeline, delays)}, "
             f"which comes to {repeats.sum()} frames, expected at most {MOST_HELD}; "
-            "give a lower rate with --fps"
+            "choose a lower fps"
         )
     rate = float(1 / (step * timeline.tick))
     held = Retimed(source, np.repeat(np.arange(len(repeats)), repeats), rate)
@@ -61,7 +61,7 @@ def uneven(timeline: Timeline) -> str | None:
         return None
     return (
         f"variable frame rate: frames are {_span(timeline, gaps)} apart, and are read as evenly "
-        "spaced; pass --fps to resample them by timestamp"
+        "spaced; with fps they are resampled by timestamp"
     )
 
 
@@ -115,8 +115,8 @@ class Retimed(Wrapped):
         actions = self._source.actions()
         if actions is not None and not np.array_equal(self._indices, np.arange(len(actions))):
             raise ClipError(
-                f"{self.path}: has an action for each of its frames, which --fps {self._fps:g} "
-                "would take apart; leave --fps out, or train with --no-actions"
+                f"{self.path}: has an action for each of its frames, which fps {self._fps:g} "
+                "would take apart; leave fps out, or train without actions"
             )
         return actions
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from wmdeploy.documents import unknown_setting
 from wmdeploy.errors import CheckpointError
 
 MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
@@ -64,8 +65,7 @@ class VQVAEConfig:
 class TemporalConfig:
     """Sizes of the causal transformer over time, one token per frame.
 
-    `num_actions` of 0 means that the model is not conditioned on actions. `residual`: the output
-    projection gives the change of the latent, not the latent, and has no bias.
+    `num_actions` of 0 means that the model is not conditioned on actions.
     """
 
     d_model: int
@@ -74,7 +74,6 @@ class TemporalConfig:
     context: int
     num_actions: int = 0
     dropout: float = 0.1
-    residual: bool = False
 
     def __post_init__(self) -> None:
         for name in ("d_model", "heads", "context", "num_actions"):
@@ -107,23 +106,25 @@ class WorldModelConfig:
         """Read `to_dict`'s form from untrusted input.
 
         Raises:
-            CheckpointError: a field is missing, of another type or out of range.
+            CheckpointError: a field is missing, unknown, of another type or out of range.
         """
         try:
-            return msgspec.convert(data, cls)
+            config = msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
             raise CheckpointError(f"model config: {error}") from None
+        for part, kind in (("vqvae", VQVAEConfig), ("temporal", TemporalConfig)):
+            if name := unknown_setting(data[part], kind):
+                raise CheckpointError(
+                    f"model config, {part}.{name}: got {data[part][name]}, and this version of "
+                    "wmdeploy has no such setting; train the model again, or use the version that "
+                    "made it"
+                )
+        return config
 
     def with_actions(self, num_actions: int) -> "WorldModelConfig":
         """The same sizes, conditioned on `num_actions` actions (0: on none)."""
         return dataclasses.replace(
             self, temporal=dataclasses.replace(self.temporal, num_actions=num_actions)
-        )
-
-    def with_residual(self, residual: bool) -> "WorldModelConfig":
-        """The same sizes, predicting the change of the latent or the latent."""
-        return dataclasses.replace(
-            self, temporal=dataclasses.replace(self.temporal, residual=residual)
         )
 
 

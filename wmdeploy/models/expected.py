@@ -5,31 +5,17 @@ Exporters compare ONNX graphs with this before a bundle appears. The expected va
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wmdeploy.families import Case
 from wmdeploy.manifest import DType, Layout, Precision
 from wmdeploy.models.graphs import GraphPrefill
 from wmdeploy.models.ties import CodeCount, find_ties
 from wmdeploy.models.world_model import WorldModel, to_pixels
 
 Tensors = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run of one graph.
-
-    `expected` is a function of the graph's own outputs: where an encoder picks another code than
-    PyTorch, its token is judged by the code it picked. `count_codes`, of an encoder, says of these
-    outputs which of such codes tie and which are wrong.
-    """
-
-    feeds: dict[str, Tensor]
-    expected: Callable[[Tensors], dict[str, Tensor]]
-    count_codes: Callable[[Tensors], CodeCount] | None = None
 
 
 @torch.inference_mode()
@@ -50,9 +36,6 @@ def world_model_cases(
     filled = torch.arange(size) % len(frames)  # (S,): which frame stands in each slot
     actions = None if actions is None else actions[None, filled]
     kind = getattr(torch, dtype)
-    residual = model.config.temporal.residual
-    stream = torch.float32 if residual else kind
-    drifts = residual and layout == "token"
 
     def project(latents: Tensor) -> Tensor:  # (..., L) -> what this layout passes around
         return latents if layout == "latent" else temporal.latent_proj(latents)
@@ -73,7 +56,7 @@ def world_model_cases(
 
     def predicted(length: Tensor, prefix: str) -> Callable[[Tensors], dict[str, Tensor]]:
         state = hidden[length - 1]  # (2, D)
-        following = project(temporal.predict(state, latents[0, length - 1]))
+        following = project(temporal.output_proj(state))
         used = torch.arange(size).view(1, 1, 1, -1, 1) < length.view(1, -1, 1, 1, 1)
 
         def expected(outputs: Tensors) -> dict[str, Tensor]:
@@ -81,8 +64,7 @@ def world_model_cases(
                 prefix + name: torch.where(used, value, outputs[prefix + name].float())
                 for name, value in (("keys", keys), ("values", values))  # free from `length` on
             }
-            moved = {"next_drift": drift + state} if drifts else {}
-            return {"hidden": state, f"next_{layout}": following, **cache, **moved}
+            return {"hidden": state, f"next_{layout}": following, **cache}
 
         return expected
 
@@ -97,28 +79,20 @@ def world_model_cases(
         return find_ties(vqvae.encoder, vqvae.vq, frames[:2].numpy(), *pair, precision).count
 
     length = torch.tensor([size, size // 2])
-    window: dict[str, Tensor] = {f"{layout}s": both(tokens).to(stream), "length": length}
+    window: dict[str, Tensor] = {f"{layout}s": both(tokens).to(kind), "length": length}
     now: dict[str, Tensor] = {
-        layout: tokens[0, length - 1].to(stream),
+        layout: tokens[0, length - 1].to(kind),
         "position": length - 1,
         "keys": keys.to(kind),
         "values": values.to(kind),
     }
-    drift = hidden[:2]  # (2, D): as if one frame had been imagined before
-    if drifts:
-        window["drift"] = now["drift"] = drift
     if actions is not None and window_actions is not None:
         window["actions"] = window_actions
         now["action"] = actions[0, length - 1]
     state = hidden[length - 1]
-    following = temporal.predict(state, latents[0, length - 1])  # (2, L)
+    following = temporal.output_proj(state)  # (2, L)
     frame = to_pixels(model.decode(following[:, None])[:, 0])
-    if drifts:
-        shown = {"codes": codes[0, filled[length - 1]], "drift": state}
-    elif layout == "token":
-        shown = {"hidden": state.to(kind)}
-    else:
-        shown = {"latent": following.to(stream)}
+    shown = {"hidden": state.to(kind)} if layout == "token" else {"latent": following.to(kind)}
     return {
         "encoder": Case({"frames": frames[:2]}, encoded, count_codes),
         "prefill": Case(window, predicted(length, "")),

@@ -3,62 +3,30 @@
 Two layouts. `latent` is the model as written. `token` is an exact rewriting: nothing non-linear
 stands between the output projection and the next input projection, so a prediction is fed back as
 token' = (W_in·W_out)·hidden + (W_in·b_out + b_in), a D×D product; W_in moves to the encoder and
-W_out to the decoder. A residual model (z' = z + W_out·hidden) folds as well: token' = token +
-(W_in·W_out)·hidden, and the decoder reads the codes of the newest real frame and the drift, the sum
-of the hidden states since then: z = lookup(codes) + W_out·drift. The modules here are exported by
-`exporters` and compiled by `engines`; another model family is deployed by giving its own
-`Deployment`.
+W_out to the decoder. The modules here are exported by `exporters` and compiled by `engines`.
 """
 
 import copy
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wmdeploy.families import Deployment, Graph
 from wmdeploy.manifest import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
 
-FAMILY = "VQ-VAE and causal transformer"
-GRAPHS = ("encoder", "prefill", "step", "decoder")
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One module with the names, dtypes and shapes of what it takes and gives, in order."""
-
-    module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What exporters and engines need of a model family: graphs, built one by one, and wiring.
-
-    `family` is its name, for people who find a graph on its own.
-    """
-
-    family: str
-    graphs: dict[str, Callable[[], Graph]]
-    wiring: Wiring
-
 
 class GraphEncoder(nn.Module):
-    """frames (B, H, W, 3) uint8 -> token (B, D) or latent (B, L), and codes (B, N) int64.
-
-    A residual model's token or latent is float32: predictions are added to it again and again.
-    """
+    """frames (B, H, W, 3) uint8 -> token (B, D) or latent (B, L), and codes (B, N) int64."""
 
     def __init__(self, model: WorldModel, project: bool) -> None:
         super().__init__()
-        self.residual = model.config.temporal.residual
         self.encoder = model.vqvae.encoder
         self.vq = model.vqvae.vq
         self.project = model.temporal_model.latent_proj if project else None
@@ -69,7 +37,7 @@ class GraphEncoder(nn.Module):
         latent = self.vq.lookup(codes).flatten(1)
         if self.project is not None:
             latent = self.project(latent.to(dtype))
-        return latent.to(torch.float32 if self.residual else dtype), codes
+        return latent.to(dtype), codes
 
 
 class GraphDecoder(nn.Module):
@@ -88,25 +56,8 @@ class GraphDecoder(nn.Module):
         return to_pixels(self.decoder(latent.unflatten(1, self.latent_shape)))
 
 
-class GraphDriftDecoder(nn.Module):
-    """codes (B, N) int64 of the newest real frame, drift (B, D) float32 -> frame as above."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.vq = model.vqvae.vq
-        self.project = model.temporal_model.output_proj
-        self.decoder = model.vqvae.decoder
-
-    def forward(self, codes: Tensor, drift: Tensor) -> Tensor:
-        anchor = self.vq.lookup(codes)  # (B, C, h, w)
-        moved = self.project(drift.to(self.project.weight.dtype)).view(anchor.shape)
-        latent = anchor + moved.to(anchor.dtype)
-        return to_pixels(self.decoder(latent.to(self.decoder.conv_out.weight.dtype)))
-
-
 class Feedback(nn.Module):
-    """hidden (..., D) -> next token (..., D), or for a residual model what is added to the token:
-    output and input projection as one product.
+    """hidden (..., D) -> next token (..., D): output and input projection as one product.
 
     The product of the weights is computed in float64, and the layer stays in float32 when the rest
     is float16, because a rollout feeds its output back again and again.
@@ -119,13 +70,12 @@ class Feedback(nn.Module):
         super().__init__()
         inward, outward = model.temporal_model.latent_proj, model.temporal_model.output_proj
         weight = torch.zeros(len(inward.weight), outward.weight.shape[1], dtype=torch.float64)
-        bias = torch.zeros_like(weight[0]) if outward.bias is None else inward.bias.double()
+        bias = inward.bias.double()
         # in slices: float64 copies of both whole matrices would be four times the larger one
         for rows in torch.arange(len(outward.weight)).split(2**14):
             part = inward.weight[:, rows].double()  # (D, rows)
             weight += part @ outward.weight[rows].double()
-            if outward.bias is not None:
-                bias = bias + part @ outward.bias[rows].double()
+            bias = bias + part @ outward.bias[rows].double()
         self.register_buffer("weight", weight.float())
         self.register_buffer("bias", bias.float())
 
@@ -141,7 +91,6 @@ class Transformer(nn.Module):
     def __init__(self, model: WorldModel, layout: Layout) -> None:
         super().__init__()
         temporal = model.temporal_model
-        self.residual = temporal.config.residual
         self.layers = temporal.layers
         self.norm = temporal.norm
         self.action_embedding = temporal.action_embedding if temporal.config.num_actions else None
@@ -157,10 +106,9 @@ class Transformer(nn.Module):
         x = self.inward(token.to(positions.dtype)) + positions
         return x if self.action_embedding is None else x + self.action_embedding(action)
 
-    def following(self, hidden: Tensor, token: Tensor) -> Tensor:
-        """What comes after `token` (B, D) or (B, L), by the hidden state (B, D) that it led to."""
-        out = self.outward(hidden).to(token.dtype)
-        return token + out if self.residual else out
+    def following(self, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+        """The next token (B, D) or latent (B, L), in `dtype`, by the hidden state (B, D)."""
+        return self.outward(hidden).to(dtype)
 
 
 class GraphPrefill(Transformer):
@@ -183,18 +131,8 @@ class GraphPrefill(Transformer):
             keys.append(k)
             values.append(v)
         hidden = self.norm(newest(x, length))
-        following = self.following(hidden, newest(tokens, length) if self.residual else tokens)
+        following = self.following(hidden, tokens.dtype)
         return hidden, following, torch.stack(keys), torch.stack(values)
-
-
-class GraphDriftPrefill(GraphPrefill):
-    """As GraphPrefill, with drift (B, D) float32 after `length`, and next drift behind values."""
-
-    def forward(  # type: ignore[override]
-        self, tokens: Tensor, length: Tensor, drift: Tensor, actions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        hidden, following, keys, values = super().forward(tokens, length, actions)
-        return hidden, following, keys, values, drift + hidden.float()
 
 
 class GraphStep(Transformer):
@@ -228,24 +166,8 @@ class GraphStep(Transformer):
             new_keys.append(k)
             new_values.append(v)
         hidden = self.norm(x.squeeze(1))
-        following = self.following(hidden, token)
+        following = self.following(hidden, token.dtype)
         return hidden, following, torch.stack(new_keys), torch.stack(new_values)
-
-
-class GraphDriftStep(GraphStep):
-    """As GraphStep, with drift (B, D) float32 after values, and next drift behind the new ones."""
-
-    def forward(  # type: ignore[override]
-        self,
-        token: Tensor,
-        position: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        drift: Tensor,
-        action: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        hidden, following, keys, values = super().forward(token, position, keys, values, action)
-        return hidden, following, keys, values, drift + hidden.float()
 
 
 class BaselinePrediction(nn.Module):
@@ -292,38 +214,27 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
     config = model.config.temporal
     token = layout == "token"
     dtype: DType = "float32" if precision == "fp32" else "float16"
-    stream: DType = "float32" if config.residual else dtype  # of what is fed back
-    drifts = token and config.residual
     name = "token" if token else "latent"
     width = config.d_model if token else model.config.vqvae.latent_values
     side = model.config.vqvae.image_size
     pixels: Shape = (BATCH, side, side, 3)
     cache: Shape = (config.layers, BATCH, config.heads, config.context, config.head_dim)
 
-    one = TensorSpec(name, stream, (BATCH, width))
+    one = TensorSpec(name, dtype, (BATCH, width))
     hidden = TensorSpec("hidden", dtype, (BATCH, config.d_model))
     keys, values = (TensorSpec(n, dtype, cache) for n in ("keys", "values"))
     codes = TensorSpec("codes", "int64", (BATCH, model.config.vqvae.positions))
-    predicted = (hidden, TensorSpec(f"next_{name}", stream, (BATCH, width)))
+    predicted = (hidden, TensorSpec(f"next_{name}", dtype, (BATCH, width)))
     new_cache = tuple(TensorSpec(f"next_{n}", dtype, cache) for n in ("keys", "values"))
     window = [
-        TensorSpec(f"{name}s", stream, (BATCH, config.context, width)),
+        TensorSpec(f"{name}s", dtype, (BATCH, config.context, width)),
         TensorSpec("length", "int64", (BATCH,)),
     ]
     now = [one, TensorSpec("position", "int64", (BATCH,)), keys, values]
-    moved: tuple[TensorSpec, ...] = ()
-    if drifts:
-        window.append(TensorSpec("drift", "float32", (BATCH, width)))
-        now.append(window[-1])
-        moved = (TensorSpec("next_drift", "float32", (BATCH, width)),)
     if config.num_actions:
         window.append(TensorSpec("actions", "int64", (BATCH, config.context)))
         now.append(TensorSpec("action", "int64", (BATCH,)))
     rendered = [hidden] if token else [one]
-    if drifts:
-        rendered = [codes, TensorSpec("drift", "float32", (BATCH, width))]
-    prefill: type[GraphPrefill] = GraphDriftPrefill if drifts else GraphPrefill
-    step: type[GraphStep] = GraphDriftStep if drifts else GraphStep
 
     def graph(
         make: Callable[[], nn.Module],
@@ -339,7 +250,6 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         return build
 
     return Deployment(
-        FAMILY,
         graphs={
             "encoder": graph(
                 lambda: GraphEncoder(model, token),
@@ -347,11 +257,11 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
                 (one, codes),
             ),
             "prefill": graph(
-                lambda: prefill(model, layout), window, (*predicted, keys, values, *moved)
+                lambda: GraphPrefill(model, layout), window, (*predicted, keys, values)
             ),
-            "step": graph(lambda: step(model, layout), now, (*predicted, *new_cache, *moved)),
+            "step": graph(lambda: GraphStep(model, layout), now, (*predicted, *new_cache)),
             "decoder": graph(
-                lambda: GraphDriftDecoder(model) if drifts else GraphDecoder(model, token),
+                lambda: GraphDecoder(model, token),
                 rendered,
                 (TensorSpec("frame", "uint8", pixels),),
             ),
@@ -369,20 +279,11 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
             position="position",
             action="action" if config.num_actions else None,
             feedback=f"next_{name}",
-            render=_rendered(token, drifts),
+            render=("hidden", "hidden") if token else ("next_latent", "latent"),
             frame="frame",
             cache=(("keys", "next_keys"), ("values", "next_values")),
-            drift=("drift", "next_drift") if drifts else None,
-            anchor="codes" if drifts else None,
         ),
     )
-
-
-def _rendered(token: bool, drifts: bool) -> tuple[str, str]:
-    """Which output of prefill and step the decoder reads, and under which name."""
-    if drifts:
-        return "next_drift", "drift"
-    return ("hidden", "hidden") if token else ("next_latent", "latent")
 
 
 def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Deployment:
@@ -397,7 +298,6 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
 
     graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
     return Deployment(
-        FAMILY,
         graphs={**graphs, "prefill": predict},
         wiring=dataclasses.replace(latent.wiring, cache=()),
     )

@@ -85,7 +85,7 @@ class TemporalTransformer(nn.Module):
             self.action_embedding = nn.Embedding(config.num_actions, config.d_model)
         self.layers = nn.ModuleList(TemporalBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self.output_proj = nn.Linear(config.d_model, latent_values, bias=not config.residual)
+        self.output_proj = nn.Linear(config.d_model, latent_values)
         table = sinusoidal_positions(config.context, config.d_model)
         self.register_buffer("positions", table, persistent=False)
 
@@ -118,9 +118,4 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, latents: Tensor, actions: Tensor | None = None) -> Tensor:
         """(B, T, L), T <= context -> (B, T, L): the latent that follows each frame."""
-        return self.predict(self.contextualize(self.latent_proj(latents), actions), latents)
-
-    def predict(self, hidden: Tensor, latents: Tensor) -> Tensor:
-        """(..., D) and the latents (..., L) that they were reached by -> (..., L), the next."""
-        out = self.output_proj(hidden)
-        return latents + out if self.config.residual else out
+        return self.output_proj(self.contextualize(self.latent_proj(latents), actions))

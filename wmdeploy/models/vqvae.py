@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head of self-attention over the h·w positions, with a residual."""
+    """One head of self-attention over the h·w positions, added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

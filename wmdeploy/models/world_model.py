@@ -15,6 +15,8 @@ from wmdeploy.models.vqvae import VQVAE, ResidualBlock
 class WorldModel(nn.Module):
     """See the module's docstring; sizes are in `config`."""
 
+    family = "vqvae-transformer"
+
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -27,7 +29,7 @@ class WorldModel(nn.Module):
 
         Convolutions: Kaiming normal over the fan-in of what they feed (He et al. 2015); linear
         layers: normal of standard deviation 0.02, zero bias; norms and codebook as torch has them,
-        but for the last norm of each residual branch, whose scale is 0.1: branches start small, as
+        but for the last norm of each ResidualBlock, whose scale is 0.1: branches start small, as
         in Goyal et al. 2017 (arXiv:1706.02677, section 5.1), which starts them at 0. Without it the
         untrained encoder of the reference preset turns float32's rounding into 2e-4 of its output,
         and codes tie that no trained model would confuse.

@@ -77,7 +77,7 @@ class TrainingClips:
         if not left:
             raise ClipError(
                 f"data: all {len(held_out)} held-out clips were trained on before; give the "
-                "options of the first training, the same --seed above all, or other clips"
+                "options of the first training, the same seed above all, or other clips"
             )
         self.skipped += [
             f"{path}: was trained on before, so it cannot be held out"
@@ -221,5 +221,5 @@ def _check_meanings(indexed: Sequence[DataFolder]) -> None:
             raise TrainingError(
                 f"actions: {indexed[0].game} has {indexed[0].num_actions}, {data.game} has "
                 f"{data.num_actions} or others, and the same number would mean different things; "
-                "record the games with --all-actions, or train with --no-actions"
+                "record all actions of each game, or train without actions"
             )

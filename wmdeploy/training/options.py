@@ -35,11 +35,7 @@ class TrainOptions:
         changed_pixels: what a pixel that changes between two frames counts more than one that
             stands still, in the first stage.
         l1: share of the absolute error beside the squared one, in the first stage.
-        changed_codes: the same as `changed_pixels` for latent positions in the second stage.
-        codes: weight of the cross-entropy of the code that follows, in the second stage.
-        cosine, difference: weights of the reference project's other two losses.
         self_fed: share of the latents given that are predictions, at the end of the second stage.
-        residual: predict the change of the latent instead of the latent; None: as the preset does.
         vqvae: a model directory whose VQ-VAE is taken as it is, so that only the second stage runs.
         seed: of the first weights, the split of the clips and all that is drawn, 0 or more.
         actions: condition the transformer on the recorded actions, where the clips have them.
@@ -71,12 +67,7 @@ class TrainOptions:
     temporal_rate: float = 1e-3
     changed_pixels: float = 6.0
     l1: float = 0.2
-    changed_codes: float = 0.0
-    codes: float = 0.0
-    cosine: float = 0.0
-    difference: float = 0.0
     self_fed: float = 0.5
-    residual: bool | None = None
     vqvae: Path | None = None
     seed: int = 0
     actions: bool = True
@@ -114,7 +105,7 @@ class TrainOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise TrainingError(f"{name}: got {value}, expected a learning rate above 0")
-        for name in ("changed_pixels", "l1", "changed_codes", "codes", "cosine", "difference"):
+        for name in ("changed_pixels", "l1"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise TrainingError(f"{name}: got {value}, expected a weight of 0 or more")

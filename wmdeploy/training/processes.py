@@ -31,7 +31,7 @@ def started(options: TrainOptions) -> Iterator[Accelerator]:
     """
     on_gpu = torch.cuda.is_available()
     if options.device == "cuda" and not on_gpu:
-        raise TrainingError("device: got cuda, and torch finds no GPU; train with --device cpu")
+        raise TrainingError("device: got cuda, and torch finds no GPU; choose the device cpu")
     on_gpu = on_gpu and options.device != "cpu"
     if options.precision == "fp16" and not on_gpu:
         raise TrainingError("precision: fp16 needs a GPU; expected fp32 or bf16 on a CPU")

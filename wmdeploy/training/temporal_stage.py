@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from wmdeploy.models.vqvae import VectorQuantizer
@@ -28,18 +27,12 @@ VALIDATION_WINDOWS = 64
 
 
 class TemporalLoss(nn.Module):
-    """Mean squared error of the next latent over all positions of a window of S, and its company.
+    """Mean squared error of the next latent over all positions of a window of S.
 
     Divided by the latents' variance, which only scales it: 1 is what the mean latent scores.
-    Latent positions whose code changes count more. `cosine` and `difference` weigh the reference
-    project's other two terms: 1 - cos of predicted and true latent, and the squared error of the
-    change from one predicted latent to the next. `codes` weighs the cross-entropy of the true code,
-    where a code is the likelier the nearer its vector is to the prediction.
     """
 
-    def __init__(
-        self, model: WorldModel, options: TrainOptions, mean: Tensor, variance: Tensor
-    ) -> None:
+    def __init__(self, model: WorldModel, options: TrainOptions, variance: Tensor) -> None:
         super().__init__()
         self.temporal = model.temporal_model
         self.frozen = [model.vqvae.vq]  # in a list: not a part of this module
@@ -47,8 +40,6 @@ class TemporalLoss(nn.Module):
         self.variance = variance
         self.done = 0.0  # of the stage
         self.step = 0
-        vectors = model.vqvae.vq.embedding.weight.detach()
-        self.reach = nearest_distance(vectors) if options.codes else 1.0
 
     def forward(self, codes: Tensor, inside: Tensor, actions: Tensor | None = None) -> Tensor:
         """A scalar.
@@ -58,29 +49,11 @@ class TemporalLoss(nn.Module):
             inside: (B, S) bool, where there is a frame that follows.
             actions: (B, S) int64 for a model with actions.
         """
-        vq: VectorQuantizer = self.frozen[0]
-        codes = codes.long()
-        latents = latents_of(vq, codes)  # (B, S + 1, L)
+        latents = latents_of(self.frozen[0], codes)  # (B, S + 1, L)
         given = self.self_fed(latents[:, :-1], actions)
         predicted = self.temporal(given, actions).float()
-        true = latents[:, 1:]
-        changed = codes[:, 1:] != codes[:, :-1]  # (B, S, N)
-        weight = 1 + self.options.changed_codes * changed.float()
-        weight = weight * inside.unsqueeze(2)
-        total = shared_mean(weight.sum())
-        each = by_position(predicted - true, vq).square().mean(2)  # (B, S, N)
-        loss = (each / self.variance * weight).sum() / total
-        frames = shared_mean(inside.sum())
-        if self.options.codes:
-            surprise = self._surprise(by_position(predicted, vq), codes[:, 1:])
-            loss = loss + self.options.codes * (surprise * weight).sum() / total
-        if self.options.cosine:
-            away = 1 - F.cosine_similarity(predicted, true, dim=2)
-            loss = loss + self.options.cosine * (away * inside).sum() / frames
-        if self.options.difference:
-            apart = (predicted - true).diff(dim=1).square().mean(2) / self.variance
-            loss = loss + self.options.difference * (apart * inside[:, 1:]).sum() / frames
-        return loss
+        each = (predicted - latents[:, 1:]).square().mean(2) / self.variance  # (B, S)
+        return (each * inside).sum() / shared_mean(inside.sum())
 
     @torch.no_grad()
     def self_fed(self, latents: Tensor, actions: Tensor | None) -> Tensor:
@@ -98,12 +71,6 @@ class TemporalLoss(nn.Module):
             shifted = torch.cat([latents[:, :1], predicted[:, :-1]], dim=1)
             given = torch.where(replaced.unsqueeze(2), shifted, latents)
         return given
-
-    def _surprise(self, predicted: Tensor, codes: Tensor) -> Tensor:
-        """Minus the logarithm of the true code's probability, (B, S, N)."""
-        vectors = self.frozen[0].embedding.weight  # (K, C)
-        nearness = 2 * predicted.movedim(2, 3) @ vectors.t() - vectors.square().sum(1)
-        return F.cross_entropy((nearness / self.reach).movedim(3, 1), codes, reduction="none")
 
 
 class TemporalStage:
@@ -127,7 +94,7 @@ class TemporalStage:
         self._key = (options.seed, 1)
         mean, variance = _moments(model.vqvae.vq, training.codes)
         self._mean = mean
-        self.module = TemporalLoss(model, options, mean, variance)
+        self.module = TemporalLoss(model, options, variance)
         held_out = validation.spans.windows(self._length)
         chosen = np.linspace(0, len(held_out) - 1, min(VALIDATION_WINDOWS, len(held_out)))
         self._held_out = [
@@ -163,11 +130,10 @@ class TemporalStage:
         return {}
 
     def resume(self, done: float) -> None:
-        """At the start, let the first prediction be the mean latent; a residual one has none."""
-        bias = self.module.temporal.output_proj.bias
-        if done == 0 and bias is not None:
+        """At the start, let the first prediction be the mean latent."""
+        if done == 0:
             with torch.no_grad():
-                bias.copy_(self._mean)
+                self.module.temporal.output_proj.bias.copy_(self._mean)
 
     def finish(self) -> None:
         pass
@@ -184,20 +150,6 @@ class TemporalStage:
 def latents_of(vq: VectorQuantizer, codes: Tensor) -> Tensor:
     """(..., N) integer codes -> (..., L), flattened `c h w`."""
     return vq.embedding(codes.long()).transpose(-1, -2).flatten(-2)
-
-
-def by_position(latents: Tensor, vq: VectorQuantizer) -> Tensor:
-    """(..., L) -> (..., C, N)."""
-    return latents.unflatten(-1, (vq.embedding.embedding_dim, -1))
-
-
-def nearest_distance(vectors: Tensor) -> float:
-    """(K, C) -> the squared distance of a vector to the nearest other one, in the mean."""
-    different = torch.unique(vectors, dim=0)  # merged codes share one
-    if len(different) < 2:
-        return 1.0
-    apart = torch.cdist(different, different, compute_mode="donot_use_mm_for_euclid_dist")
-    return float(apart.fill_diagonal_(torch.inf).min(1).values.square().mean())
 
 
 def _moments(vq: VectorQuantizer, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def train(
     progress: Progress = silent,
     config: WorldModelConfig | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> TrainSummary:
+) -> TrainSummary | None:
     """Train a model and write it to `options.output`, or say that it is there already.
 
     Args:
@@ -73,6 +73,9 @@ def train(
             from the data.
         tell: called with lines on the data, before the training begins; see `find_data`.
 
+    Returns:
+        None in all but the first of several processes that train one model: that one tells.
+
     Raises:
         TrainingError: the options do not fit the data, the machine or what lies at the output, the
             training diverged, or its state is damaged.
@@ -81,8 +84,6 @@ def train(
         WmdeployError: the output cannot be written.
     """
     sizes = config or preset(options.preset)
-    if options.residual is not None:
-        sizes = sizes.with_residual(options.residual)
     settings: dict[str, Any] = {**options.deciding(), "config": sizes.to_dict()}
     if options.vqvae:
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
@@ -209,10 +210,10 @@ def _conclude(
     options: TrainOptions,
     settings: dict[str, Any],
     progress: Progress,
-) -> TrainSummary:
+) -> TrainSummary | None:
     """Measure the model and write it; where several processes trained it, the first does."""
     if not accelerator.is_main_process:
-        raise SystemExit(0)
+        return None
     quality = evaluate(
         model,
         clips.validation,

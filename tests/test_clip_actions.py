@@ -1,0 +1,79 @@
+"""A clip fits a model's actions, or is refused with the same words wherever it is used."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import Bundles
+from wmdeploy.benchmarks.bench.options import BenchOptions, write_clips
+from wmdeploy.benchmarks.bisect.run import BisectOptions, bisect
+from wmdeploy.benchmarks.evaluation.milestone import MilestoneOptions, run_milestone
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import read_clip
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.rollout import rollout
+from wmdeploy.errors import ClipError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
+
+NONE = "got no actions, and the model takes actions from 0 to 2"
+OTHERS = "got actions up to 3, expected 0 to 2"
+
+
+def clip_with(actions: np.ndarray | None) -> Clip:
+    return Clip(np.zeros((3, 8, 8, 3), np.uint8), actions, "a clip")
+
+
+def test_actions_that_fit_are_given_back() -> None:
+    actions = np.array([0, 2, 1])
+    assert clip_with(actions).check_actions(3) is actions
+    assert clip_with(actions).check_actions(0) is None  # the model takes none
+    assert clip_with(None).check_actions(0) is None
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"), [(None, NONE), (np.array([0, 3, 1]), OTHERS)], ids=["none", "others"]
+)
+def test_actions_that_do_not_fit_are_refused(actions: np.ndarray | None, message: str) -> None:
+    with pytest.raises(ClipError, match=f"^a clip: {message}; use a clip"):
+        clip_with(actions).check_actions(3)
+
+
+def export(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    export_bundle(ExportOptions(str(bundle.path / "model"), tmp_path / "again", clip))
+
+
+def bench(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    write_clips(BenchOptions(bundle.path, (clip,), context=2), bundle, 4, tmp_path, [])
+
+
+def bisected(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    next(bisect(BisectOptions(bundle.path, clip)))
+
+
+def milestone(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    run_milestone(MilestoneOptions(str(bundle.path / "model"), "cpu", clip))
+
+
+def rolled(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    rollout(load_backend("ort-cpu", bundle), read_clip(clip, size=32), 2, 4)
+
+
+@pytest.mark.parametrize("use", [export, bench, bisected, milestone, rolled])
+@pytest.mark.parametrize(
+    ("actions", "message"), [({}, NONE), ({"actions": [3] * 20}, OTHERS)], ids=["none", "others"]
+)
+def test_every_verb_refuses_with_the_same_words(
+    bundles: Bundles,
+    tmp_path: Path,
+    use: Callable[[Bundle, Path, Path], None],
+    actions: dict[str, list[int]],
+    message: str,
+) -> None:
+    path = tmp_path / "clip.npz"
+    np.savez(path, allow_pickle=False, frames=np.zeros((20, 32, 32, 3), np.uint8), **actions)
+    with pytest.raises(ClipError, match=f"{re.escape(str(path))}: {message}|clip.npz: {message}"):
+        use(bundles(actions=True), path, tmp_path)

@@ -1,0 +1,160 @@
+"""Model families: one object each, and nobody else looks into a model."""
+
+import ast
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_imports import FOLDERS, ROOT
+from wmdeploy import families
+from wmdeploy.benchmarks.bench import workers
+from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
+from wmdeploy.benchmarks.bench.run import bench
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.clip import Clip
+from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.rollout import rollout
+from wmdeploy.errors import BundleError, CheckpointError, WmdeployError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.exporters.layouts import other_layout_bytes
+from wmdeploy.families import FAMILIES, family_of, find_family, load_family, load_model
+from wmdeploy.models.family import reference_model
+
+SOURCE = "mean-pool-16"
+# The reference family: its modules, and what is of it alone.
+REFERENCE = ("models", "training", "quality")
+# Studies of the reference family's own choices: they take its modules apart.
+STUDIES = ROOT / "benchmarks" / "studies"
+INSIDE = {"WorldModel", "deployment", "baseline_deployment", "world_model_cases"}
+
+
+def with_mean_pool() -> dict[str, str]:
+    """The dict of families with one line more."""
+    return {"mean-pool": "tests.mean_pool:FAMILY", **FAMILIES}
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", with_mean_pool())
+
+
+@pytest.fixture
+def bundle(second: None, tmp_path: Path) -> Bundle:
+    return export_bundle(ExportOptions(SOURCE, tmp_path / "bundle", SAMPLE_CLIP))[0]
+
+
+def imported(path: Path) -> set[str]:
+    """What a module imports from the reference family's modules, by name."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text()))]
+    return {
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wmdeploy.models")
+        for alias in node.names
+    }
+
+
+def test_no_module_outside_the_family_names_its_model() -> None:
+    ours = [ROOT / "wmdeploy" / name for name in REFERENCE]
+    seen = 0
+    for folder in ("wmdeploy", *FOLDERS):
+        for path in (ROOT / folder).rglob("*.py"):
+            if not any(path.is_relative_to(place) for place in ours):
+                assert not imported(path) & INSIDE, path
+                seen += 1
+    assert seen > 80
+    assert imported(ROOT / "wmdeploy" / "quality" / "measure.py") & INSIDE  # it would be seen
+
+
+def test_source_tells_its_family(second: None, micro_model: Path) -> None:
+    assert find_family(SOURCE).name == "mean-pool"
+    assert find_family(str(micro_model)).name == find_family("tiny").name == "vqvae-transformer"
+    assert family_of(load_model(micro_model)).name == "vqvae-transformer"
+    for name in families.FAMILIES:
+        assert load_family(name).name == name
+    with pytest.raises(CheckpointError, match="model family: got 'mamba', expected one of mean"):
+        load_family("mamba")
+
+
+def test_bundle_of_an_unknown_family_is_refused(bundle: Bundle) -> None:
+    families.FAMILIES = FAMILIES  # the fixture puts it back
+    with pytest.raises(CheckpointError, match="got 'mean-pool', expected one of vqvae-transformer"):
+        load_backend("eager", bundle)
+
+
+def test_model_that_is_not_the_manifests_is_refused(bundle: Bundle) -> None:
+    bundle.manifest.model["pool"]["context"] = 7
+    with pytest.raises(BundleError, match="other sizes than the manifest"):
+        load_backend("eager", bundle)
+
+
+def test_second_family_is_exported_and_verified(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert manifest.family == "mean-pool"
+    assert manifest.model == {"pool": {"size": 16, "context": 6}}
+    parity = {name: graph.parity for name, graph in manifest.graphs.items()}
+    assert list(parity) == list(families.GRAPHS)
+    assert parity["encoder"]["codes"].agreement == 1
+    assert 0 <= parity["step"]["next_token"].relative < 1e-5
+    weights = {name: graph.weight_bytes for name, graph in manifest.graphs.items()}
+    assert other_layout_bytes(manifest) == weights  # it has one layout
+    assert not export_bundle(ExportOptions(SOURCE, bundle.path, SAMPLE_CLIP))[1]
+
+
+def test_wrong_graph_of_a_second_family_is_found_at_export(
+    second: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.mean_pool import MeanPool, Step
+
+    def forgetful(self: Step, token: torch.Tensor, position: torch.Tensor, total: torch.Tensor):  # type: ignore[no-untyped-def]
+        return self.model.following(total, position + 1), total + token
+
+    monkeypatch.setattr(Step, "forward", forgetful)
+    with pytest.raises(WmdeployError, match='step: output "next_token" differs from PyTorch'):
+        export_bundle(ExportOptions(SOURCE, tmp_path / "bundle", SAMPLE_CLIP))
+    assert MeanPool.family == "mean-pool" and not (tmp_path / "bundle").exists()
+
+
+def test_second_family_imagines_the_same_on_every_backend(bundle: Bundle) -> None:
+    clip = read_clip(SAMPLE_CLIP, size=16, count=8)
+    expected = as_written(clip)
+    for name in ("eager", "ort-cpu"):
+        frames = np.stack(list(rollout(load_backend(name, bundle), clip, 4, 12)))
+        assert np.abs(frames.astype(int) - expected).max() <= 1, name
+
+
+def as_written(clip: Clip) -> np.ndarray:
+    """(12, 16, 16, 3) uint8: what the definition of the model says of the first four frames."""
+    from tests.mean_pool import FAMILY, LEVELS
+
+    model = FAMILY.load(SOURCE, 0, None)
+    tokens = [token / (LEVELS - 1) for token in model.levels(torch.tensor(clip.frames[:4])).round()]
+    with torch.inference_mode():
+        for _ in range(12):
+            mean = torch.stack(tokens[-6:]).mean(0)
+            tokens.append(torch.sigmoid(model.mix(mean)))
+        frames = model.draw(torch.stack(tokens[4:]))
+    return np.asarray(frames.numpy())
+
+
+def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WORKER", "tests.mean_pool_worker")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    effort = Effort(runs=3, seconds=0, block_ms=1)
+    options = BenchOptions(
+        bundle.path, (SAMPLE_CLIP,), ("ort-cpu",), context=4, effort=effort, swap=True
+    )
+    report = bench(options)
+    assert {row.verdict for row in report.rows} == {"pass"}
+    (frame,) = (r for r in report.rows if (r.stage, r.backend) == ("frame", "ort-cpu"))
+    assert frame.parity and frame.parity.psnr_db and min(frame.parity.psnr_db.values()) > 60
+    assert set(report.swaps["ort-cpu"]) == set(families.GRAPHS)
+
+
+def test_scores_are_of_the_reference_family_alone(second: None) -> None:
+    with pytest.raises(WmdeployError, match="got one of the family mean-pool, expected vqvae-tran"):
+        reference_model(load_model(SOURCE))
