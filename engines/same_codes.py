@@ -57,27 +57,35 @@ class TieFinder:
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
         self._model, self._precision = model, precision
-        self._expected: dict[bytes, np.ndarray] = {}
-        self._found: dict[tuple[bytes, bytes], tuple[CodeCount, Correction | None]] = {}
+        self._codes = np.zeros((0, 0), np.int64)
+        self._rows: dict[bytes, int] = {}
+        self._corrections: dict[bytes, Correction] = {}
+        self._counted: set[bytes] = set()
+        self._count = CodeCount(codes=0)
 
     def expect(self, frames: np.ndarray, codes: np.ndarray) -> None:
         """PyTorch's codes (T, N) int of frames (T, H, W, 3) uint8; others are left as they are."""
-        pairs = zip(frames, codes.astype(np.int64), strict=True)
-        self._expected = {_digest(frame): row for frame, row in pairs}
+        self._codes = codes.astype(np.int64)
+        self._rows = {_digest(frame): row for row, frame in enumerate(frames)}
 
     @property
     def count(self) -> CodeCount:
         """Of all expected frames that came, equal ones once."""
-        return add_counts(count for count, _ in self._found.values())
+        return self._count
 
     def __call__(self, frame: np.ndarray, codes: np.ndarray) -> Correction | None:
         name = _digest(frame)
-        if name not in self._expected:
+        row = self._rows.get(name)
+        if row is None:
             return None
-        key = name, codes.tobytes()
-        if key not in self._found:
-            self._found[key] = self._find(frame, self._expected[name], codes)
-        return self._found[key][1]
+        key = _digest(codes, name)
+        if key not in self._counted:  # of 100,000 frames no more than the digest is kept
+            self._counted.add(key)
+            count, corrected = self._find(frame, self._codes[row], codes)
+            self._count = add_counts([self._count, count])
+            if corrected is not None:
+                self._corrections[key] = corrected
+        return self._corrections.get(key)
 
     def _find(
         self, frame: np.ndarray, expected: np.ndarray, got: np.ndarray
@@ -89,8 +97,8 @@ class TieFinder:
         return ties.count, correction(self._model, expected, got, ties.tied[0])
 
 
-def _digest(frame: np.ndarray) -> bytes:
-    return hashlib.sha256(frame.tobytes()).digest()
+def _digest(array: np.ndarray, before: bytes = b"") -> bytes:
+    return hashlib.sha256(before + array.tobytes()).digest()
 
 
 class SameCodesEncoder:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import Backend, load_backend
-from wmdeploy.engines.same_codes import with_same_codes
+from wmdeploy.engines.same_codes import TieFinder, with_same_codes
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.verify import verify_graph
@@ -311,3 +312,28 @@ def test_bench_and_all_its_forms_tell_a_tie(
     write_document(report, tmp_path / "report.json")
     assert read_json(tmp_path / "report.json") == report
     assert "1 of 256 codes tied" in render(report) and "1 of 256 codes tied" in to_markdown(report)
+
+
+def test_what_is_kept_of_a_frame_is_small(
+    micro: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100,000 frames of 64x64, as `evaluate` takes them, that is some 20 MB."""
+    count = CodeCount(codes=64)
+    monkeypatch.setattr(TieFinder, "_find", lambda *given: (dataclasses.replace(count), None))
+    finder = TieFinder(micro, "fp32")
+    random = np.random.default_rng(0)
+
+    def show(frames: int) -> None:
+        for _ in range(frames):
+            frame = random.integers(0, 256, (1, 8, 8, 3), np.uint8)
+            codes = random.integers(0, 512, (1, 64))
+            finder.expect(frame, codes)
+            assert finder(frame[0], codes[0]) is None
+
+    show(100)
+    tracemalloc.start()
+    show(1000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert finder.count.codes == 1100 * 64
+    assert held < 250 * 1000
