@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.benchmarks.bench.roofline import moved_bytes
 from wmdeploy.benchmarks.parity.gate import GATES, failure
-from wmdeploy.benchmarks.parity.metrics import IDENTICAL_DB, curve, frame_parity, horizons
+from wmdeploy.benchmarks.parity.metrics import curve, frame_parity, horizons
 from wmdeploy.benchmarks.parity.worst_frame import GAP, HIGHEST, strip
 from wmdeploy.benchmarks.report import Parity
 from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
@@ -28,6 +28,7 @@ from wmdeploy.exporters.layouts import other_layout_bytes
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.psnr import IDENTICAL_DB
 
 S = MICRO.temporal.context
 

@@ -18,10 +18,10 @@ from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel, to_pixels
+from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip, write_picture, write_plot
 from wmdeploy.quality.report import HORIZONS, QualityReport
-from wmdeploy.quality.tally import psnr
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,14 @@ def test_rollouts_are_those_of_the_model_as_written(micro_actions: WorldModel, d
         assert report.groups[0].rollouts["copy"].psnr[n] == pytest.approx(copied)
 
 
-def test_still_frames_agree_and_equal_frames_have_no_psnr(
+def test_still_frames_agree_and_equal_frames_are_identical(
     micro: WorldModel, tmp_path: Path, frames: np.ndarray
 ) -> None:
     write_npz(tmp_path / "0.npz", np.repeat(frames[:1], 5, axis=0), None)
     found = evaluate(micro, read_footage([tmp_path / "0.npz"], 32, False, []), name="still").all
     assert found.static_agreement == 1.0
-    assert found.following["copy"].psnr is None and found.following["copy"].psnr_changed is None
+    assert found.following["copy"].psnr == IDENTICAL_DB
+    assert found.following["copy"].psnr_changed is None
     assert found.latents["copy"].codes == 1.0 and found.latents["model"].codes_changed is None
     assert not found.rollouts
 

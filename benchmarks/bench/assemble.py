@@ -7,16 +7,9 @@ from wmdeploy.benchmarks.bench.interleave import Run
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.roofline import Floor, floors, moved_bytes
 from wmdeploy.benchmarks.bench.workers import Result
+from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult
-from wmdeploy.benchmarks.report import (
-    SCHEMA,
-    BundleFacts,
-    Environment,
-    GraphFacts,
-    Pacing,
-    Report,
-    Row,
-)
+from wmdeploy.benchmarks.report import SCHEMA, BundleFacts, GraphFacts, Pacing, Report, Row
 from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.bundle import Bundle

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.protocol import Block, Command, Samples, Timed, Warm, Warmed
-from wmdeploy.benchmarks.report import MOST_ROUNDS, Effort
+from wmdeploy.benchmarks.report import MOST_ROUNDS
 from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.gpu import GpuState

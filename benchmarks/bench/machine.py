@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from wmdeploy.benchmarks.report import Ceilings, Machine
+from wmdeploy.benchmarks.environment import Ceilings, Machine
 from wmdeploy.gpu import gpu
 from wmdeploy.progress import Progress
 

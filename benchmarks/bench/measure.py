@@ -5,6 +5,7 @@ from functools import partial
 from wmdeploy.benchmarks.bench.interleave import Run, interleave
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.workers import Result, Workers
+from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.protocol import (
     FindTies,
     FoundTies,
@@ -19,7 +20,6 @@ from wmdeploy.benchmarks.protocol import (
     Swap,
     Swapped,
 )
-from wmdeploy.benchmarks.report import Effort
 from wmdeploy.benchmarks.stages import STAGES, StageName
 from wmdeploy.engines.base import GPU_ONLY
 

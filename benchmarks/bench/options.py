@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.protocol import Job
-from wmdeploy.benchmarks.report import Effort
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
-from wmdeploy.clips.read import count_frames, read_clip
+from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
-from wmdeploy.errors import BackendError, ClipError
+from wmdeploy.errors import BackendError
 from wmdeploy.files import real_path
 
 LONGEST_HORIZON = 4096
@@ -188,11 +188,7 @@ def write_clips(
 
 def _read(path: Path, bundle: Bundle, options: BenchOptions) -> Clip:
     size, context = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1]), options.context
-    have = count_frames(path, options.read)
-    if have < context:
-        raise ClipError(f"{path}: has {have} frames, expected at least the context, {context}")
-    horizon = options.horizon_for(bundle.manifest.wiring.context)
-    count = min(have, context + horizon)
-    clip = read_clip(path, size=size, count=count, options=options.read)
+    count = context + options.horizon_for(bundle.manifest.wiring.context)
+    clip = read_clip(path, size=size, count=count, fewest=context, options=options.read)
     clip.check_actions(bundle.manifest.wiring.num_actions)
     return clip

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from wmdeploy.benchmarks.report import Bound, Ceilings
+from wmdeploy.benchmarks.environment import Ceilings
+from wmdeploy.benchmarks.report import Bound
 from wmdeploy.benchmarks.stages import GRAPH_STAGES, StageName
 from wmdeploy.manifest import GraphRecord, Manifest
 

@@ -15,8 +15,9 @@ from wmdeploy.benchmarks.bench.options import (
     write_clips,
 )
 from wmdeploy.benchmarks.bench.workers import Result, Workers
+from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
-from wmdeploy.benchmarks.report import Environment, Report
+from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
 from wmdeploy.progress import Progress, silent

@@ -14,6 +14,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from wmdeploy.benchmarks.bench.interleave import Run
+from wmdeploy.benchmarks.environment import GpuSample
 from wmdeploy.benchmarks.protocol import (
     ANSWER,
     MISSING,
@@ -24,7 +25,7 @@ from wmdeploy.benchmarks.protocol import (
     Paced,
     Swapped,
 )
-from wmdeploy.benchmarks.report import GpuSample, Memory, Verdict
+from wmdeploy.benchmarks.report import Memory, Verdict
 from wmdeploy.errors import BackendError
 from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wmdeploy.benchmarks.compare.compatibility import check_comparable, differing
+from wmdeploy.benchmarks.environment import Ceilings
 from wmdeploy.benchmarks.report import (
     MOST_POOLED,
     MOST_ROUNDS,
-    Ceilings,
     Curve,
     Parity,
     Report,

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from wmdeploy.benchmarks.bench.machine import this_machine
-from wmdeploy.benchmarks.report import Machine
+from wmdeploy.benchmarks.environment import Machine
 from wmdeploy.benchmarks.worker.memory import peak_resident_mb
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip

@@ -12,7 +12,6 @@ from wmdeploy.benchmarks.parity.metrics import (
     curve,
     frame_errors,
     horizons,
-    psnr,
     rollout_parity,
     tensor_parity,
 )
@@ -23,6 +22,7 @@ from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
 from wmdeploy.bundle import Bundle
 from wmdeploy.manifest import Precision
 from wmdeploy.models.ties import CodeCount, add_counts
+from wmdeploy.psnr import psnr
 
 LOOSE_GRAPHS = ("encoder", "decoder")  # their codes and frames have gates of their own
 

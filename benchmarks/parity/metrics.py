@@ -5,17 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wmdeploy.benchmarks.report import Curve, Parity
+from wmdeploy.psnr import psnr
 
 Recording = Mapping[str, np.ndarray]  # of one clip, see `record` in `worker/rollouts.py`
-
-IDENTICAL_DB = 120.0  # reported for equal frames: above any PSNR of unequal uint8 frames of 256x256
-
-
-def psnr(mse: float) -> float:
-    """10·log10(255² / MSE), at most `IDENTICAL_DB`."""
-    if mse == 0:
-        return IDENTICAL_DB
-    return float(np.minimum(IDENTICAL_DB, 10 * np.log10(255.0**2 / mse)))  # NaN stays NaN
 
 
 def horizons(context: int, frames: int) -> list[int]:

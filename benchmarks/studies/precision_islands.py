@@ -18,7 +18,6 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.benchmarks.parity.metrics import psnr
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.base import Backend
@@ -30,6 +29,7 @@ from wmdeploy.manifest import Precision
 from wmdeploy.models import graphs
 from wmdeploy.models.family import FAMILY, reference_model
 from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.psnr import psnr
 
 HALF = torch.float16
 

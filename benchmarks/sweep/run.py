@@ -17,7 +17,6 @@ import msgspec
 
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.run import bench
-from wmdeploy.benchmarks.parity.metrics import IDENTICAL_DB
 from wmdeploy.benchmarks.report import Report, read_json
 from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.bundle import Bundle
@@ -27,6 +26,7 @@ from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.files import check_inside, sha256, write_document
 from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
 from wmdeploy.progress import Progress, silent
+from wmdeploy.psnr import IDENTICAL_DB
 
 _COMPARED = ("frame", "memory", "psnr")
 

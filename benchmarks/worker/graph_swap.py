@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wmdeploy.benchmarks.parity.metrics import frame_errors, psnr
+from wmdeploy.benchmarks.parity.metrics import frame_errors
 from wmdeploy.benchmarks.protocol import Swapped
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.bundle import Bundle
@@ -20,6 +20,7 @@ from wmdeploy.engines.same_codes import SameCodesEncoder, TieFinder
 from wmdeploy.engines.session import Session
 from wmdeploy.families import GRAPHS, family_of
 from wmdeploy.models.precision import exact_float32
+from wmdeploy.psnr import psnr
 
 Clip = tuple[np.ndarray, np.ndarray | None]
 

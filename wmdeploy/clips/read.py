@@ -102,6 +102,7 @@ def read_clip(
     size: int | None = None,
     start: int = 0,
     count: int | None = None,
+    fewest: int | None = None,
     options: ReadOptions = AS_IS,
 ) -> Clip:
     """Read frames, and their actions where there are some.
@@ -112,6 +113,7 @@ def read_clip(
         size: resize both sides to this many pixels by area; None keeps them as they are.
         start: first frame.
         count: how many frames; None for all from `start` on.
+        fewest: how many will do where there are not `count`; None: no fewer.
         options: rate, shape of the squares, series of pictures; see `ReadOptions`.
 
     Returns:
@@ -122,6 +124,11 @@ def read_clip(
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
     """
     source = open_source(path, options)
+    if count is not None and fewest is not None:
+        available = source.count() - start
+        if available < fewest:
+            raise ClipError(f"{path}: has {available} frames, expected {fewest} or more")
+        count = min(count, available)
     frames = np.stack(list(read_frames(source, size, start, count, options.fit)))
     actions, notes = None, source.notes
     try:

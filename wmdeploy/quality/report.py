@@ -12,8 +12,8 @@ class FrameScores:
     """How near frames are to the true ones.
 
     Attributes:
-        psnr: 10·log10(255² / MSE) in dB over uint8 RGB, the MSE over all pixels of all frames; None
-            where they are equal.
+        psnr: 10·log10(255² / MSE) in dB over uint8 RGB, the MSE over all pixels of all frames;
+            `IDENTICAL_DB` of equal ones, for which older versions wrote None.
         ssim: structural similarity (Wang et al. 2004), the mean over frames.
         psnr_changed: as psnr, over the pixels that differ from the frame before by more than 16
             levels; None where none do.

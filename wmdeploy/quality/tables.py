@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from wmdeploy.psnr import IDENTICAL_DB
 from wmdeploy.quality.report import HORIZONS, QualityReport
 
 _BASELINES = ("ceiling", "copy", "linear")
@@ -106,4 +107,4 @@ def _share(value: float | None) -> str:
 
 
 def _db(value: float | None) -> str:
-    return "equal" if value is None else f"{value:.2f}"
+    return "equal" if value is None or value >= IDENTICAL_DB else f"{value:.2f}"

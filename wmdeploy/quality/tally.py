@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.report import (
     HORIZONS,
     FrameScores,
@@ -48,9 +49,9 @@ class FrameSums:
 
     def scores(self) -> FrameScores:
         return FrameScores(
-            psnr=_finite(self.whole),
+            psnr=_decibels(self.whole),
             ssim=float(self.structure.compute()),
-            psnr_changed=_finite(self.changed) if self.any_changed else None,
+            psnr_changed=_decibels(self.changed) if self.any_changed else None,
         )
 
 
@@ -158,11 +159,6 @@ def _rollout_scores(places: list[tuple[str, np.ndarray]]) -> RolloutScores:
     )
 
 
-def psnr(mse: float) -> float | None:
-    """10·log10(255² / mse) in dB, of pixels in 0..255; None where they are equal."""
-    return None if mse <= 0 else float(10 * np.log10(255**2 / mse))
-
-
 def _psnr() -> PeakSignalNoiseRatio:
     metric = PeakSignalNoiseRatio(data_range=255.0, sync_on_compute=False)
     metric.set_dtype(torch.float64)
@@ -173,6 +169,5 @@ def _mean() -> MeanMetric:
     return MeanMetric(sync_on_compute=False)  # of several processes one measures, all clips
 
 
-def _finite(metric: PeakSignalNoiseRatio) -> float | None:
-    found = float(metric.compute())
-    return found if np.isfinite(found) else None
+def _decibels(metric: PeakSignalNoiseRatio) -> float:
+    return min(float(metric.compute()), IDENTICAL_DB)

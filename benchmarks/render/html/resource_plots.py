@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from wmdeploy.benchmarks.environment import Ceilings
 from wmdeploy.benchmarks.render.html.svg import (
     LINE,
     TEXT,
@@ -15,7 +16,7 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
-from wmdeploy.benchmarks.report import Ceilings, Report, Row
+from wmdeploy.benchmarks.report import Report, Row
 from wmdeploy.benchmarks.stages import GRAPH_STAGES
 
 if TYPE_CHECKING:
