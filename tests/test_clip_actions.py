@@ -47,7 +47,8 @@ def export(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
 
 
 def bench(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    write_clips(BenchOptions(bundle.path, (clip,), context=2), bundle, 4, tmp_path, [])
+    options = BenchOptions(bundle=bundle.path, clips=(clip,), context=2, horizon=4)
+    write_clips(options, bundle, tmp_path, [])
 
 
 def bisected(bundle: Bundle, clip: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from wmdeploy import doctor
-from wmdeploy.benchmarks.bench import machine
 from wmdeploy.errors import MissingError, require
 from wmdeploy.exporters import export
 
@@ -66,13 +65,6 @@ def test_provider_says_which_cuda_it_wants(
 def test_onnxruntime_of_a_cpu_has_no_gpu_providers(tmp_path: Path) -> None:
     plain = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     assert doctor._gpu_providers(plain) == []  # type: ignore[arg-type]
-
-
-def test_report_names_the_libraries_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT's distribution has the version of CUDA in its name."""
-    installed = {"tensorrt-cu13": "10.16.1", "triton": "3.6", "nvidia-cudnn-cu13": "9.28"}
-    monkeypatch.setattr(machine, "_version", installed.get)
-    assert machine.environment()["packages"] == installed
 
 
 def test_checkout_that_is_not_installed_can_export(monkeypatch: pytest.MonkeyPatch) -> None:

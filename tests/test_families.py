@@ -146,7 +146,12 @@ def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     effort = Effort(runs=3, seconds=0, block_ms=1)
     options = BenchOptions(
-        bundle.path, (SAMPLE_CLIP,), ("ort-cpu",), context=4, effort=effort, swap=True
+        bundle=bundle.path,
+        clips=(SAMPLE_CLIP,),
+        backends=("ort-cpu",),
+        context=4,
+        effort=effort,
+        swap=True,
     )
     report = bench(options)
     assert {row.verdict for row in report.rows} == {"pass"}

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Bundles
-from tests.made_media import encode, greys, numbers
+from tests.made_media import encode, greys
 from wmdeploy import cli
-from wmdeploy.benchmarks.bench.options import BenchOptions, write_clips
 from wmdeploy.clips import ReadOptions
 from wmdeploy.exporters.export import ExportOptions, _recipe
 from wmdeploy.files import sha256
@@ -71,21 +70,6 @@ def test_nothing_is_told_of_what_was_asked_for(
 ) -> None:
     told = run(capsys, *typed[verb], "--fps", "30", "--fit", "crop")
     assert "squeezed" not in told and "variable" not in told
-
-
-def test_bench_keeps_what_its_clips_tell(film: Path, bundles: Bundles, tmp_path: Path) -> None:
-    told: list[str] = []
-    options = BenchOptions(bundles().path, (film,), ("ort-cpu",), context=4)
-    write_clips(options, bundles(), 4, tmp_path, told)
-    assert [line.split(" are")[0] for line in told] == [
-        "film: variable frame rate: frames",
-        "film: frames of 64x36",
-    ]
-    read = ReadOptions(fps=30, fit="crop")
-    (path,) = write_clips(dataclasses.replace(options, read=read), bundles(), 4, tmp_path, told)
-    assert len(told) == 2
-    with np.load(path) as arrays:
-        assert numbers(arrays["frames"] * 2) == [0, 1, 2, 2, 2, 3, 4, 5]
 
 
 def test_training_tells_of_its_clips(

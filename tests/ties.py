@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 
-from tests.test_bisect import planted
+from tests.planted import planted
 from wmdeploy.bundle import MODEL_DIRECTORY, Bundle, describe_files
 from wmdeploy.manifest import Precision, write_manifest
 from wmdeploy.models.checkpoint import save_model
@@ -18,6 +18,7 @@ from wmdeploy.models.ties import CodeCount, find_ties
 from wmdeploy.models.world_model import WorldModel, to_signal
 
 PLACE = 5  # of a frame's codes
+PICTURES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)  # no two alike
 
 
 @dataclass(frozen=True)

@@ -155,12 +155,13 @@ def substitutions(report: Report) -> Table:
 def fixed_rate(report: Report) -> Table:
     """Frames at a fixed rate, not back to back."""
     fps = report.pacing[0].fps if report.pacing else 1.0
+    period = 1e3 / fps if fps > 0 else 0.0
     return _table(
         f"fixed rate: {fps:g} frames per second",
         report.pacing,
         of.FIXED_RATE,
         f"Latency: from the moment a frame was due until it was there. Missed: later than the "
-        f"next one was due ({1e3 / fps:.1f} ms), or never there. Jitter: standard deviation of "
+        f"next one was due ({period:.1f} ms), or never there. Jitter: standard deviation of "
         "the time between two frames. Backends did not take turns here.",
     )
 

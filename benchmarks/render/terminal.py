@@ -9,6 +9,7 @@ from rich.text import Text
 from wmdeploy.benchmarks.render import tables
 from wmdeploy.benchmarks.render.tables import Table
 from wmdeploy.benchmarks.report import Report
+from wmdeploy.text import printable
 
 STYLES = {"warn": "yellow", "fail": "bold red", "pass": "green", "skipped": "yellow"}
 UNBROKEN = ("stage", "backend", "speed-up", "of floor", "parity", "codes", "verdict")
@@ -45,9 +46,9 @@ def rich_table(table: Table, failed: Sequence[str] | set[str] = ()) -> RichTable
     for number, row in enumerate(table.rows):
         first = number == 0 or table.rows[number - 1][0].text != row[0].text
         last = number + 1 == len(table.rows) or table.rows[number + 1][0].text != row[0].text
-        cells = [Text(cell.text, style=STYLES.get(cell.mark, "")) for cell in row]
+        cells = [Text(printable(cell.text), style=STYLES.get(cell.mark, "")) for cell in row]
         if grouped:
-            cells[0] = Text(row[0].text if first else "", style="bold")
+            cells[0] = Text(cells[0].plain if first else "", style="bold")
         bad = at is not None and row[at].text in failed
         shown.add_row(*cells, style="red" if bad else None, end_section=grouped and last)
     return shown
@@ -62,8 +63,8 @@ def new_table(
         left, right: headings of words and of numbers.
     """
     table = RichTable(
-        title=title,
-        caption=caption,
+        title=Text(printable(title), style="table.title"),
+        caption=None if caption is None else Text(printable(caption), style="table.caption"),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

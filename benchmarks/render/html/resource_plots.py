@@ -84,11 +84,16 @@ def roofline(report: Report, colours: Mapping[str, int]) -> list[Markup]:
             for row in report.rows
             if row.batch == 1 and row.p50_ms and (row.device or "").split(":")[0] == device
             and (cost := graphs.get(GRAPH_STAGES.get(row.stage, ""))) is not None
-            and min(cost.flops, cost.moved_bytes) > 0
+            and _drawable(cost.flops, cost.moved_bytes, row.p50_ms)
         ]  # fmt: skip
-        if points and min(ceilings.bandwidth_gb_s, ceilings.gflop_s) > 0:
+        if points and _drawable(ceilings.bandwidth_gb_s, ceilings.gflop_s):
             plots.append(_roofline(f"roofline-{len(plots)}", device, ceilings, points, colours))
     return plots
+
+
+def _drawable(*values: float) -> bool:
+    """Whether logarithmic axes have room for the values."""
+    return all(1e-15 < value < 1e15 for value in values)
 
 
 def _roofline(

@@ -1,0 +1,82 @@
+"""Sweeps: every combination once, kept when run again, the best rows."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.sweep.cells import cell
+from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.environment import Effort
+from wmdeploy.benchmarks.report import read_json
+from wmdeploy.benchmarks.sweep.budget import parse_budget
+from wmdeploy.benchmarks.sweep.run import (
+    SweepOptions,
+    nearest,
+    recommended,
+    sweep,
+    with_best,
+)
+from wmdeploy.clips.read import SAMPLE_CLIP
+from wmdeploy.errors import WmdeployError
+
+
+def test_best_cells_are_those_that_none_beats() -> None:
+    cells = [
+        cell(10, 100, 60),  # fastest
+        cell(20, 50, 60),  # smallest
+        cell(20, 100, 90),  # most exact
+        cell(20, 100, 60),  # beaten by the first
+        cell(1, 1, 10, verdict="fail"),
+        cell(20, 100, 60, batch=4),  # alone with its batch size
+    ]
+    assert [c.best for c in with_best(cells)] == [True, True, True, False, False, True]
+
+
+def test_recommended_cell_has_the_most_frames_within_the_budget() -> None:
+    cells = [cell(10, 100, 60), cell(30, 300, 60, batch=4), cell(1, 1, 99, verdict="fail")]
+    assert recommended(cells, parse_budget("psnr>40")) is cells[1]
+    assert recommended(cells, parse_budget("psnr>40, frame<20ms")) is cells[0]
+    limits = parse_budget("frame<1ms")
+    assert nearest([cells[1], cells[0]], limits)[0] is cells[0]  # of equals the fastest
+    limits = parse_budget("psnr>70, memory<200MB")
+    assert recommended(cells, limits) is None
+    assert nearest(cells, limits) == (cells[0], ["psnr > 70 dB (is 60)"])
+
+
+def test_sweep_of_nothing_says_once_why(tmp_path: Path) -> None:
+    bench = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,))
+    with pytest.raises(WmdeployError) as raised:
+        sweep(SweepOptions("nomodel", tmp_path / "s", bench))
+    assert str(raised.value).count("no such directory, file or preset") == 1
+
+
+@pytest.mark.usefixtures("constant_ceilings")
+def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) -> None:
+    bench = BenchOptions(
+        bundle=tmp_path,
+        clips=(SAMPLE_CLIP,),
+        backends=("ort-cpu",),
+        context=4,
+        horizon=4,
+        effort=Effort(runs=2, seconds=0.01),
+    )
+    options = SweepOptions(str(micro_model), tmp_path / "s", bench, ("token", "latent"), ("fp32",))
+    found = sweep(options)
+    assert [(c.layout, c.backend) for c in found.cells] == [
+        (layout, backend) for layout in ("token", "latent") for backend in ("eager", "ort-cpu")
+    ]  # fmt: skip
+    assert all(c.verdict == "pass" and c.figures["psnr"] for c in found.cells)
+    progress: list[tuple[str, str]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        assert 0 <= done <= total and total > 0
+        progress.append((task, detail))
+
+    assert sweep(options, note) == found
+    assert not any("ort-cpu" in detail for _, detail in progress)  # nothing was measured again
+    longer = dataclasses.replace(options, bench=dataclasses.replace(bench, horizon=5))
+    sweep(longer, note)
+    details = {detail for task, detail in progress if task == "latent-fp32: time"}
+    assert {"eager: frame: round 1", "ort-cpu: frame: round 2"} <= details
+    assert read_json(tmp_path / "s" / "token-fp32.json").bundle.horizon == 5
