@@ -72,12 +72,12 @@ def test_a_slowdown_below_the_limit_is_none(report: Report) -> None:
     assert not found.regressions
 
 
-def test_wide_intervals_are_not_known_well_enough() -> None:
+def test_wide_intervals_are_too_noisy_to_tell() -> None:
     old, new = (made_report(seed, half_width=0.1, batches=(1,)) for seed in (0, 1))
     noisy = with_rows(new, lambda row: dataclasses.replace(row, noisy=row.speedup_low is not None))
     found = compare(old, noisy)
     assert not found.regressions and found.counts["unclear"] == 14
-    assert "not known well enough" in summary(found)
+    assert "too noisy to tell" in summary(found)
     slow = compare(old, made_report(1, half_width=0.1, slower={"step": 5.0}, batches=(1,)))
     assert status(slow, "compile", "speed-up", "step") == "regression"  # beyond any noise
 
