@@ -104,7 +104,7 @@ def bisect(
     recipe = bundle.manifest.recipe
     tolerance = TOLERANCES[recipe.precision] if options.tolerance is None else options.tolerance
     if not 0 < tolerance < math.inf:
-        raise WmdeployError(f"--tolerance: got {tolerance}, expected a number above 0, as 1e-3")
+        raise WmdeployError(f"tolerance: got {tolerance}, expected a number above 0, as 1e-3")
     check_backend(options.backend)
     graphs = tuple(dict.fromkeys(options.graphs))
     graphs = graphs or tuple(name for name in GRAPHS if name in bundle.manifest.graphs)
