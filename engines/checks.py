@@ -7,7 +7,7 @@ import numpy as np
 
 from wmdeploy.engines.base import Engine
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import BATCH
+from wmdeploy.manifest import BATCH, Wiring
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,41 @@ def checked_actions(
             f"expected 0 to {num_actions - 1}; give a clip of the model's game"
         )
     return np.broadcast_to(values, shape).astype(np.int64)
+
+
+def checked_context(
+    frames: np.ndarray, actions: np.ndarray | None, rows: int, wiring: Wiring
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The context of `rows` rows, as much of it as a window holds.
+
+    Args:
+        frames: (T, H, W, 3) uint8 for all rows, or (rows, T, H, W, 3); T >= 1.
+        actions: (T - 1,) or (rows, T - 1) int64 for a model with actions.
+
+    Returns:
+        Frames (rows, T', H, W, 3), T' = min(T, S), and for a model with actions those at each frame
+        but the last, (rows, T' - 1) int64.
+
+    Raises:
+        BackendError: shapes, dtypes or the presence of actions do not fit.
+    """
+    if frames.ndim == 4:
+        frames = np.broadcast_to(frames, (rows, *frames.shape))
+    if frames.ndim != 5 or frames.shape[0] != rows or frames.shape[1] < 1:
+        raise BackendError(
+            f"reset: got frames {frames.shape}, expected (T, H, W, 3) or "
+            f"({rows}, T, H, W, 3) with at least one frame"
+        )
+    given, kept = frames.shape[1], min(frames.shape[1], wiring.context)
+    taken = None
+    if wiring.window_actions and given > 1:
+        if actions is None:
+            raise BackendError("reset: this model takes the action at each frame but the last")
+        taken = checked_actions(actions, (rows, given - 1), wiring.num_actions, "reset")
+        taken = taken[:, given - kept :]
+    elif actions is not None and not wiring.window_actions:
+        raise BackendError("reset: this model takes no actions")
+    return frames[:, given - kept :], taken
 
 
 def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wmdeploy.engines.base import Backend, Engine
-from wmdeploy.engines.checks import check_feeds, checked_actions, checked_rows
+from wmdeploy.engines.checks import check_feeds, checked_actions, checked_context, checked_rows
 from wmdeploy.errors import BackendError
 from wmdeploy.manifest import BATCH, TensorSpec
 
@@ -105,28 +105,12 @@ class Session:
             BackendError: shapes, dtypes or the presence of actions do not fit.
         """
         where = checked_rows(rows, self.batch, "reset")
-        if frames.ndim == 4:
-            frames = np.broadcast_to(frames, (len(where), *frames.shape))
-        if frames.ndim != 5 or frames.shape[0] != len(where) or frames.shape[1] < 1:
-            raise BackendError(
-                f"reset: got frames {frames.shape}, expected (T, H, W, 3) or "
-                f"({len(where)}, T, H, W, 3) with at least one frame"
-            )
-        given = frames.shape[1]
-        known = np.zeros((len(where), 0), np.int64)
-        if self.wiring.window_actions and given > 1:
-            if actions is None:
-                raise BackendError("reset: this model takes the action at each frame but the last")
-            shape = (len(where), given - 1)
-            known = checked_actions(actions, shape, self.wiring.num_actions, "reset")
-        elif actions is not None and not self.wiring.window_actions:
-            raise BackendError("reset: this model takes no actions")
-        frames = frames[:, -self.wiring.context :]
+        frames, taken = checked_context(frames, actions, len(where), self.wiring)
         count = frames.shape[1]
         tokens, codes = self._encode(frames.reshape(-1, *frames.shape[2:]))
         self._window[where, :count] = tokens.unflatten(0, (len(where), count))
-        if known.size:
-            self._actions[where, : count - 1] = known[:, known.shape[1] - (count - 1) :]
+        if taken is not None:
+            self._actions[where, : count - 1] = taken
         self._length[where] = count
         self._cached[where] = 0
         self._start_from(where)

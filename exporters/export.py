@@ -137,9 +137,9 @@ def _write_bundle(
         write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
         progress("export", 2 * number + 1, 2 * graphs, f"verify {name}")
         records[name] = GraphRecord(
-            path.name,
-            graph.inputs,
-            graph.outputs,
+            file=path.name,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
             weight_bytes=sum((directory / f).stat().st_size for f in external_data_files(path)),
             flops=_count_flops(graph),
             parity=verify_graph(path, cases[name], graph, recipe.precision),

@@ -1,6 +1,5 @@
 """A clip fits a model's actions, or is refused with the same words wherever it is used."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,5 +75,5 @@ def test_every_verb_refuses_with_the_same_words(
 ) -> None:
     path = tmp_path / "clip.npz"
     np.savez(path, allow_pickle=False, frames=np.zeros((20, 32, 32, 3), np.uint8), **actions)
-    with pytest.raises(ClipError, match=f"{re.escape(str(path))}: {message}|clip.npz: {message}"):
+    with pytest.raises(ClipError, match=f"^clip: {message}; use a clip"):
         use(bundles(actions=True), path, tmp_path)

@@ -51,7 +51,7 @@ class TensorSpec:
         return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wiring:
     """How a session connects the graphs: tensor names, no model knowledge.
 
@@ -86,7 +86,7 @@ class Wiring:
     cache: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """How far one output is from PyTorch float32 on real frames, and how far it may be.
 
@@ -105,7 +105,7 @@ class Parity:
     wrong: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GraphRecord:
     """One ONNX graph; `flops` and `weight_bytes` are what one frame of one session costs."""
 
@@ -123,7 +123,7 @@ class FileRecord:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that decides what an export makes; the same recipe gives the same bundle.
 
@@ -141,7 +141,7 @@ class Recipe:
     tools: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRecord:
     """One serialized TensorRT engine, and all that must fit before it is deserialised.
 
@@ -178,7 +178,7 @@ class PlanRecord:
     driver: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a bundle is.
 

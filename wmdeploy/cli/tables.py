@@ -114,7 +114,7 @@ def _graphs(bundle: Bundle) -> Table:
         table.add_column(heading, justify="right")
     for name, graph in bundle.manifest.graphs.items():
         floats = [p for p in graph.parity.values() if p.agreement is None]
-        none = Parity(0, 0, 0, None, 1)
+        none = Parity(max_abs=0, mean_abs=0, relative=0, agreement=None, tolerance=1)
         worst = max(floats, key=lambda p: p.relative / (p.tolerance or 1), default=none)
         table.add_row(
             name,
