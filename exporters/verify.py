@@ -112,7 +112,7 @@ def _problem(parity: Parity, output: Tensor) -> str | None:
 def _open(path: Path) -> Any:
     ort: Any = require("onnxruntime", extra="cpu", purpose="verifying an export")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and told as ours
+    options.log_severity_level = 4  # errors are raised, and shown as ours
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension

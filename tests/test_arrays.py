@@ -143,7 +143,7 @@ def test_states_are_told_from_pictures(tmp_path: Path) -> None:
             "one-hot actions are read as indices, there is one action fewer",
         ),
         # Dreamer: no action led to the first frame
-        (ONE_HOT * (np.arange(T) > 0)[:, None], [0, 1, 1, 0, 2, 2], "so they are moved by one"),
+        (ONE_HOT * (np.arange(T) > 0)[:, None], [0, 1, 1, 0, 2, 2], "actions are shifted by one"),
     ],
 )
 def test_actions_are_read_where_their_meaning_is_certain(

@@ -231,4 +231,4 @@ def test_a_name_that_is_no_utf8_is_told_where_it_cannot_be(monkeypatch: pytest.M
     with pytest.raises(UnicodeEncodeError) as caught:
         "b\udcff".encode()
     told = error_line(monkeypatch, caught.value)
-    assert told.endswith(": a name that is no UTF-8, which this verb needs; rename it\n")
+    assert told.endswith(": the name is not UTF-8, which this command needs; rename it\n")

@@ -46,11 +46,11 @@ def test_the_default_stream_is_read_else_the_largest(tmp_path: Path) -> None:
     large = encode(tmp_path / "large.mp4", greys(6, 64, 64))
     clip = read_clip(join(tmp_path / "a.mkv", (small, 0), (large, 0)))
     assert clip.frames.shape == (6, 64, 64, 3)
-    assert clip.notes == ("of 2 video streams (0: 32x32, 1: 64x64) number 1 is read",)
+    assert clip.notes == ("of 2 video streams (0: 32x32, 1: 64x64) number 1 is used",)
     clip = read_clip(join(tmp_path / "b.mkv", (large, 0), (small, 1)))
     assert clip.frames.shape == (4, 32, 32, 3)
     assert count_frames(tmp_path / "b.mkv") == 4
-    assert clip.notes == ("of 2 video streams (0: 64x64, 1: 32x32) number 1 is read",)
+    assert clip.notes == ("of 2 video streams (0: 64x64, 1: 32x32) number 1 is used",)
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     clip = read_clip(join(tmp_path / "a.mp4", (video, 1), (cover, 1024)))
     assert numbers(clip.frames) == [0, 1, 2, 3, 4]
     (note,) = clip.notes
-    assert "1: 256x256 cover picture" in note and note.endswith("number 0 is read")
+    assert "1: 256x256 cover picture" in note and note.endswith("number 0 is used")
 
 
 # Damage

@@ -164,6 +164,8 @@ class OnnxValues:
 
 def _agrees(node: onnx.NodeProto, operation: Operation) -> bool:
     """The exporter left the same operation and module with the node."""
-    told = {entry.key: entry.value for entry in node.metadata_props}
-    traced, scopes = (told.get(f"pkg.torch.onnx.{key}", "") for key in ("fx_node", "name_scopes"))
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    traced, scopes = (
+        metadata.get(f"pkg.torch.onnx.{key}", "") for key in ("fx_node", "name_scopes")
+    )
     return f"target=torch.ops.{operation.target}]" in traced and repr(operation.path) in scopes

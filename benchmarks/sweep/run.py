@@ -152,17 +152,17 @@ def _report(
 
 def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
     """Of all that decides what a report says; another machine is another folder."""
-    told = dataclasses.asdict(dataclasses.replace(chosen, bundle=Path(), clips=()))
-    told |= {
+    decisive = dataclasses.asdict(dataclasses.replace(chosen, bundle=Path(), clips=()))
+    decisive |= {
         "bundle": sha256(bundle.path / MANIFEST_FILE),
         "clips": [clip_digest(clip) for clip in chosen.clips],
     }
-    document = msgspec.json.encode(told, enc_hook=str, order="sorted")
+    document = msgspec.json.encode(decisive, enc_hook=str, order="sorted")
     return hashlib.sha256(document).hexdigest()
 
 
 def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
-    """The cells that a report tells of; backends that were skipped have none."""
+    """The cells of a report; backends that were skipped have none."""
     frames = [row for row in report.rows if row.stage == "frame" and row.p50_ms is not None]
     imagine = {(r.backend, r.batch): r.p50_ms for r in report.rows if r.stage == "imagine"}
     parity = {row.backend: row.parity for row in frames if row.batch == 1}

@@ -1,7 +1,7 @@
 """One backend in a process of its own: `python -m wmdeploy.benchmarks.worker JOB.json`.
 
-So that no backend pays for another's memory, threads or imports. It loads, and then does what it is
-told (`wmdeploy.benchmarks.protocol`) until its standard input ends; it knows of no other backend.
+So that no backend pays for another's memory, threads or imports. It loads, then answers commands
+(`wmdeploy.benchmarks.protocol`) until its standard input ends; it knows of no other backend.
 """
 
 import dataclasses

@@ -122,7 +122,7 @@ def open_session(path: Path, threads: int | None = None, pattern: bool = True) -
     """
     ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and told as ours
+    options.log_severity_level = 4  # errors are raised, and shown as ours
     if threads is not None:
         options.intra_op_num_threads = threads
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs

@@ -209,7 +209,7 @@ def open_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) 
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and told as ours
+    options.log_severity_level = 4  # errors are raised, and shown as ours
     options.intra_op_num_threads = 1  # no node is computed by the host's threads
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))

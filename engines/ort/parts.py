@@ -28,7 +28,7 @@ def open_session(backend: str, path: Path, model: onnx.ModelProto) -> Any:
     """
     ort = require("onnxruntime", extra=ORT_BACKENDS[backend], purpose=f"backend {backend}")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is a finding, and told as one
+    options.log_severity_level = 4  # a failure is a finding, and shown as one
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
     follow_link(model, path)

@@ -83,7 +83,7 @@ def use_any_encoding() -> None:
             stream.reconfigure(errors="replace")
 
 
-# of several processes that train together, the first one tells
+# of several processes that train together, the first one prints
 quiet = os.environ.get("RANK", "0") != "0"
 out = Terminal(quiet=quiet)
 err = Terminal(stderr=True)

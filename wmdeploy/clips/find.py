@@ -28,7 +28,7 @@ class Found:
 
     Attributes:
         clips: each a path for `read_clip`.
-        left_out: files and folders that are no clips; hidden ones are not told.
+        left_out: files and folders that are no clips; hidden ones are not among them.
     """
 
     clips: list[Path] = field(default_factory=list)

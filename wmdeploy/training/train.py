@@ -167,7 +167,7 @@ def _codes(model: WorldModel, clips: TrainingClips, side: str, progress: Progres
     """The codes of one side of the split: from the disk where they lie there, or encoded now."""
     made_of = origin(model.vqvae, f"{clips.sha256()} {side}")
     name = f"codes-{made_of[:32]}.safetensors"
-    with suppress(WmdeployError):  # told below, once there is something to keep
+    with suppress(WmdeployError):  # reported below, once there is something to keep
         if coded := load_codes(cache_file(name), made_of):
             return coded
     footage: Footage = getattr(clips, side)

@@ -117,5 +117,7 @@ def test_folder_of_a_model_is_no_place_for_a_report(micro_model: Path) -> None:
         [sys.executable, "-m", "wmdeploy.cli", "milestone", str(micro_model), "-o", micro_model],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert result.returncode == 1 and "holds a config.json; choose a folder" in result.stderr
+    assert (
+        result.returncode == 1 and "contains a config.json; choose another folder" in result.stderr
+    )
     assert sorted(micro_model.iterdir()) == before
