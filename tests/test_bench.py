@@ -34,7 +34,7 @@ from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.worker.timing import Stage, measure
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP, SAMPLE_CLIPS
-from wmdeploy.engines.base import GPU_ONLY
+from wmdeploy.engines.base import BACKENDS
 from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError, BundleError, ClipError
 from wmdeploy.files import write_document
@@ -249,8 +249,9 @@ def test_skipped_backends_are_told_by_reason() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_backends_of_a_gpu_are_skipped_without_one(bundles: Bundles) -> None:
-    report = run(bundles(), *GPU_ONLY)
-    for name in GPU_ONLY:
+    names = [name for name, entry in BACKENDS.items() if entry.device == "cuda"]
+    report = run(bundles(), *names)
+    for name in names:
         skipped = row(report, name, "frame")
         assert skipped.verdict == "skipped" and "needs an NVIDIA GPU" in (skipped.reason or "")
 

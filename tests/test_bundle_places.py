@@ -20,7 +20,7 @@ from wmdeploy import __version__
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.ort.cpu import open_session
+from wmdeploy.engines.ort.cpu import cpu_session
 from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError
@@ -205,5 +205,5 @@ def test_graph_that_is_too_new_names_the_remedy(
         model.ir_version = 99
     (tmp_path / "step.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BackendError, match=message) as caught:
-        open_session(tmp_path / "step.onnx")
+        cpu_session(tmp_path / "step.onnx")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

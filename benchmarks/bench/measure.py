@@ -21,7 +21,7 @@ from wmdeploy.benchmarks.protocol import (
 )
 from wmdeploy.benchmarks.stages import BATCH_STAGES, STAGES
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import GPU_ONLY
+from wmdeploy.engines.base import BACKENDS
 
 SWAP_PAST_CONTEXT = 8  # frames with a window that slides
 
@@ -52,7 +52,8 @@ def _resolve_ties(workers: Workers, label: str) -> None:
 
 
 def _start(workers: Workers, job: Job) -> None:
-    if job.cases and job.backend in GPU_ONLY and not workers.gpu_found:
+    on_gpu = BACKENDS[job.backend].device == "cuda"
+    if job.cases and on_gpu and not workers.gpu_found:
         workers.skip(job, "needs an NVIDIA GPU, and torch finds none here")
         return
     workers.start(job)

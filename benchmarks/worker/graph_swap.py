@@ -113,4 +113,11 @@ def pytorch_backend(model: WorldModel, bundle: Bundle, backend: Backend) -> Back
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
         graph.module.to(backend.device)
         engines[name] = ExactEngine(name, graph, backend.device)
-    return Backend("pytorch", "fp32", backend.device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="pytorch",
+        precision="fp32",
+        device=backend.device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+    )

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import torch
 from torch import Tensor
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, require
 from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal
 
-CPU = "CPUExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
 ORT_TYPES: dict[DType, str] = {
     "uint8": "tensor(uint8)",
     "int64": "tensor(int64)",
@@ -46,7 +48,7 @@ class OrtEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._checked = False  # whether a result is what the manifest says
         with bundle.graph_to_load(name) as path:
-            self._session = open_session(path, threads, pattern=name not in CONVOLUTIONAL)
+            self._session = cpu_session(path, threads, pattern=name not in CONVOLUTIONAL)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,10 +82,17 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
     torch.set_num_threads(1)
     graphs = bundle.manifest.graphs
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
-    device = torch.device("cpu")
-    recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
-    batch = recipe.max_batch
-    return Backend("ort-cpu", recipe.precision, device, engines, wiring, batch, batch)
+    recipe = bundle.manifest.recipe
+    return Backend(
+        name="ort-cpu",
+        precision=recipe.precision,
+        device=CPU,
+        engines=engines,
+        wiring=bundle.manifest.wiring,
+        encode_batch=recipe.max_batch,
+        max_batch=recipe.max_batch,
+        threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+    )
 
 
 def cpu_graph(path: Path) -> bytes:
@@ -110,7 +119,7 @@ def follow_link(model: onnx.ModelProto, graph: Path) -> None:
                 entry.value = weights_file(graph).name
 
 
-def open_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
+def cpu_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
     """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
 
     Args:
@@ -129,7 +138,7 @@ def open_session(path: Path, threads: int | None = None, pattern: bool = True) -
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = pattern
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
-    return inference_session(path, cpu_graph(path), options, [(CPU, {})])
+    return inference_session(path, cpu_graph(path), options, [(CPU_PROVIDER, {})])
 
 
 def inference_session(

@@ -16,7 +16,7 @@ import torch
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
-from wmdeploy.engines.devices import cpu_threads, float16_device, pytorch_device
+from wmdeploy.engines.devices import float16_device, pytorch_device, torch_threads
 from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
 from wmdeploy.errors import MissingError
 from wmdeploy.models.graphs import baseline_deployment, deployment
@@ -33,7 +33,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = pytorch_device("compile", settings)
     _check_compiler("compile")
-    cpu_threads(settings)
+    threads = torch_threads(device, settings)
     gpu = device.type == "cuda"
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
     recipe = bundle.manifest.recipe
@@ -48,7 +48,15 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         run = torch.compile(module, dynamic=False, options=options)
         # a CUDA graph's results lie in its own memory, which the next run writes over
         engines[name] = ModuleEngine(name, graph, device, run, copy=gpu)
-    return Backend("compile", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="compile",
+        precision=recipe.precision,
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+        threads=threads,
+    )
 
 
 def load_half(bundle: Bundle, settings: Settings) -> Backend:
@@ -65,7 +73,14 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
         graph = build()
         run = torch.compile(graph.module.to(device))
         engines[name] = ModuleEngine(name, graph, device, run)
-    return Backend("compile-fp16", "fp16", device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="compile-fp16",
+        precision="fp16",
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+    )
 
 
 def _check_compiler(backend: str) -> None:
