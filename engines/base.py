@@ -38,6 +38,7 @@ BACKENDS = {
     "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
     "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
     "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
+    "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),
     "ort-cuda": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda", "cuda"),
     "ort-cuda-nhwc": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda_nhwc", "cuda"),
     "ort-tensorrt": BackendEntry("wmdeploy.engines.ort.gpu:load_tensorrt", "cuda"),

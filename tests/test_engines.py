@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles, future_pixels
+from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, load_backend
 from wmdeploy.engines.checks import check_feeds
 from wmdeploy.engines.devices import CPU
@@ -17,7 +18,7 @@ from wmdeploy.engines.ort.cpu import inference_session
 from wmdeploy.engines.ort.gpu import CUDA
 from wmdeploy.engines.pytorch.eager import ModuleEngine
 from wmdeploy.engines.session import Session
-from wmdeploy.errors import BackendError
+from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import deployment
 from wmdeploy.models.world_model import WorldModel
@@ -28,6 +29,8 @@ VARIANTS: list[Variant] = [
     ("eager", "token"),
     ("ort-cpu", "token"),
     ("ort-cpu", "latent"),
+    ("openvino", "token"),
+    ("openvino", "latent"),
     ("compile", "token"),
 ]
 
@@ -35,7 +38,15 @@ VARIANTS: list[Variant] = [
 @pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
 def backend(request: pytest.FixtureRequest, bundles: Bundles) -> Backend:
     name, layout = request.param
-    return load_backend(name, bundles(layout))
+    return load_or_skip(name, bundles(layout))
+
+
+def load_or_skip(name: str, bundle: Bundle) -> Backend:
+    """Skip only what is not installed: a refusal is a failure."""
+    try:
+        return load_backend(name, bundle)
+    except MissingError as error:
+        pytest.skip(str(error))
 
 
 def modules(model: WorldModel, layout: Layout = "token") -> Backend:

@@ -15,7 +15,7 @@ from tests.conftest import Bundles
 from tests.test_bundle import edit_manifest, flip_byte
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.ort.cpu import check_results
+from wmdeploy.engines.checks import check_results
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.files import sha256
 from wmdeploy.graph_file import OPERATORS, external_data_files

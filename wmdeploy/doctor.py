@@ -43,6 +43,7 @@ def findings() -> list[Finding]:
         _package("onnxscript", "export", install_command()),
         _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
+        _package("openvino", "backend openvino", install_command("openvino")),
         _gpu(),
         _compiler(),
         _package("gymnasium", "wmdeploy record", install_command("train")),

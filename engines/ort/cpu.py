@@ -5,11 +5,10 @@ go on with another one (onnxruntime issues 25145 and 27006).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import psutil
 import torch
@@ -17,18 +16,19 @@ from torch import Tensor
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.checks import batch_of, check_results, check_tensors
 from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
+from wmdeploy.manifest import DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal
 
 CPU_PROVIDER = "CPUExecutionProvider"
-ORT_TYPES: dict[DType, str] = {
-    "uint8": "tensor(uint8)",
-    "int64": "tensor(int64)",
-    "float16": "tensor(float16)",
-    "float32": "tensor(float)",
+ORT_TYPES: dict[str, DType] = {
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
 }
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -58,7 +58,7 @@ class OrtEngine:
         except Exception as error:  # its exception types are private to its C extension
             raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
         if not self._checked:
-            check_results(self.name, self.outputs, results, _batch(self.inputs, arrays))
+            check_results(self.name, self.outputs, results, batch_of(self.inputs, arrays))
             self._checked = True
         return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
 
@@ -178,44 +178,5 @@ def check_signature(path: Path, session: Any, record: GraphRecord) -> None:
         BackendError: they are others.
     """
     given = (*session.get_inputs(), *session.get_outputs())
-    found = {tensor.name: (tensor.type, tensor.shape) for tensor in given}
-    specs = {spec.name: spec for spec in (*record.inputs, *record.outputs)}
-    if found.keys() != specs.keys() or len(given) != len(specs):
-        raise BackendError(f"{path}: has other tensors than the manifest says; export again")
-    for name, (kind, shape) in found.items():
-        spec = specs[name]
-        fits = len(shape) == len(spec.shape) and all(
-            not isinstance(size, int) if wanted == BATCH else size == wanted
-            for size, wanted in zip(shape, spec.shape, strict=True)
-        )
-        if kind != ORT_TYPES[spec.dtype] or not fits:
-            raise BackendError(
-                f'{path}: the tensor "{name}" is {kind} {shape}, the manifest says {spec}; '
-                "export again"
-            )
-
-
-def check_results(
-    graph: str, specs: Sequence[TensorSpec], results: Sequence[Any], batch: int
-) -> None:
-    """Compare what a graph answered with what the manifest says, which the graph only declares.
-
-    Raises:
-        BackendError: an array is of another dtype or shape.
-    """
-    for spec, result in zip(specs, results, strict=True):
-        expected = tuple(batch if size == BATCH else size for size in spec.shape)
-        if not isinstance(result, np.ndarray):
-            found = type(result).__name__
-        elif result.dtype == spec.dtype and result.shape == expected:
-            continue
-        else:
-            found = f"{result.dtype} {result.shape}"
-        raise BackendError(
-            f'{graph}: its output "{spec.name}" is {found}, the manifest says {spec}; export again'
-        )
-
-
-def _batch(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> int:
-    spec = next(spec for spec in specs if BATCH in spec.shape)
-    return int(arrays[spec.name].shape[spec.shape.index(BATCH)])
+    tensors = [(t.name, ORT_TYPES.get(t.type, t.type), t.shape) for t in given]
+    check_tensors(path, tensors, record)
