@@ -36,6 +36,7 @@ BACKENDS = {
     "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda"),
     "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any"),
     "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
+    "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any"),
     "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
     "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
     "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),

@@ -32,6 +32,7 @@ VARIANTS: list[Variant] = [
     ("openvino", "token"),
     ("openvino", "latent"),
     ("compile", "token"),
+    ("aoti", "token"),
 ]
 
 

@@ -140,7 +140,7 @@ class Bundle:
         if not names:
             raise BundleError(
                 f"{self.path}: carries no PyTorch model, because it was exported with --slim; "
-                "the backends eager and compile need it: export again without --slim"
+                "the backends eager, compile and aoti need it: export again without --slim"
             )
         with self._unchanged(names):
             yield self.path / MODEL_DIRECTORY

@@ -32,7 +32,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         MissingError: there is no C++ compiler for torch.compile to use, or no such device.
     """
     device = pytorch_device("compile", settings)
-    _check_compiler("compile")
+    check_compiler("compile")
     threads = torch_threads(device, settings)
     gpu = device.type == "cuda"
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
@@ -66,7 +66,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
         BundleError, MissingError: as `load`.
     """
     device = float16_device("compile-fp16", settings)
-    _check_compiler("compile-fp16")
+    check_compiler("compile-fp16")
     deployed = baseline_deployment(bundled_model(bundle), "fp16")
     engines = {}
     for name, build in deployed.graphs.items():
@@ -83,9 +83,13 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     )
 
 
-def _check_compiler(backend: str) -> None:
+def check_compiler(backend: str) -> None:
+    """
+    Raises:
+        MissingError: there is no C++ compiler.
+    """
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         raise MissingError(
-            f"backend {backend}: torch.compile needs a C++ compiler and none is on the PATH; "
+            f"backend {backend}: torch's compiler needs a C++ compiler and none is on the PATH; "
             "install g++ (Debian, Ubuntu: apt install g++)"
         )
