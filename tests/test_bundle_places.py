@@ -104,7 +104,7 @@ def test_nothing_is_written_through_a_link(bundles: Bundles, tmp_path: Path) -> 
     with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
         write_manifest(Bundle.open(path).manifest, path)
     with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
-        build_plans(BuildOptions(path), lambda graph, phase, done: None)
+        build_plans(BuildOptions(bundle=path), lambda graph, phase, done: None)
     after = {file: sha256(file) for file in (tmp_path / "cache").rglob("*") if file.is_file()}
     assert before == after and not (path / "plans").exists()
 

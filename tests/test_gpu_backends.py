@@ -31,7 +31,7 @@ def load_on_gpu(name: str, bundle: Bundle) -> Backend:
         if name.startswith("tensorrt"):
             path = Path(tempfile.mkdtemp()) / "bundle"  # the bundle is other tests', too
             shutil.copytree(bundle.path, path)
-            build_plans(BuildOptions(path, name))
+            build_plans(BuildOptions(bundle=path, flavour=name))
             bundle = Bundle.open(path)
         return load_backend(name, bundle, Settings("cuda"))
     except MissingError as error:

@@ -179,5 +179,5 @@ def test_plans_are_built(exported: Exported, tmp_path: Path) -> None:
     from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 
     shutil.copytree(exported("token", "fp16").path, tmp_path / "bundle")
-    results = build_plans(BuildOptions(tmp_path / "bundle", architectures=("sm_89",)))
+    results = build_plans(BuildOptions(bundle=tmp_path / "bundle", architectures=("sm_89",)))
     assert [record.graph for record, _ in results] == ["encoder", "prefill", "step", "decoder"]

@@ -18,7 +18,7 @@ from wmdeploy.manifest import BATCH, TensorSpec
 Progress = Callable[[str, float], None]  # what the builder is doing; how far it is, 0 to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What to build: `batches` are the least, the tuned-for and the largest batch."""
 

@@ -170,20 +170,24 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
     targets = flavour.architectures
     known = f"{flavour.name} {flavour.version} knows {', '.join(targets)}"
     if CURRENT in asked and len(asked) > 1:
-        raise BackendError(f"--arch: got {', '.join(asked)}, expected current alone, or names")
+        raise BackendError(
+            f"architectures: got {', '.join(asked)}, expected current alone, or names"
+        )
     for name in asked:
         if name == CURRENT and present is None:
-            hint = f"name one with --arch; {known}" if targets else "tensorrt builds on a GPU only"
-            raise MissingError(f"--arch current: there is no NVIDIA GPU or driver here; {hint}")
+            hint = f"name one; {known}" if targets else "tensorrt builds on a GPU only"
+            raise MissingError(
+                f"architecture current: there is no NVIDIA GPU or driver here; {hint}"
+            )
         if name == CURRENT and targets and present not in targets:
-            raise BackendError(f"--arch current: this GPU is {present}, and {known}")
+            raise BackendError(f"architecture current: this GPU is {present}, and {known}")
         if name != CURRENT and not targets:
             raise BackendError(
-                f"--arch {name}: tensorrt builds for the GPU that is there; use --arch current, "
-                "or --flavour tensorrt-rtx"
+                f"architecture {name}: tensorrt builds for the GPU that is there; give current, "
+                "or the flavour tensorrt-rtx"
             )
         if name != CURRENT and name not in targets:
-            raise BackendError(f"--arch {name}: {known}; choose among these")
+            raise BackendError(f"architecture {name}: {known}; choose among these")
 
 
 def flavour_findings() -> list[Finding]:

@@ -149,7 +149,7 @@ class Plan:
                 least, _, most = self._record.batches
                 raise BackendError(
                     f"{name}: the plan takes batches of {least} to {most}, got "
-                    f"{tensor_name} {tuple(tensor.shape)}; build it with a larger --max-batch"
+                    f"{tensor_name} {tuple(tensor.shape)}; build it with a larger max_batch"
                 )
         for tensor_name, tensor in (inputs | outputs).items():
             if not context.set_tensor_address(tensor_name, tensor.data_ptr()):
