@@ -6,7 +6,6 @@ takes a minute or more for each graph while loading; the first run of a batch co
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,12 +65,11 @@ def compiled_module(
     batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
     dynamic = tuple({spec.shape.index(BATCH): batch} for spec in graph.inputs)
     samples = tuple(sample(spec, device) for spec in graph.inputs)
-    options = {"freezing": True, "max_autotune": True}
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         try:
             program = torch.export.export(graph.module, samples, dynamic_shapes=dynamic)
             package = torch._inductor.aoti_compile_and_package(
-                program, package_path=Path(scratch) / f"{name}.pt2", inductor_configs=options
+                program, package_path=f"{scratch}/{name}.pt2", inductor_configs={"freezing": True}
             )
         except Exception as error:  # torch's compilers have no common type of error
             raise BackendError(
