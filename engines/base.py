@@ -17,31 +17,45 @@ from wmdeploy.manifest import Precision, TensorSpec, Wiring
 if TYPE_CHECKING:
     import torch
 
-# Each value is "module:function"; the function takes a Bundle and Settings, and gives a Backend.
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """What is known of a backend before it is imported.
+
+    Attributes:
+        loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
+        device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
+    """
+
+    loader: str
+    device: Literal["cpu", "cuda", "any"]
+
+
 BACKENDS = {
-    "eager": "wmdeploy.engines.pytorch.eager:load",
-    "eager-fp16": "wmdeploy.engines.pytorch.eager:load_half",
-    "compile": "wmdeploy.engines.pytorch.compiled:load",
-    "compile-fp16": "wmdeploy.engines.pytorch.compiled:load_half",
-    "cudagraph": "wmdeploy.engines.pytorch.cudagraph:load",
-    "ort-cpu": "wmdeploy.engines.ort.cpu:load_cpu",
-    "ort-cuda": "wmdeploy.engines.ort.gpu:load_cuda",
-    "ort-cuda-nhwc": "wmdeploy.engines.ort.gpu:load_cuda_nhwc",
-    "ort-tensorrt": "wmdeploy.engines.ort.gpu:load_tensorrt",
-    "tensorrt": "wmdeploy.engines.trt.run:load_tensorrt",
-    "tensorrt-rtx": "wmdeploy.engines.trt.run:load_tensorrt_rtx",
+    "eager": BackendEntry("wmdeploy.engines.pytorch.eager:load", "any"),
+    "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda"),
+    "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any"),
+    "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
+    "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any"),
+    "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
+    "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
+    "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),
+    "ort-cuda": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda", "cuda"),
+    "ort-cuda-nhwc": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda_nhwc", "cuda"),
+    "ort-tensorrt": BackendEntry("wmdeploy.engines.ort.gpu:load_tensorrt", "cuda"),
+    "tensorrt": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt", "cuda"),
+    "tensorrt-rtx": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda"),
 }
 BASELINE = "eager"
-GPU_ONLY = frozenset(BACKENDS) - {"eager", "compile", "ort-cpu"}
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to run what leaves a choice.
 
-    `device` is of the backends that are PyTorch ("auto": a GPU where torch finds one); the others
-    have theirs in their name. `tf32` lets float32 products on a GPU lose precision for speed.
-    `threads` is how many a backend on the CPU computes with; None: as many as it takes itself.
+    `device` is of the backends whose entry says "any" ("auto": a GPU where torch finds one). `tf32`
+    lets float32 products on a GPU lose precision for speed. `threads` is how many a backend on the
+    CPU computes with; None: as many as it takes itself.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -93,15 +107,16 @@ class Tenancy:
         self._tenant = weakref.ref(tenant)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backend:
     """The engines of one bundle by graph name, and how a session connects them.
 
     Sessions share a backend's engines, in turns; `tenancy` knows whose turn it was last.
     `encode_batch` is how many frames of a context are encoded at once, where that is no multiple of
     the session's rows; 1 where every batch size costs a compilation or memory. `max_batch` is the
-    largest batch its graphs take; None: any. `statistics` are what the engines say of their own
-    memory, in 10^6 bytes by label.
+    largest batch its graphs take; None: any. `threads` is how many compute a graph on the CPU;
+    None: it runs on a GPU. `statistics` are what the engines say of their own memory, in 10^6 bytes
+    by label.
     """
 
     name: str
@@ -111,6 +126,7 @@ class Backend:
     wiring: Wiring
     encode_batch: int
     max_batch: int | None = None
+    threads: int | None = None
     tenancy: Tenancy = field(default_factory=Tenancy)
     statistics: Callable[[], dict[str, float]] = dict
 
@@ -132,7 +148,7 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
     settings = settings or Settings()
-    module, _, function = BACKENDS[name].partition(":")
+    module, _, function = BACKENDS[name].loader.partition(":")
     load: Callable[[Bundle, Settings], Backend] = getattr(importlib.import_module(module), function)
     allow_tf32(settings.tf32)
     return load(bundle, settings)

@@ -1,13 +1,14 @@
-"""What people give a session, once it has been looked at."""
+"""What people give a session, and what a runtime says and answers, compared with the manifest."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wmdeploy.engines.base import Engine
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import BATCH, Wiring
+from wmdeploy.manifest import BATCH, GraphRecord, TensorSpec, Wiring
 
 if TYPE_CHECKING:
     import torch
@@ -108,3 +109,58 @@ def check_feeds(engine: Engine, feeds: "Mapping[str, torch.Tensor]") -> None:
             raise BackendError(
                 f'{engine.name}: input "{name}": got {dtype} {shape}, expected {spec}'
             )
+
+
+def check_tensors(
+    path: Path, tensors: Iterable[tuple[str, str, Sequence[object]]], record: GraphRecord
+) -> None:
+    """Compare the inputs and outputs that a runtime sees in a graph with the manifest's.
+
+    Args:
+        tensors: name, dtype and sizes of each; a size that is no int is not static.
+
+    Raises:
+        BackendError: names, dtypes or shapes are others.
+    """
+    given = list(tensors)
+    specs = {spec.name: spec for spec in (*record.inputs, *record.outputs)}
+    if {name for name, _, _ in given} != specs.keys() or len(given) != len(specs):
+        raise BackendError(f"{path}: has other tensors than the manifest says; export again")
+    for name, dtype, shape in given:
+        spec = specs[name]
+        fits = len(shape) == len(spec.shape) and all(
+            not isinstance(size, int) if wanted == BATCH else size == wanted
+            for size, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            raise BackendError(
+                f'{path}: the tensor "{name}" is {dtype} {list(shape)}, the manifest says {spec}; '
+                "export again"
+            )
+
+
+def check_results(
+    graph: str, specs: Sequence[TensorSpec], results: Sequence[Any], batch: int
+) -> None:
+    """Compare what a graph answered with what the manifest says, which the graph only declares.
+
+    Raises:
+        BackendError: an array is of another dtype or shape.
+    """
+    for spec, result in zip(specs, results, strict=True):
+        expected = tuple(batch if size == BATCH else size for size in spec.shape)
+        if not isinstance(result, np.ndarray):
+            got = type(result).__name__
+        elif result.dtype == spec.dtype and result.shape == expected:
+            continue
+        else:
+            got = f"{result.dtype} {result.shape}"
+        raise BackendError(
+            f'{graph}: its output "{spec.name}" is {got}, the manifest says {spec}; export again'
+        )
+
+
+def batch_of(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> int:
+    """B of a graph's inputs."""
+    spec = next(spec for spec in specs if BATCH in spec.shape)
+    return int(arrays[spec.name].shape[spec.shape.index(BATCH)])

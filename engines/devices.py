@@ -2,7 +2,7 @@
 
 import torch
 
-from wmdeploy.engines.base import Settings
+from wmdeploy.engines.base import BACKENDS, Settings
 from wmdeploy.errors import MissingError
 
 CPU = torch.device("cpu")
@@ -21,10 +21,25 @@ def cuda_device(backend: str) -> torch.device:
     return torch.device("cuda")
 
 
-def cpu_threads(settings: Settings) -> None:
-    """Let torch compute with as many threads as were asked for, in this process."""
+def runs_on_cpu(backend: str, settings: Settings) -> bool:
+    """Whether a backend of `BACKENDS` would compute on the CPU.
+
+    Raises:
+        MissingError: its entry leaves the device open, a GPU was asked for, and there is none.
+    """
+    device = BACKENDS[backend].device
+    return device == "cpu" or (device == "any" and pytorch_device(backend, settings) == CPU)
+
+
+def torch_threads(device: torch.device, settings: Settings) -> int | None:
+    """Let torch compute with as many threads as were asked for, in this process.
+
+    Returns:
+        How many it computes with on the CPU; None on a GPU.
+    """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    return torch.get_num_threads() if device.type == "cpu" else None
 
 
 def pytorch_device(backend: str, settings: Settings) -> torch.device:

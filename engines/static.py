@@ -36,6 +36,7 @@ class StaticEngine:
 
     def __init__(
         self,
+        *,
         name: str,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],

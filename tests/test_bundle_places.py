@@ -20,7 +20,7 @@ from wmdeploy import __version__
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.ort.cpu import open_session
+from wmdeploy.engines.ort.cpu import cpu_session
 from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError
@@ -104,7 +104,7 @@ def test_nothing_is_written_through_a_link(bundles: Bundles, tmp_path: Path) -> 
     with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
         write_manifest(Bundle.open(path).manifest, path)
     with pytest.raises(WmdeployError, match="manifest.json: is a link.*cp -rL"):
-        build_plans(BuildOptions(path))
+        build_plans(BuildOptions(bundle=path))
     after = {file: sha256(file) for file in (tmp_path / "cache").rglob("*") if file.is_file()}
     assert before == after and not (path / "plans").exists()
 
@@ -205,5 +205,5 @@ def test_graph_that_is_too_new_names_the_remedy(
         model.ir_version = 99
     (tmp_path / "step.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BackendError, match=message) as caught:
-        open_session(tmp_path / "step.onnx")
+        cpu_session(tmp_path / "step.onnx")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -19,7 +19,7 @@ from wmdeploy import cli
 from wmdeploy.cli.common import err, out
 from wmdeploy.cli.tables import bundle_tables
 from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.engines.ort.cpu import open_session
+from wmdeploy.engines.ort.cpu import cpu_session
 from wmdeploy.errors import WmdeployError
 from wmdeploy.text import one_line
 
@@ -198,7 +198,7 @@ def test_onnxruntime_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFi
     graph = onnx.helper.make_graph([product], "g", tensors[:1], tensors[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])
     onnx.save(model, tmp_path / "m.onnx")
-    session = open_session(tmp_path / "m.onnx")
+    session = cpu_session(tmp_path / "m.onnx")
     with pytest.raises(Exception, match="dimension mismatch"):
         session.run(None, {"x": np.zeros((2, 3), np.float32)})
     assert capfd.readouterr().err == ""

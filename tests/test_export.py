@@ -190,7 +190,15 @@ def test_float16_stays_finite_on_frames_that_no_clip_has(
     seen: set[str] = set()
     for name, engine in engines.items():
         engine.run = lambda feeds, n=name, r=engine.run: finite(n, r(feeds), seen)  # type: ignore
-    session = Session(Backend("modules", "fp16", CPU, engines, deployed.wiring, 8))
+    backend = Backend(
+        name="modules",
+        precision="fp16",
+        device=CPU,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=8,
+    )
+    session = Session(backend)
     session.reset(frames.astype(np.uint8))
     imagined = [session.step() for _ in range(2 * MICRO.temporal.context)]
     assert seen == set(deployed.graphs) and len({frame.tobytes() for frame in imagined}) > 1

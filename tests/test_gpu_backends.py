@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.stand_in import machine
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import GPU_ONLY, Backend, Settings, load_backend
+from wmdeploy.engines.base import BACKENDS, Backend, Settings, load_backend
 from wmdeploy.engines.session import Session
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import MissingError
@@ -19,7 +19,8 @@ from wmdeploy.models.world_model import WorldModel
 
 S = MICRO.temporal.context
 RUNNERS = [("eager", "fp32"), ("compile", "fp32"), ("cudagraph", "fp32"), ("ort-cuda", "fp32")]
-RUNNERS += [(name, "fp16") for name in ("compile", *sorted(GPU_ONLY))]
+RUNNERS += [("compile", "fp16")]
+RUNNERS += [(name, "fp16") for name, entry in sorted(BACKENDS.items()) if entry.device == "cuda"]
 # torch.compile and eager float16 ask torch itself for a GPU
 ON_STAND_IN = [r for r in RUNNERS if not r[0].startswith("compile") and r[0] != "eager-fp16"]
 
@@ -30,7 +31,7 @@ def load_on_gpu(name: str, bundle: Bundle) -> Backend:
         if name.startswith("tensorrt"):
             path = Path(tempfile.mkdtemp()) / "bundle"  # the bundle is other tests', too
             shutil.copytree(bundle.path, path)
-            build_plans(BuildOptions(path, name))
+            build_plans(BuildOptions(bundle=path, flavour=name))
             bundle = Bundle.open(path)
         return load_backend(name, bundle, Settings("cuda"))
     except MissingError as error:

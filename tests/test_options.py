@@ -56,9 +56,9 @@ def test_help_lists_the_backends_that_exist(verb: str) -> None:
 
 
 def test_bisect_offers_the_backends_that_show_values() -> None:
-    from wmdeploy.engines.ort.parts import ORT_BACKENDS
+    from wmdeploy.engines.ort.parts import REWRITES
 
-    assert options.NODE_BACKENDS == tuple(ORT_BACKENDS)
+    assert options.NODE_BACKENDS == tuple(REWRITES)
 
 
 def test_sweep_and_bench_share_their_options() -> None:

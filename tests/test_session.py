@@ -149,10 +149,22 @@ def static_engines(model: WorldModel, layout: Layout = "token") -> Backend:
     engines = {}
     for name, build in deployed.graphs.items():
         graph = build()
-        feedback = feedback_of(name, deployed.wiring)
-        bind = bind_to(graph.module)
-        engines[name] = StaticEngine(name, graph.inputs, graph.outputs, feedback, CPU, bind)
-    return Backend("static", "fp32", CPU, engines, deployed.wiring, 8)
+        engines[name] = StaticEngine(
+            name=name,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            feedback=feedback_of(name, deployed.wiring),
+            device=CPU,
+            bind=bind_to(graph.module),
+        )
+    return Backend(
+        name="static",
+        precision="fp32",
+        device=CPU,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=8,
+    )
 
 
 @pytest.mark.parametrize("layout", ["token", "latent"])

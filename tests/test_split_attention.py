@@ -3,7 +3,7 @@ import onnx
 import onnxruntime
 
 from tests.conftest import Bundles
-from wmdeploy.engines.ort.cpu import cpu_graph, open_session
+from wmdeploy.engines.ort.cpu import cpu_graph, cpu_session
 from wmdeploy.engines.ort.rewrite import split_attention
 
 CPU = ["CPUExecutionProvider"]
@@ -68,7 +68,7 @@ def test_the_vqvaes_attention_is_found_in_exported_graphs(bundles: Bundles) -> N
         assert split_attention(model) == count, name
     hidden = np.random.default_rng(0).standard_normal((3, 32), dtype=np.float32)
     plain = onnxruntime.InferenceSession(str(bundle.path / "decoder.onnx"), providers=CPU)
-    split = open_session(bundle.path / "decoder.onnx")
+    split = cpu_session(bundle.path / "decoder.onnx")
     for batch in (1, 3):
         feeds = {"hidden": hidden[:batch]}
         np.testing.assert_array_equal(split.run(None, feeds)[0], plain.run(None, feeds)[0])

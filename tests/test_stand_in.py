@@ -136,7 +136,7 @@ def zeros(spec: TensorSpec) -> Tensor:
 def test_what_a_capture_raises_is_what_is_told(gpu: Gpu, bundles: Bundles, tmp_path: Any) -> None:
     """And not that the capture was broken by it."""
     shutil.copytree(bundles(precision="fp16").path, tmp_path / "bundle")
-    build_plans(BuildOptions(tmp_path / "bundle", "tensorrt", graphs=("step",)))
+    build_plans(BuildOptions(bundle=tmp_path / "bundle", flavour="tensorrt", graphs=("step",)))
     from wmdeploy.engines.trt.flavour import load_flavour
     from wmdeploy.engines.trt.plans import find_plan
     from wmdeploy.engines.trt.run import Plan

@@ -15,7 +15,7 @@ from tests.conftest import Bundles
 from tests.test_bundle import edit_manifest, flip_byte
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import load_backend
-from wmdeploy.engines.ort.cpu import check_results
+from wmdeploy.engines.checks import check_results
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.files import sha256
 from wmdeploy.graph_file import OPERATORS, external_data_files
@@ -190,7 +190,7 @@ def other(copy: Path, tmp_path: Path) -> Path:
 def test_bundle_replaced_while_it_is_loaded_is_never_mixed(
     copy: Path, other: Path, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = wmdeploy.engines.ort.cpu.open_session
+    opened = wmdeploy.engines.ort.cpu.cpu_session
 
     def replaced(path: Path, *settings: object, **more: object) -> object:
         if path.name == "step.onnx":
@@ -201,7 +201,7 @@ def test_bundle_replaced_while_it_is_loaded_is_never_mixed(
             return session
         return opened(path, *settings, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(wmdeploy.engines.ort.cpu, "open_session", replaced)
+    monkeypatch.setattr(wmdeploy.engines.ort.cpu, "cpu_session", replaced)
     with pytest.raises(BundleError, match="was replaced while it was read; run the same"):
         load_backend("ort-cpu", Bundle.open(copy))
 

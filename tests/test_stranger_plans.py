@@ -26,7 +26,13 @@ def copy(bundles: Bundles, tmp_path: Path) -> Path:
 
 
 def order(bundle: Path) -> BuildOptions:
-    return BuildOptions(bundle, "tensorrt-rtx", ("sm_89",), graphs=("step",), opt_level=0)
+    return BuildOptions(
+        bundle=bundle,
+        flavour="tensorrt-rtx",
+        architectures=("sm_89",),
+        graphs=("step",),
+        opt_level=0,
+    )
 
 
 def contents(place: Path) -> dict[Path, bytes]:

@@ -1,8 +1,9 @@
-"""ONNX Runtime's usage data: a device id and a database under the user's cache, unless told not to.
+"""Usage data that runtimes send: they keep an id in the user's home, unless told not to.
 
-It decides when it is imported, so these run in processes of their own, whose home is empty.
+They decide when they are imported, so these run in processes of their own, whose home is empty.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -30,6 +31,14 @@ def files_written(place: Path, *command: str | Path, **environment: str) -> set[
 def test_rollout_leaves_no_file_of_onnxruntime(bundles: Bundles, tmp_path: Path) -> None:
     rollout = ("-m", "wmdeploy.cli", "rollout", bundles().path, SAMPLE_CLIP, "--horizon", "2")
     assert files_written(tmp_path, *rollout, "-o", tmp_path / "o.mkv") == {"o.mkv"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+def test_rollout_leaves_no_file_of_openvino(bundles: Bundles, tmp_path: Path) -> None:
+    rollout = ("-m", "wmdeploy.cli", "rollout", bundles().path, SAMPLE_CLIP, "--horizon", "2")
+    chosen = ("--backend", "openvino", "-o", tmp_path / "o.mkv")
+    # it sends nothing where CI is "true", which is no merit of ours
+    assert files_written(tmp_path, *rollout, *chosen, CI="") == {"o.mkv"}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def built(copy: Path) -> Path:
 
 
 def order(bundle: Path, **changes: object) -> BuildOptions:
-    options = BuildOptions(bundle, architectures=ARCHITECTURES)
+    options = BuildOptions(bundle=bundle, architectures=ARCHITECTURES)
     return dataclasses.replace(options, **changes)  # type: ignore[arg-type]
 
 
@@ -215,11 +215,11 @@ def test_plan_path_that_leaves_the_bundle_is_refused(built: Path) -> None:
             "architecture current: there is no NVIDIA GPU or driver here",
         ),
         ({"architectures": ("current", "sm_89")}, "expected current alone, or names"),
-        ({"graphs": ("decodr",)}, "--graph: got 'decodr', expected one of encoder, prefill"),
+        ({"graphs": ("decodr",)}, "graphs: got 'decodr', expected one of encoder, prefill"),
         ({"max_batch": 5}, "max_batch: got 5, expected 1 to 4, which the bundle was exported"),
         ({"max_batch": 0}, "max_batch: got 0, expected 1 to 4"),
-        ({"opt_level": 6}, "--opt-level: got 6, expected 0 to 5"),
-        ({"workspace_gib": 0.0}, "--workspace: got 0.0, expected GiB above 0"),
+        ({"opt_level": 6}, "opt_level: got 6, expected 0 to 5"),
+        ({"workspace_gib": 0.0}, "workspace_gib: got 0.0, expected GiB above 0"),
         ({"flavour": "tensorrt"}, "no TensorRT here. tensorrt: not installed, pip install"),
         ({"flavour": "trt"}, "flavour: got 'trt', expected auto, tensorrt, tensorrt-rtx"),
     ],
@@ -247,7 +247,7 @@ def test_plans_that_are_no_directory_are_refused(
 
 
 def test_float32_bundle_is_refused_with_what_to_do(bundles: Bundles) -> None:
-    with pytest.raises(BackendError, match="the bundle is fp32.*export .* with --precision fp16"):
+    with pytest.raises(BackendError, match="the bundle is fp32.*export .* in fp16"):
         build_plans(order(bundles().path))
 
 
@@ -285,7 +285,8 @@ def test_killed_build_leaves_the_bundle_as_it_was(built: Path) -> None:
         "from wmdeploy.engines.trt import plans\n"
         "def die(*a): os.kill(os.getpid(), signal.SIGKILL)\n"
         "plans.write_manifest = die\n"  # the worst moment: the plan is there, its record is not
-        "o = plans.BuildOptions(Path(sys.argv[1]), architectures=('sm_120',), graphs=('step',))\n"
+        "o = plans.BuildOptions(bundle=Path(sys.argv[1]),"
+        " architectures=('sm_120',), graphs=('step',))\n"
         "plans.build_plans(o)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(built)])

@@ -139,8 +139,8 @@ class Bundle:
         names = [name for name in self.manifest.files if name.startswith(f"{MODEL_DIRECTORY}/")]
         if not names:
             raise BundleError(
-                f"{self.path}: carries no PyTorch model, because it was exported slim; "
-                "the backends eager and compile need it: export the model again, not slim"
+                f"{self.path}: carries no PyTorch model, because it was exported slim; eager, "
+                "compile and aoti need it: export the model again, not slim"
             )
         with self._unchanged(names):
             yield self.path / MODEL_DIRECTORY

@@ -43,6 +43,7 @@ def findings() -> list[Finding]:
         _package("onnxscript", "export", install_command()),
         _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
+        _package("openvino", "backend openvino", install_command("openvino")),
         _gpu(),
         _compiler(),
         _package("gymnasium", "wmdeploy record", install_command("train")),
@@ -70,7 +71,7 @@ def _memory() -> Finding:
 def _torch() -> Finding:
     import torch
 
-    enables = "train, export, backends eager and compile"
+    enables = "train, export, backends eager, compile and aoti"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         version = f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}"
@@ -161,11 +162,12 @@ def _package(module: str, enables: str, fix: str) -> Finding:
 
 
 def _compiler() -> Finding:
+    enables = "backends compile and aoti on a CPU"
     for name in ("g++", "clang++", "c++"):
         if path := shutil.which(name):
-            return Finding("C++ compiler", path, "ok", "backend compile on a CPU")
+            return Finding("C++ compiler", path, "ok", enables)
     fix = "apt install g++   (Debian, Ubuntu)"
-    return Finding("C++ compiler", "not on the PATH", "missing", "backend compile on a CPU", fix)
+    return Finding("C++ compiler", "not on the PATH", "missing", enables, fix)
 
 
 def _version(distribution: str) -> str | None:

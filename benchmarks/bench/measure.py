@@ -21,14 +21,14 @@ from wmdeploy.benchmarks.protocol import (
     Swapped,
 )
 from wmdeploy.benchmarks.stages import STAGES, StageName
-from wmdeploy.engines.base import GPU_ONLY
+from wmdeploy.engines.base import BACKENDS
 
 SUBSTITUTED_PAST_CONTEXT = 8  # frames with a window that slides
 
 
 def start(workers: Workers, job: Job, has_gpu: bool) -> Result:
     """Start a worker; skip it where its backend needs a GPU and torch finds none."""
-    if job.backend in GPU_ONLY and not has_gpu:
+    if BACKENDS[job.backend].device == "cuda" and not has_gpu:
         workers.skip(job, "needs an NVIDIA GPU, and torch finds none here")
         return workers.results[job.label]
     workers.start(job)

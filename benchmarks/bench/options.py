@@ -14,7 +14,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
-from wmdeploy.engines.base import BACKENDS, BASELINE, GPU_ONLY, Settings
+from wmdeploy.engines.base import BACKENDS, BASELINE, Settings
 from wmdeploy.errors import BackendError
 from wmdeploy.files import real_path
 
@@ -135,22 +135,16 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
 
 def _threads(name: str, options: BenchOptions) -> Iterator[tuple[str, int | None]]:
     """The labels of a backend, each with its number of threads."""
+    from wmdeploy.engines.devices import runs_on_cpu
+
     numbers = tuple(dict.fromkeys(options.threads))
-    if not numbers or not _on_cpu(name, options.settings):
+    if not numbers or not runs_on_cpu(name, options.settings):
         yield name, None
     elif len(numbers) == 1:
         yield name, numbers[0]
     else:
         for number in numbers:
             yield f"{name} ({number} thread{'' if number == 1 else 's'})", number
-
-
-def _on_cpu(name: str, settings: Settings) -> bool:
-    if name == "ort-cpu" or name in GPU_ONLY:
-        return name == "ort-cpu"
-    from wmdeploy.engines.devices import pytorch_device
-
-    return pytorch_device(name, settings).type == "cpu"
 
 
 def clip_names(paths: tuple[Path, ...]) -> list[str]:

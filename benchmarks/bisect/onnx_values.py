@@ -4,7 +4,7 @@ Rows are the values that PyTorch knows by the same name, in the order of the fil
 between two of them belongs to the later one. Knows no PyTorch model and no errors of values.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,9 @@ from torch import Tensor
 from wmdeploy.benchmarks.bisect.torch_values import Operation
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import BACKENDS
-from wmdeploy.engines.ort.parts import ORT_BACKENDS, open_session
-from wmdeploy.engines.ort.rewrite import cuda_graph, split_attention
-from wmdeploy.engines.trt.rewrite import tensorrt_graph
+from wmdeploy.engines.ort.parts import REWRITES, part_session
 from wmdeploy.errors import BackendError, BundleError
 
-_REWRITES: dict[str, Callable[[onnx.ModelProto], object]] = {
-    "ort-cpu": split_attention,
-    "ort-cuda": cuda_graph,
-    "ort-cuda-nhwc": lambda model: cuda_graph(model, nhwc=True),
-    "ort-tensorrt": tensorrt_graph,
-}
 PROBE = """<ir_version: 10, opset_import: ["": 21]>
 probe (float[1] x) => (float[1] y) { y = Identity(x) }"""  # is the backend there at all?
 TYPES: dict[int, torch.dtype] = {
@@ -46,11 +38,11 @@ def check_backend(name: str) -> None:
     Raises:
         BackendError: it is another, or unknown, or not to be had here.
     """
-    if name in ORT_BACKENDS:
+    if name in REWRITES:
         probe = onnx.parser.parse_model(PROBE)
-        open_session(name, Path("probe"), probe).run(None, {"x": np.zeros(1, np.float32)})
+        part_session(name, Path("probe"), probe).run(None, {"x": np.zeros(1, np.float32)})
         return
-    have = ", ".join(ORT_BACKENDS)
+    have = ", ".join(REWRITES)
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {have}")
     raise BackendError(
@@ -104,7 +96,7 @@ class OnnxValues:
             if name in operations
             and (name in names or not distrust or _agrees(node, operations[name]))
         }
-        _REWRITES[backend](self._model)
+        REWRITES[backend](self._model)
         self._extractor = Extractor(self._model)
         self.rows = list(self._find_rows(comparable))
         if not self.rows:
@@ -119,7 +111,7 @@ class OnnxValues:
             BackendError: the backend refuses the graph or cannot run it.
         """
         model = self._extractor.extract_model(self._given, list(names))
-        return self._run(open_session(self.backend, self._path, model), feeds, names)
+        return self._run(part_session(self.backend, self._path, model), feeds, names)
 
     def run_row(self, row: Row, values: Mapping[str, Tensor]) -> Tensor | None:
         """One row on given values, in the types that the file says; None if it does not say.
@@ -133,7 +125,7 @@ class OnnxValues:
             return None
         feeds = {name: values[name].to(kind) for name, kind in kinds.items()}
         model = self._extractor.extract_model(list(row.inputs), [row.name])
-        return self._run(open_session(self.backend, self._path, model), feeds, [row.name])[row.name]
+        return self._run(part_session(self.backend, self._path, model), feeds, [row.name])[row.name]
 
     def _find_rows(self, comparable: set[str]) -> Iterator[Row]:
         order = list(self._model.graph.node)

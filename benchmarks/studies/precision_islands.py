@@ -99,7 +99,14 @@ def imagine(
     """Frames (horizon, H, W, 3) imagined, and the codes of the real ones."""
     deployed = family_of(model).deployment(model, "token", precision)
     engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
-    backend = Backend("modules", precision, CPU, engines, deployed.wiring, encode_batch=8)
+    backend = Backend(
+        name="modules",
+        precision=precision,
+        device=CPU,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=8,
+    )
     frames = np.stack(list(rollout(backend, clip, context, horizon)))
     feeds = torch.from_numpy(clip.frames).split(8)
     codes = [engines["encoder"].run({"frames": part})["codes"].numpy() for part in feeds]

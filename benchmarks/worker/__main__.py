@@ -97,7 +97,7 @@ class Worker:
             precision=self.backend.precision,
             device=str(self.backend.device),
             gpu_found=torch.cuda.is_available(),
-            threads=None if self.on_gpu else thread_count(job),
+            threads=self.backend.threads,
             affinity=sorted(os.sched_getaffinity(0)),
             max_batch=self.backend.max_batch,
             stages=stage_names(self.backend),
@@ -218,18 +218,6 @@ class Worker:
         first, job = self.rollouts[0], self.job
         clip = (first.frames, first.actions)
         return swap_graphs(self.backend, self.bundle, clip, job.context, command.frames, job.refill)
-
-
-def thread_count(job: Job) -> int:
-    """The threads that a backend on the CPU computes with."""
-    import psutil
-    import torch
-
-    if job.settings.threads is not None:
-        return job.settings.threads
-    if job.backend == "ort-cpu":  # leaves one thread to torch, and takes one for each core
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return torch.get_num_threads()
 
 
 def pin(threads: int | None) -> None:

@@ -113,4 +113,11 @@ def pytorch_backend(model: nn.Module, bundle: Bundle, backend: Backend) -> Backe
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
         graph.module.to(backend.device)
         engines[name] = ExactEngine(name, graph, backend.device)
-    return Backend("pytorch", "fp32", backend.device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="pytorch",
+        precision="fp32",
+        device=backend.device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+    )

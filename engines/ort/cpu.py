@@ -5,28 +5,30 @@ go on with another one (onnxruntime issues 25145 and 27006).
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
+import psutil
 import torch
 from torch import Tensor
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.checks import batch_of, check_results, check_tensors
+from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import BATCH, DType, GraphRecord, TensorSpec
+from wmdeploy.manifest import DType, GraphRecord, TensorSpec
 from wmdeploy.runtime import refusal
 
-CPU = "CPUExecutionProvider"
-ORT_TYPES: dict[DType, str] = {
-    "uint8": "tensor(uint8)",
-    "int64": "tensor(int64)",
-    "float16": "tensor(float16)",
-    "float32": "tensor(float)",
+CPU_PROVIDER = "CPUExecutionProvider"
+ORT_TYPES: dict[str, DType] = {
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
 }
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -46,7 +48,7 @@ class OrtEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._checked = False  # whether a result is what the manifest says
         with bundle.graph_to_load(name) as path:
-            self._session = open_session(path, threads, pattern=name not in CONVOLUTIONAL)
+            self._session = cpu_session(path, threads, pattern=name not in CONVOLUTIONAL)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,7 +58,7 @@ class OrtEngine:
         except Exception as error:  # its exception types are private to its C extension
             raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
         if not self._checked:
-            check_results(self.name, self.outputs, results, _batch(self.inputs, arrays))
+            check_results(self.name, self.outputs, results, batch_of(self.inputs, arrays))
             self._checked = True
         return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
 
@@ -80,10 +82,17 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
     torch.set_num_threads(1)
     graphs = bundle.manifest.graphs
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
-    device = torch.device("cpu")
-    recipe, wiring = bundle.manifest.recipe, bundle.manifest.wiring
-    batch = recipe.max_batch
-    return Backend("ort-cpu", recipe.precision, device, engines, wiring, batch, batch)
+    recipe = bundle.manifest.recipe
+    return Backend(
+        name="ort-cpu",
+        precision=recipe.precision,
+        device=CPU,
+        engines=engines,
+        wiring=bundle.manifest.wiring,
+        encode_batch=recipe.max_batch,
+        max_batch=recipe.max_batch,
+        threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+    )
 
 
 def cpu_graph(path: Path) -> bytes:
@@ -110,7 +119,7 @@ def follow_link(model: onnx.ModelProto, graph: Path) -> None:
                 entry.value = weights_file(graph).name
 
 
-def open_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
+def cpu_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
     """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
 
     Args:
@@ -129,7 +138,7 @@ def open_session(path: Path, threads: int | None = None, pattern: bool = True) -
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_mem_pattern = pattern
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
-    return inference_session(path, cpu_graph(path), options, [(CPU, {})])
+    return inference_session(path, cpu_graph(path), options, [(CPU_PROVIDER, {})])
 
 
 def inference_session(
@@ -169,45 +178,5 @@ def check_signature(path: Path, session: Any, record: GraphRecord) -> None:
         BackendError: they are others.
     """
     given = (*session.get_inputs(), *session.get_outputs())
-    tensors = {tensor.name: (tensor.type, tensor.shape) for tensor in given}
-    specs = {spec.name: spec for spec in (*record.inputs, *record.outputs)}
-    if tensors.keys() != specs.keys() or len(given) != len(specs):
-        raise BackendError(f"{path}: has other tensors than the manifest says; export again")
-    for name, (kind, shape) in tensors.items():
-        spec = specs[name]
-        fits = len(shape) == len(spec.shape) and all(
-            not isinstance(size, int) if wanted == BATCH else size == wanted
-            for size, wanted in zip(shape, spec.shape, strict=True)
-        )
-        if kind != ORT_TYPES[spec.dtype] or not fits:
-            raise BackendError(
-                f'{path}: the tensor "{name}" is {kind} {shape}, the manifest says {spec}; '
-                "export again"
-            )
-
-
-def check_results(
-    graph: str, specs: Sequence[TensorSpec], results: Sequence[Any], batch: int
-) -> None:
-    """Compare what a graph answered with what the manifest says, which the graph only declares.
-
-    Raises:
-        BackendError: an array is of another dtype or shape.
-    """
-    for spec, result in zip(specs, results, strict=True):
-        expected = tuple(batch if size == BATCH else size for size in spec.shape)
-        if not isinstance(result, np.ndarray):
-            received = type(result).__name__
-        elif result.dtype == spec.dtype and result.shape == expected:
-            continue
-        else:
-            received = f"{result.dtype} {result.shape}"
-        raise BackendError(
-            f'{graph}: its output "{spec.name}" is {received}, the manifest says {spec}; '
-            "export again"
-        )
-
-
-def _batch(specs: Sequence[TensorSpec], arrays: Mapping[str, np.ndarray]) -> int:
-    spec = next(spec for spec in specs if BATCH in spec.shape)
-    return int(arrays[spec.name].shape[spec.shape.index(BATCH)])
+    tensors = [(t.name, ORT_TYPES.get(t.type, t.type), t.shape) for t in given]
+    check_tensors(path, tensors, record)

@@ -87,7 +87,7 @@ def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
             # without CUDA graphs: this provider keeps one for a session, whatever its buffers are
             cuda_provider(stream, settings.tf32, graphs=False),
         ]
-        return open_session(path, model, providers)
+        return gpu_session(path, model, providers)
 
     return _load("ort-tensorrt", bundle, device, stream, open_graph)
 
@@ -99,7 +99,7 @@ def _load_cuda(name: str, bundle: Bundle, settings: Settings, nhwc: bool) -> Bac
     def open_graph(graph: str, path: Path) -> Any:
         model = cuda_graph(onnx.load(path, load_external_data=False), nhwc)
         provider = cuda_provider(stream, settings.tf32 or may_use_tf32(model), nhwc=nhwc)
-        return open_session(path, model, [provider])
+        return gpu_session(path, model, [provider])
 
     return _load(name, bundle, device, stream, open_graph)
 
@@ -197,7 +197,7 @@ def tensorrt_library(ort: Any) -> Path:
     return Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
 
 
-def open_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) -> Any:
+def gpu_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) -> Any:
     """A session in which no node may run on the CPU.
 
     Args:
@@ -232,14 +232,22 @@ def _load(
             session = open_graph(graph, path)
         check_signature(path, session, record)
         engines[graph] = StaticEngine(
-            graph,
-            record.inputs,
-            record.outputs,
-            feedback_of(graph, wiring),
-            device,
-            bound(ort, session, stream),
+            name=graph,
+            inputs=record.inputs,
+            outputs=record.outputs,
+            feedback=feedback_of(graph, wiring),
+            device=device,
+            bind=bound(ort, session, stream),
         )
-    return Backend(name, recipe.precision, device, engines, wiring, 1, recipe.max_batch)
+    return Backend(
+        name=name,
+        precision=recipe.precision,
+        device=device,
+        engines=engines,
+        wiring=wiring,
+        encode_batch=1,
+        max_batch=recipe.max_batch,
+    )
 
 
 def bound(ort: Any, session: Any, stream: torch.cuda.Stream) -> Bind:

@@ -16,7 +16,7 @@ import torch
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
-from wmdeploy.engines.devices import cpu_threads, float16_device, pytorch_device
+from wmdeploy.engines.devices import float16_device, pytorch_device, torch_threads
 from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
 from wmdeploy.errors import MissingError
 from wmdeploy.families import family_of
@@ -32,8 +32,8 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         MissingError: there is no C++ compiler for torch.compile to use, or no such device.
     """
     device = pytorch_device("compile", settings)
-    _check_compiler("compile")
-    cpu_threads(settings)
+    check_compiler("compile")
+    threads = torch_threads(device, settings)
     gpu = device.type == "cuda"
     options: InductorOptions = {"freezing": True, "max_autotune": True, "triton.cudagraphs": gpu}
     recipe = bundle.manifest.recipe
@@ -48,7 +48,15 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         run = torch.compile(module, dynamic=False, options=options)
         # a CUDA graph's results lie in its own memory, which the next run writes over
         engines[name] = ModuleEngine(name, graph, device, run, copy=gpu)
-    return Backend("compile", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="compile",
+        precision=recipe.precision,
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+        threads=threads,
+    )
 
 
 def load_half(bundle: Bundle, settings: Settings) -> Backend:
@@ -58,7 +66,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
         BundleError, MissingError: as `load`.
     """
     device = float16_device("compile-fp16", settings)
-    _check_compiler("compile-fp16")
+    check_compiler("compile-fp16")
     model = bundled_model(bundle)
     deployed = family_of(model).baseline_deployment(model, "fp16")
     engines = {}
@@ -66,12 +74,23 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
         graph = build()
         run = torch.compile(graph.module.to(device))
         engines[name] = ModuleEngine(name, graph, device, run)
-    return Backend("compile-fp16", "fp16", device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="compile-fp16",
+        precision="fp16",
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+    )
 
 
-def _check_compiler(backend: str) -> None:
+def check_compiler(backend: str) -> None:
+    """
+    Raises:
+        MissingError: there is no C++ compiler.
+    """
     if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         raise MissingError(
-            f"backend {backend}: torch.compile needs a C++ compiler and none is on the PATH; "
+            f"backend {backend}: torch's compiler needs a C++ compiler and none is on the PATH; "
             "install g++ (Debian, Ubuntu: apt install g++)"
         )

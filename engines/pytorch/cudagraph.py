@@ -33,16 +33,23 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other
     engines = {
         name: StaticEngine(
-            name,
-            graph.inputs,
-            graph.outputs,
-            feedback_of(name, deployed.wiring),
-            device,
-            captured_module(graph.module.to(device), pool),
+            name=name,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            feedback=feedback_of(name, deployed.wiring),
+            device=device,
+            bind=captured_module(graph.module.to(device), pool),
         )
         for name, graph in graphs.items()
     }
-    return Backend("cudagraph", recipe.precision, device, engines, deployed.wiring, encode_batch=1)
+    return Backend(
+        name="cudagraph",
+        precision=recipe.precision,
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=1,
+    )
 
 
 def captured_module(module: nn.Module, pool: Any) -> Bind:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Settings
-from wmdeploy.engines.devices import CPU, cpu_threads, float16_device, pytorch_device
+from wmdeploy.engines.devices import CPU, float16_device, pytorch_device, torch_threads
 from wmdeploy.families import Graph, family_of, load_bundled_model
 from wmdeploy.manifest import Precision, TensorSpec
 
@@ -65,7 +65,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         BackendError: there is no such device.
     """
     device = pytorch_device("eager", settings)
-    cpu_threads(settings)
+    torch_threads(device, settings)
     return baseline(bundled_model(bundle), device)
 
 
@@ -102,5 +102,12 @@ def baseline(
         graph = build()
         graph.module.to(device)
         engines[name] = ModuleEngine(name, graph, device)
-    name = "eager" if precision == "fp32" else "eager-fp16"
-    return Backend(name, precision, device, engines, deployed.wiring, encode_batch=8)
+    return Backend(
+        name="eager" if precision == "fp32" else "eager-fp16",
+        precision=precision,
+        device=device,
+        engines=engines,
+        wiring=deployed.wiring,
+        encode_batch=8,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
+    )

@@ -19,7 +19,7 @@ from wmdeploy.progress import Progress
 PERCENT = 100  # parts of a build, for its progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What to build: `batches` are the least, the tuned-for and the largest batch."""
 

@@ -177,9 +177,7 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
         )
     for name in asked:
         if name == CURRENT and present is None:
-            hint = (
-                f"name one with --arch; {support}" if targets else "tensorrt builds on a GPU only"
-            )
+            hint = f"name one; {support}" if targets else "tensorrt builds on a GPU only"
             raise MissingError(
                 f"architecture current: there is no NVIDIA GPU or driver here; {hint}"
             )
@@ -187,8 +185,8 @@ def check_architectures(flavour: Flavour, asked: tuple[str, ...], present: str |
             raise BackendError(f"architecture current: this GPU is {present}, and {support}")
         if name != CURRENT and not targets:
             raise BackendError(
-                f"architecture {name}: tensorrt builds for the GPU that is there; "
-                "use --arch current, or --flavour tensorrt-rtx"
+                f"architecture {name}: tensorrt builds for the GPU that is there; give current, "
+                "or the flavour tensorrt-rtx"
             )
         if name != CURRENT and name not in targets:
             raise BackendError(f"architecture {name}: {support}; choose among these")

@@ -30,7 +30,7 @@ TOLD_BY_BUILD = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What to build. No `graphs`: all. `max_batch` None: the bundle's."""
 
@@ -118,24 +118,24 @@ def _check(options: BuildOptions, bundle: Bundle) -> None:
     if recipe.precision != "fp16":
         raise BackendError(
             f"{options.bundle}: the bundle is {recipe.precision}, and TensorRT computes in exactly "
-            "the graph's types; export the model again with --precision fp16"
+            "the graph's types; export the model again in fp16"
         )
     if options.max_batch is not None and not 1 <= options.max_batch <= recipe.max_batch:
         raise BackendError(
             f"max_batch: got {options.max_batch}, expected 1 to {recipe.max_batch}, which the "
-            "bundle was exported with; for more, export again with a larger --max-batch"
+            "bundle was exported with; for more, export again with a larger max_batch"
         )
     if not 0 <= options.opt_level <= 5:
-        raise BackendError(f"--opt-level: got {options.opt_level}, expected 0 to 5")
+        raise BackendError(f"opt_level: got {options.opt_level}, expected 0 to 5")
     workspace = options.workspace_gib
     if workspace is not None and not 0 < workspace <= LARGEST_WORKSPACE:
         raise BackendError(
-            f"--workspace: got {workspace}, expected GiB above 0, to {LARGEST_WORKSPACE}"
+            f"workspace_gib: got {workspace}, expected GiB above 0, to {LARGEST_WORKSPACE}"
         )
     unknown = [name for name in options.graphs if name not in bundle.manifest.graphs]
     if unknown:
         have = ", ".join(bundle.manifest.graphs)
-        raise BackendError(f"--graph: got {unknown[0]!r}, expected one of {have}")
+        raise BackendError(f"graphs: got {unknown[0]!r}, expected one of {have}")
 
 
 def _wanted(

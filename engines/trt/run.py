@@ -56,8 +56,16 @@ def _load(bundle: Bundle, name: str) -> Backend:
             "scratch": sum(plan.scratch_bytes for plan in programs.values()) / 1e6,
         }
 
-    largest = min(record.batches[-1] for record in records.values())
-    return Backend(name, "fp16", device, engines, wiring, 1, largest, statistics=statistics)
+    return Backend(
+        name=name,
+        precision="fp16",
+        device=device,
+        engines=engines,
+        wiring=wiring,
+        encode_batch=1,
+        max_batch=min(record.batches[-1] for record in records.values()),
+        statistics=statistics,
+    )
 
 
 class PlanEngine(StaticEngine):
@@ -66,7 +74,14 @@ class PlanEngine(StaticEngine):
     def __init__(
         self, graph: GraphRecord, plan: "Plan", feedback: dict[str, str], device: torch.device
     ) -> None:
-        super().__init__(plan.graph, graph.inputs, graph.outputs, feedback, device, plan.bind)
+        super().__init__(
+            name=plan.graph,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            feedback=feedback,
+            device=device,
+            bind=plan.bind,
+        )
         self._plan = plan
 
     def close(self) -> None:
@@ -134,7 +149,7 @@ class Plan:
                 least, _, most = self._record.batches
                 raise BackendError(
                     f"{name}: the plan takes batches of {least} to {most}, got "
-                    f"{tensor_name} {tuple(tensor.shape)}; build it with a larger --max-batch"
+                    f"{tensor_name} {tuple(tensor.shape)}; build it with a larger max_batch"
                 )
         for tensor_name, tensor in (inputs | outputs).items():
             if not context.set_tensor_address(tensor_name, tensor.data_ptr()):
