@@ -85,7 +85,7 @@ class Block(msgspec.Struct, tag=True, frozen=True):
     untimed: int
 
 
-class Hold(msgspec.Struct, tag=True, frozen=True):
+class MeasureMemory(msgspec.Struct, tag=True, frozen=True):
     """Say how much memory is held."""
 
 
@@ -99,7 +99,7 @@ class Record(msgspec.Struct, tag=True, frozen=True):
     same_codes: bool = False
 
 
-class FindTies(msgspec.Struct, tag=True, frozen=True):
+class CountTies(msgspec.Struct, tag=True, frozen=True):
     """Compare a backend's codes with the baseline's, which alone is asked.
 
     Attributes:
@@ -110,20 +110,20 @@ class FindTies(msgspec.Struct, tag=True, frozen=True):
     precision: Precision
 
 
-class Pace(msgspec.Struct, tag=True, frozen=True):
+class RunAtRate(msgspec.Struct, tag=True, frozen=True):
     """Give frames at a fixed rate."""
 
     fps: float
     seconds: float
 
 
-class Swap(msgspec.Struct, tag=True, frozen=True):
+class Substitute(msgspec.Struct, tag=True, frozen=True):
     """Find out which graph brings the error in, over so many frames."""
 
     frames: int
 
 
-Command = Warm | Block | Hold | Record | FindTies | Pace | Swap
+Command = Warm | Block | MeasureMemory | Record | CountTies | RunAtRate | Substitute
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Loaded:
 
     precision: Precision
     device: str
-    gpu_found: bool
+    has_gpu: bool
     threads: int | None
     affinity: list[int]
     max_batch: int | None
@@ -161,7 +161,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Held:
+class MeasuredMemory:
     memory: Memory
 
 
@@ -171,15 +171,15 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class FoundTies:
+class CountedTies:
     """By clip."""
 
     counts: list[CodeCount]
 
 
 @dataclass(frozen=True)
-class Paced:
-    """See `wmdeploy.benchmarks.report.Pacing`."""
+class FixedRateTimes:
+    """See `wmdeploy.benchmarks.report.FixedRate`."""
 
     frames: int
     misses: int
@@ -189,11 +189,13 @@ class Paced:
 
 
 @dataclass(frozen=True)
-class Swapped:
+class Substituted:
     """Worst-frame PSNR in dB by graph; or why there is none."""
 
     worst_db: dict[str, float]
     skipped: str | None = None
 
 
-Answer = Loaded | Warmed | Timed | Held | Recorded | FoundTies | Paced | Swapped
+Answer = (
+    Loaded | Warmed | Timed | MeasuredMemory | Recorded | CountedTies | FixedRateTimes | Substituted
+)

@@ -183,7 +183,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pacing:
+class FixedRate:
     """One backend asked for a frame at a fixed rate, as a game asks.
 
     Attributes:
@@ -258,9 +258,9 @@ class Report:
     rows: Annotated[list[Row], Short]
     warnings: Annotated[list[str], Short] = field(default_factory=list)
     curves: Annotated[list[Curve], Short] = field(default_factory=list)
-    swaps: Annotated[dict[str, dict[str, float]], Short] = field(default_factory=dict)
-    pacing: Annotated[list[Pacing], Short] = field(default_factory=list)
-    strips: Annotated[dict[str, str], Short] = field(default_factory=dict)
+    substitutions: Annotated[dict[str, dict[str, float]], Short] = field(default_factory=dict)
+    fixed_rate: Annotated[list[FixedRate], Short] = field(default_factory=list)
+    worst_frames: Annotated[dict[str, str], Short] = field(default_factory=dict)
     options_sha256: str | None = None
 
     def frames(self) -> list[Row]:

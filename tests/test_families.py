@@ -157,7 +157,7 @@ def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
     assert {row.verdict for row in report.rows} == {"pass"}
     (frame,) = (r for r in report.rows if (r.stage, r.backend) == ("frame", "ort-cpu"))
     assert frame.parity and frame.parity.psnr_db and min(frame.parity.psnr_db.values()) > 60
-    assert set(report.swaps["ort-cpu"]) == set(families.GRAPHS)
+    assert set(report.substitutions["ort-cpu"]) == set(families.GRAPHS)
 
 
 def test_scores_are_of_the_reference_family_alone(second: None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.conftest import Bundles
 from tests.stand_in import machine
 from tests.stand_in.cuda import Gpu, round_to_tf32
-from wmdeploy.benchmarks.worker.graph_swap import pytorch_backend, swap_graphs
+from wmdeploy.benchmarks.worker.graph_substitution import pytorch_backend, substitute_graphs
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import Backend, Settings, load_backend
@@ -221,7 +221,7 @@ def test_swap_of_a_gpu_backend_finds_no_fault_in_exact_graphs(
     """Before, its reference convolved in TF32, and every graph looked wrong."""
     backend = load_backend("ort-cuda", bundles())
     with gpu.running():
-        found = swap_graphs(backend, bundles(), (clip.frames, None), 3, 4)
+        found = substitute_graphs(backend, bundles(), (clip.frames, None), 3, 4)
     assert min(found.worst_db.values()) > 80
 
 

@@ -9,7 +9,7 @@ from wmdeploy.benchmarks.bench.roofline import Floor, floors, moved_bytes
 from wmdeploy.benchmarks.bench.workers import Result
 from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult
-from wmdeploy.benchmarks.report import SCHEMA, BundleFacts, GraphFacts, Pacing, Report, Row
+from wmdeploy.benchmarks.report import SCHEMA, BundleFacts, FixedRate, GraphFacts, Report, Row
 from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.bundle import Bundle
@@ -59,24 +59,24 @@ def assemble(
         rows=rows,
         warnings=_warnings(results, rows),
         curves=[curve for given in parity.values() for curve in given.curves],
-        swaps={
-            label: result.swapped.worst_db
+        substitutions={
+            label: result.substituted.worst_db
             for label, result in results.items()
-            if result.swapped and result.swapped.worst_db
+            if result.substituted and result.substituted.worst_db
         },
-        pacing=[
-            Pacing(
+        fixed_rate=[
+            FixedRate(
                 backend=label,
                 fps=options.fps,
-                frames=result.paced.frames,
-                misses=result.paced.misses,
-                jitter_ms=result.paced.jitter_ms,
-                latency_ms=result.paced.latency_ms,
+                frames=result.fixed_rate.frames,
+                misses=result.fixed_rate.misses,
+                jitter_ms=result.fixed_rate.jitter_ms,
+                latency_ms=result.fixed_rate.latency_ms,
             )
             for label, result in results.items()
-            if result.paced and options.fps
+            if result.fixed_rate and options.fps
         ],
-        strips={label: given.worst_frame for label, given in parity.items()},
+        worst_frames={label: given.worst_frame for label, given in parity.items()},
     )
 
 
@@ -179,8 +179,8 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
 def _warnings(results: Mapping[str, Result], rows: Sequence[Row]) -> list[str]:
     warnings = [warning for result in results.values() for warning in clock_warnings(result)]
     for label, result in results.items():
-        if result.swapped is not None and result.swapped.skipped:
-            warnings.append(f"{label}: no graph was swapped: it {result.swapped.skipped}")
+        if result.substituted is not None and result.substituted.skipped:
+            warnings.append(f"{label}: no graph was substituted: it {result.substituted.skipped}")
         noisy = noise_warning([row for row in rows if row.backend == label])
         warnings += [noisy] if noisy else []
     return warnings

@@ -7,18 +7,18 @@ from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.workers import Result, Workers
 from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.protocol import (
-    FindTies,
-    FoundTies,
-    Held,
-    Hold,
+    CountedTies,
+    CountTies,
+    FixedRateTimes,
     Job,
-    Pace,
-    Paced,
+    MeasuredMemory,
+    MeasureMemory,
     Record,
     Recorded,
+    RunAtRate,
     Samples,
-    Swap,
-    Swapped,
+    Substitute,
+    Substituted,
 )
 from wmdeploy.benchmarks.stages import STAGES, StageName
 from wmdeploy.engines.base import BACKENDS
@@ -54,15 +54,19 @@ def measure(workers: Workers, baseline: str, options: BenchOptions, window: int)
     _time_batches(workers, options)
     if options.fps is not None:
         for label in workers.each("fixed rate", workers.alive):
-            command = Pace(options.fps, options.pace_seconds)
-            paced = workers.ask(label, command, Paced, f"{options.fps:g} frames per second")
-            workers.results[label].paced = paced
+            command = RunAtRate(options.fps, options.rate_seconds)
+            times = workers.ask(
+                label, command, FixedRateTimes, f"{options.fps:g} frames per second"
+            )
+            workers.results[label].fixed_rate = times
     others = [label for label in workers.alive if label != baseline]
     if options.swap:
         frames = min(options.horizon_for(window), window + SUBSTITUTED_PAST_CONTEXT)
         for label in workers.each("substitution", others):
-            swapped = workers.ask(label, Swap(frames), Swapped, "swap one graph at a time")
-            workers.results[label].swapped = swapped
+            substituted = workers.ask(
+                label, Substitute(frames), Substituted, "swap one graph at a time"
+            )
+            workers.results[label].substituted = substituted
     for label in workers.each("codes", [label for label in others if label in workers.alive]):
         _resolve_ties(workers, baseline, label)
 
@@ -94,7 +98,7 @@ def _interleave(
     timed = {label for stage in labels.values() for label in stage}
     task = "memory" if batch == 1 else f"memory batch {batch}"
     for label in workers.each(task, [label for label in workers.alive if label in timed]):
-        held = workers.ask(label, Hold(), Held, "memory")
+        held = workers.ask(label, MeasureMemory(), MeasuredMemory, "memory")
         if held is not None:
             workers.results[label].memory[batch] = held.memory
 
@@ -102,8 +106,8 @@ def _interleave(
 def _resolve_ties(workers: Workers, baseline: str, label: str) -> None:
     """Where codes tie, let a backend record once more, from the baseline's."""
     result = workers.results[label]
-    command = FindTies(str(result.directory), workers.loaded(label).precision)
-    ties = workers.ask(baseline, command, FoundTies, f"compare the codes of {label}")
+    command = CountTies(str(result.directory), workers.loaded(label).precision)
+    ties = workers.ask(baseline, command, CountedTies, f"compare the codes of {label}")
     result.codes = ties.counts if ties is not None else []
     if any(count.tied for count in result.codes):
         workers.ask(label, Record(same_codes=True), Recorded, "parity from the same codes")

@@ -32,7 +32,7 @@ class BenchOptions:
         refill: as in `Session`, the baseline's too.
         batches: besides batch 1, whole frames and steps are timed for each that a backend takes.
         threads: of backends on the CPU, which run once for each number; empty: their own choice.
-        fps: frames per second that are asked for in the pacing, which lasts `pace_seconds`; None:
+        fps: frames per second that are asked for in the pacing, which lasts `rate_seconds`; None:
             no pacing.
         swap: whether to find out which graph brings the error in.
         read: how the clips are read.
@@ -49,7 +49,7 @@ class BenchOptions:
     settings: Settings = Settings()
     effort: Effort = field(default_factory=Effort)
     fps: float | None = None
-    pace_seconds: float = 5.0
+    rate_seconds: float = 5.0
     swap: bool = False
     read: ReadOptions = ReadOptions()
 
@@ -92,7 +92,7 @@ def check(options: BenchOptions, context: int, cpus: int) -> None:
         if not all(1 <= number <= most for number in numbers):
             given = ", ".join(map(str, numbers))
             raise BackendError(f"{option}: got {given}, expected numbers of 1 to {most}")
-    fps, lasts = options.fps, options.pace_seconds
+    fps, lasts = options.fps, options.rate_seconds
     if fps is not None and not (0 < fps <= 1000 and 0 < lasts < math.inf and fps * lasts >= 2):
         raise BackendError(
             f"bench: got {fps:g} frames per second for {lasts:g} seconds, expected at most 1000 "

@@ -49,7 +49,7 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
             # of the baseline's device alone now, so that the arrays find room
             before = ceilings_of([_device(baseline)], tf32, progress)
             for job in workers.each("load", others):
-                start(workers, job, baseline.loaded.gpu_found)
+                start(workers, job, baseline.loaded.has_gpu)
             measure(workers, first.label, options, window)
         results = workers.results
         devices = [_device(result) for result in results.values() if result.loaded]

@@ -20,10 +20,10 @@ from wmdeploy.benchmarks.protocol import (
     MISSING,
     REFUSED,
     Command,
+    FixedRateTimes,
     Job,
     Loaded,
-    Paced,
-    Swapped,
+    Substituted,
 )
 from wmdeploy.benchmarks.report import Memory, Verdict
 from wmdeploy.errors import BackendError
@@ -54,8 +54,8 @@ class Result:
     loaded: Loaded | None = None
     runs: list[Run] = field(default_factory=list)
     memory: dict[int, Memory] = field(default_factory=dict)
-    paced: Paced | None = None
-    swapped: Swapped | None = None
+    fixed_rate: FixedRateTimes | None = None
+    substituted: Substituted | None = None
     codes: list[CodeCount] = field(default_factory=list)
     reason: str | None = None
     verdict: Verdict = "pass"
@@ -68,8 +68,8 @@ class Result:
             for run in self.runs
             if (lowest := min(run.gpu, key=lambda state: state.sm_clock_mhz, default=None))
         ]
-        if self.paced is not None and self.paced.gpu is not None:
-            states.append(GpuSample("fixed rate", 1, self.paced.gpu))
+        if self.fixed_rate is not None and self.fixed_rate.gpu is not None:
+            states.append(GpuSample("fixed rate", 1, self.fixed_rate.gpu))
         return states
 
 

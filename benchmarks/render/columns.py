@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from wmdeploy.benchmarks.render.format import figure, interval, speed_up, worst_db
-from wmdeploy.benchmarks.report import Curve, Memory, Pacing, Row
+from wmdeploy.benchmarks.report import Curve, FixedRate, Memory, Row
 from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.stats import percentile
 
@@ -110,12 +110,12 @@ def substitution_column(graph: str) -> Column[tuple[str, dict[str, float]]]:
     return Column(heading=graph, cell=lambda item: cell(item) if graph in item[1] else Cell(""))
 
 
-def _missed(rate: Pacing) -> Cell:
+def _missed(rate: FixedRate) -> Cell:
     share = rate.misses / rate.frames if rate.frames else 0.0
     return Cell(f"{rate.misses} ({share:.1%})", share, "warn" if rate.misses else "")
 
 
-def _latency(rate: Pacing, q: float) -> Cell:
+def _latency(rate: FixedRate, q: float) -> Cell:
     return _figure(percentile(rate.latency_ms, q) if rate.latency_ms else None)
 
 
@@ -210,7 +210,7 @@ CLIPS: tuple[Column[Curve], ...] = (
     Column(heading="imagined codes", cell=lambda c: number(c.imagined_agreement, ".3%")),
     Column(heading="first other code at", cell=_first_difference),
 )
-FIXED_RATE: tuple[Column[Pacing], ...] = (
+FIXED_RATE: tuple[Column[FixedRate], ...] = (
     Column(heading="backend", cell=lambda rate: Cell(rate.backend), words=True),
     Column(heading="asked", cell=lambda rate: number(rate.frames, "d")),
     Column(heading="missed", cell=_missed),

@@ -137,7 +137,7 @@ def clips(report: Report) -> Table:
 
 def substitutions(report: Report) -> Table:
     """Worst frame of rollouts in which one graph alone is the backend's."""
-    graphs = dict.fromkeys(g for worst in report.swaps.values() for g in worst)
+    graphs = dict.fromkeys(g for worst in report.substitutions.values() for g in worst)
     columns = [
         Column[tuple[str, dict[str, float]]](
             heading="backend", cell=lambda item: Cell(item[0]), words=True
@@ -146,7 +146,7 @@ def substitutions(report: Report) -> Table:
     ]
     return _table(
         "which graph brings the error in: worst frame, dB",
-        report.swaps.items(),
+        report.substitutions.items(),
         columns,
         "That graph alone is the backend's, the others are PyTorch's in float32.",
     )
@@ -154,11 +154,11 @@ def substitutions(report: Report) -> Table:
 
 def fixed_rate(report: Report) -> Table:
     """Frames at a fixed rate, not back to back."""
-    fps = report.pacing[0].fps if report.pacing else 1.0
+    fps = report.fixed_rate[0].fps if report.fixed_rate else 1.0
     period = 1e3 / fps if fps > 0 else 0.0
     return _table(
         f"fixed rate: {fps:g} frames per second",
-        report.pacing,
+        report.fixed_rate,
         of.FIXED_RATE,
         f"Latency: from the moment a frame was due until it was there. Missed: later than the "
         f"next one was due ({period:.1f} ms), or never there. Jitter: standard deviation of "

@@ -24,18 +24,18 @@ from wmdeploy.benchmarks.protocol import (
     Answer,
     Block,
     Command,
-    FindTies,
-    FoundTies,
-    Held,
-    Hold,
+    CountedTies,
+    CountTies,
+    FixedRateTimes,
     Job,
     Loaded,
-    Pace,
-    Paced,
+    MeasuredMemory,
+    MeasureMemory,
     Record,
     Recorded,
-    Swap,
-    Swapped,
+    RunAtRate,
+    Substitute,
+    Substituted,
     Timed,
     Warm,
     Warmed,
@@ -96,7 +96,7 @@ class Worker:
         self.loaded = Loaded(
             precision=self.backend.precision,
             device=str(self.backend.device),
-            gpu_found=torch.cuda.is_available(),
+            has_gpu=torch.cuda.is_available(),
             threads=self.backend.threads,
             affinity=sorted(os.sched_getaffinity(0)),
             max_batch=self.backend.max_batch,
@@ -112,15 +112,17 @@ class Worker:
                     return self._warm(command)
                 case Block():
                     return self._block(command)
-                case Hold():
-                    return Held(self.meter.measure(self.on_gpu, self.backend.statistics()))
+                case MeasureMemory():
+                    return MeasuredMemory(
+                        self.meter.measure(self.on_gpu, self.backend.statistics())
+                    )
                 case Record():
                     return self._record(command.same_codes)
-                case FindTies():
+                case CountTies():
                     return self._find_ties(command)
-                case Pace():
+                case RunAtRate():
                     return self._pace(command)
-                case Swap():
+                case Substitute():
                     return self._swap(command)
 
     def _warm(self, command: Warm) -> Warmed:
@@ -193,31 +195,33 @@ class Worker:
         correct = read_corrections(self.job.directory / TIES_FILE, clips)
         return with_same_codes(self.backend, correct)
 
-    def _find_ties(self, command: FindTies) -> FoundTies:
+    def _find_ties(self, command: CountTies) -> CountedTies:
         from wmdeploy.benchmarks.worker.ties import write_ties
 
         clips = [rollout.frames for rollout in self.rollouts]
         directory = Path(command.directory)
         found = write_ties(self.bundle, clips, self.job.directory, directory, command.precision)
-        return FoundTies(found)
+        return CountedTies(found)
 
-    def _pace(self, command: Pace) -> Paced:
-        from wmdeploy.benchmarks.worker.pacing import pace
+    def _pace(self, command: RunAtRate) -> FixedRateTimes:
+        from wmdeploy.benchmarks.worker.fixed_rate import run_at_rate
         from wmdeploy.benchmarks.worker.timing import measure
         from wmdeploy.benchmarks.worker.workloads import session_stage
         from wmdeploy.gpu import gpu_state
 
         stage = session_stage(self.rollouts[0], "frame")
         measure(stage, WARM_FRAMES)
-        paced = pace(stage.run, command.fps, command.seconds)
-        return dataclasses.replace(paced, gpu=gpu_state() if self.on_gpu else None)
+        times = run_at_rate(stage.run, command.fps, command.seconds)
+        return dataclasses.replace(times, gpu=gpu_state() if self.on_gpu else None)
 
-    def _swap(self, command: Swap) -> Swapped:
-        from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
+    def _swap(self, command: Substitute) -> Substituted:
+        from wmdeploy.benchmarks.worker.graph_substitution import substitute_graphs
 
         first, job = self.rollouts[0], self.job
         clip = (first.frames, first.actions)
-        return swap_graphs(self.backend, self.bundle, clip, job.context, command.frames, job.refill)
+        return substitute_graphs(
+            self.backend, self.bundle, clip, job.context, command.frames, job.refill
+        )
 
 
 def pin(threads: int | None) -> None:

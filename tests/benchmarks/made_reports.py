@@ -15,9 +15,9 @@ from wmdeploy.benchmarks.report import (
     SCHEMA,
     BundleFacts,
     Curve,
+    FixedRate,
     GraphFacts,
     Memory,
-    Pacing,
     Parity,
     Report,
     Row,
@@ -177,10 +177,10 @@ def made_report(
         baseline=backends[0],
         warnings=["ort-cpu: threads are more than free cores"],
         curves=curves,
-        swaps={name: {"encoder": 92.1, "prefill": 88.0, "step": 81.2, "decoder": 79.9}
+        substitutions={name: {"encoder": 92.1, "prefill": 88.0, "step": 81.2, "decoder": 79.9}
                for name in backends[1:]},
-        pacing=[
-            Pacing(
+        fixed_rate=[
+            FixedRate(
                 backend=name,
                 fps=30.0,
                 frames=90,
@@ -190,7 +190,7 @@ def made_report(
             )
             for i, name in enumerate(backends)
         ],
-        strips={name: png() for name in backends[1:]},
+        worst_frames={name: png() for name in backends[1:]},
     )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def write_runs(folder: Path, reports: dict[str, Report]) -> str:
 
 
 def png(width: int = 384, height: int = 128) -> str:
-    """A picture as `Report.strips` has them."""
+    """A picture as `Report.worst_frames` has them."""
     ramp = np.linspace(0, 255, width, dtype=np.uint8)
     pixels = np.stack(np.broadcast_arrays(ramp[None], ramp[None, ::-1], np.uint8(90)), axis=-1)
     file = io.BytesIO()

@@ -90,7 +90,7 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ((), {"baseline": None}, "$.baseline"),
         ((), {"rows": 1}, "$.rows"),
         ((), {"warnings": [1]}, "$.warnings[0]"),
-        ((), {"swaps": {"x": {"step": "0"}}}, "$.swaps"),
+        ((), {"substitutions": {"x": {"step": "0"}}}, "$.substitutions"),
         (("environment",), {"cores": "2"}, "$.environment.cores"),
         (("environment",), {"ceilings": {"cpu": 3}}, "$.environment.ceilings"),
         (("environment",), {"settings": {"device": "<b>"}}, "$.environment.settings.device"),
@@ -105,7 +105,7 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (("rows", 0), {"samples_ms": [None]}, "$.rows[0].samples_ms[0]"),
         (("rows", 0), {"memory": {"resident": None}}, "$.rows[0].memory.resident"),
         (("curves", 0), {"free_db": ["a"]}, "$.curves[0].free_db[0]"),
-        (("pacing", 0), {"fps": None}, "$.pacing[0].fps"),
+        (("fixed_rate", 0), {"fps": None}, "$.pacing[0].fps"),
     ],
 )
 def test_values_of_other_types_are_refused_where_they_stand(

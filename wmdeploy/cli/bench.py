@@ -99,7 +99,7 @@ def bench(
         settings=Settings(device.value, tf32),
         effort=Effort(seconds=seconds, precision=within / 100),
         fps=rate,
-        pace_seconds=rate_seconds,
+        rate_seconds=rate_seconds,
         swap=swap,
         read=read_options(fps, fit, series),
     )

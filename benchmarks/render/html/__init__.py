@@ -55,7 +55,7 @@ def render(report: Report) -> str:
     Raises:
         WmdeployError: jinja2 or matplotlib is missing, or it is too large without them.
     """
-    for name in ("rows", "curves", "pacing", "strips"):
+    for name in ("rows", "curves", "fixed_rate", "worst_frames"):
         if (count := len(getattr(report, name))) > MOST_SHOWN:
             raise WmdeployError(
                 f"a page of {count} {name} would be too large, expected at most {MOST_SHOWN}; make "
@@ -77,12 +77,12 @@ def render(report: Report) -> str:
     )
     template = environment.get_template("page.html.j2")
     given = _content(report) | {"script": Markup(script), "script_digest": digest}
-    strips = {name: data for name, text in report.strips.items() if (data := png_of(text))}
-    left_out = [name for name in report.strips if name not in strips]
+    strips = {name: data for name, text in report.worst_frames.items() if (data := png_of(text))}
+    left_out = [name for name in report.worst_frames if name not in strips]
     page = ""
     while True:
         pictures = {name: base64.b64encode(data).decode() for name, data in strips.items()}
-        page = template.render(**given, strips=pictures, left_out=left_out)
+        page = template.render(**given, worst_frames=pictures, left_out=left_out)
         size = len(page.encode())
         if size <= LARGEST:
             return page
@@ -131,8 +131,8 @@ def _content(report: Report) -> dict[str, Any]:
         "batches": tables.batches(report),
         "parity": tables.parity(report),
         "clips": tables.clips(report),
-        "swaps": tables.substitutions(report),
-        "pacing": tables.fixed_rate(report),
+        "substitutions": tables.substitutions(report),
+        "fixed_rate": tables.fixed_rate(report),
         "facts": tables.facts(report),
         "warnings": report.warnings,
         "shown_clips": parity_plots.MOST_CLIPS,

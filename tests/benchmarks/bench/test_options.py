@@ -36,7 +36,7 @@ from wmdeploy.errors import BackendError
         ({"threads": (1, 0)}, "--threads: got 1, 0, expected numbers of 1 to 2$"),
         ({"threads": (3,)}, "--threads: got 3, expected numbers of 1 to 2$"),
         ({"fps": 0.0}, "got 0 frames per second"),
-        ({"fps": 30.0, "pace_seconds": 0.01}, "30 frames per second for 0.01 seconds"),
+        ({"fps": 30.0, "rate_seconds": 0.01}, "30 frames per second for 0.01 seconds"),
         ({"clips": ()}, "got no clip"),
     ],
 )

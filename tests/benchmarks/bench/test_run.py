@@ -104,7 +104,11 @@ def test_curves_are_of_every_clip(report: Report) -> None:
     for c in report.curves:
         assert len(c.free_db) == len(c.forced_db) == 4 * S
         assert c.code_agreement == c.imagined_agreement == 1 and c.first_difference is None
-    assert set(report.strips) == {"ort-cpu"} and not report.swaps and not report.pacing
+    assert (
+        set(report.worst_frames) == {"ort-cpu"}
+        and not report.substitutions
+        and not report.fixed_rate
+    )
 
 
 def test_other_layout_is_in_the_report(report: Report, bundles: Bundles) -> None:
@@ -146,21 +150,21 @@ def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> No
     )
     bundle = Bundle.open(bundles().path)
     write_manifest(dataclasses.replace(bundle.manifest, files=describe_files(broken)), broken)
-    report = run(Bundle.open(broken), "ort-cpu", clips=SAMPLE_CLIPS, fps=100.0, pace_seconds=0.2)
+    report = run(Bundle.open(broken), "ort-cpu", clips=SAMPLE_CLIPS, fps=100.0, rate_seconds=0.2)
     failed = row(report, "ort-cpu", "frame")
     assert failed.verdict == "fail" and failed.reason and "worst frame" in failed.reason
     worst = min(report.curves, key=lambda curve: min(curve.free_db))
     assert failed.reason.endswith(f", on {worst.clip}; --swap tells which graph")
     assert row(report, "eager", "frame").verdict == "pass"
     assert "failed: ort-cpu: worst frame" in shown(report, 100)
-    swapped = run(Bundle.open(broken), "ort-cpu", swap=True, horizon=8)
-    found = swapped.swaps["ort-cpu"]
+    substituted = run(Bundle.open(broken), "ort-cpu", swap=True, horizon=8)
+    found = substituted.substitutions["ort-cpu"]
     assert min(found, key=lambda graph: found[graph]) == "decoder" and found["step"] > 60
-    assert "--swap" not in (row(swapped, "ort-cpu", "frame").reason or "")
-    assert "which graph brings the error in" in shown(swapped, 100)
-    paced = {p.backend: p for p in report.pacing}
-    assert list(paced) == ["eager", "ort-cpu"]
-    assert all(p.frames == 20 and len(p.latency_ms) <= 20 for p in paced.values())
+    assert "--swap" not in (row(substituted, "ort-cpu", "frame").reason or "")
+    assert "which graph brings the error in" in shown(substituted, 100)
+    times = {p.backend: p for p in report.fixed_rate}
+    assert list(times) == ["eager", "ort-cpu"]
+    assert all(p.frames == 20 and len(p.latency_ms) <= 20 for p in times.values())
     assert "100 frames per second" in shown(report, 100)
 
 

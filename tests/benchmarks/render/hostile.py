@@ -49,7 +49,7 @@ def hostile(report: Report) -> Report:
         rows=[changed(row) for row in report.rows],
         warnings=[HOSTILE],
         curves=[dataclasses.replace(c, backend=HOSTILE, clip=HOSTILE) for c in report.curves],
-        swaps={HOSTILE: {HOSTILE: 3.0}},
-        pacing=[dataclasses.replace(p, backend=HOSTILE) for p in report.pacing],
-        strips={HOSTILE: png(), "svg": base64.b64encode(b"<svg onload=alert(1)>").decode()},
+        substitutions={HOSTILE: {HOSTILE: 3.0}},
+        fixed_rate=[dataclasses.replace(p, backend=HOSTILE) for p in report.fixed_rate],
+        worst_frames={HOSTILE: png(), "svg": base64.b64encode(b"<svg onload=alert(1)>").decode()},
     )

@@ -23,8 +23,8 @@ from wmdeploy.benchmarks.report import GraphFacts, Memory, Report
 from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.errors import WmdeployError
 
-SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "swaps", "strips",
-            "memory", "roofline", "layout", "batches", "pacing", "environment")  # fmt: skip
+SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "substitutions", "worst_frames",
+            "memory", "roofline", "layout", "batches", "fixed_rate", "environment")  # fmt: skip
 
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -140,7 +140,7 @@ def test_only_png_is_a_picture(text: str) -> None:
 def test_pictures_that_are_too_large_are_left_out(report: Report) -> None:
     data = base64.b64decode(png())
     huge = base64.b64encode(data + bytes(LARGEST)).decode()
-    html = render(dataclasses.replace(report, strips={"large": huge, "small": png()}))
+    html = render(dataclasses.replace(report, worst_frames={"large": huge, "small": png()}))
     assert len(html.encode()) <= LARGEST
     assert len(Page(html).named("img")) == 1 and "too large or no PNG: large" in html
 
@@ -189,7 +189,7 @@ def test_page_of_a_stranger_holds_no_control_characters(report: Report) -> None:
     assert r"\x07?" in text and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
 
 
-@pytest.mark.parametrize("name", ["rows", "curves", "pacing"])
+@pytest.mark.parametrize("name", ["rows", "curves", "fixed_rate"])
 def test_page_of_too_much_is_refused_before_it_is_drawn(report: Report, name: str) -> None:
     many = [None] * (MOST_SHOWN + 1)  # none of them is looked at
     with pytest.raises(WmdeployError, match=f"a page of 401 {name} would be too large"):
@@ -199,4 +199,4 @@ def test_page_of_too_much_is_refused_before_it_is_drawn(report: Report, name: st
 def test_too_many_pictures_are_refused_before_they_are_measured(report: Report) -> None:
     strips = {str(i): "" for i in range(MOST_SHOWN + 1)}
     with pytest.raises(WmdeployError, match="a page of 401 strips would be too large"):
-        render(dataclasses.replace(report, strips=strips))
+        render(dataclasses.replace(report, worst_frames=strips))

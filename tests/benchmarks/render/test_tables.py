@@ -127,7 +127,7 @@ def test_worst_graph_is_marked(report: Report) -> None:
     table = tables.substitutions(report)
     assert table.headings == ("backend", "encoder", "prefill", "step", "decoder")
     assert [cell.mark for cell in table.rows[0]] == ["", "", "", "", "warn"]
-    other = dataclasses.replace(report, swaps={**report.swaps, "x": {"step": 3.0}})
+    other = dataclasses.replace(report, substitutions={**report.substitutions, "x": {"step": 3.0}})
     assert [cell.text for cell in tables.substitutions(other).rows[2]] == ["x", "", "", "3.0", ""]
 
 
@@ -141,8 +141,8 @@ def test_missed_frames_are_counted_and_marked(report: Report) -> None:
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, 5e-324, 1e308])
 def test_rate_that_makes_no_sense_is_shown(report: Report, fps: float) -> None:
-    pacing = [dataclasses.replace(rate, fps=fps, frames=0) for rate in report.pacing]
-    table = tables.fixed_rate(dataclasses.replace(report, pacing=pacing))
+    pacing = [dataclasses.replace(rate, fps=fps, frames=0) for rate in report.fixed_rate]
+    table = tables.fixed_rate(dataclasses.replace(report, fixed_rate=pacing))
     assert column(table, "missed") == ["0 (0.0%)", "3 (0.0%)", "6 (0.0%)"]
 
 

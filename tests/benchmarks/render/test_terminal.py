@@ -30,7 +30,7 @@ def test_every_part_of_the_report_has_its_table(report: Report) -> None:
         "small", "batches", "fixed rate", "which graph brings the error in"
     ]  # fmt: skip
     assert titles[4].startswith("parity with eager in float32") and len(titles) == 5
-    fewer = dataclasses.replace(report, swaps={}, pacing=[])
+    fewer = dataclasses.replace(report, substitutions={}, fixed_rate=[])
     assert len(report_tables(fewer)) == 3
     assert report_tables(report_of()) == []
 

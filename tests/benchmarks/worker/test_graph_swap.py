@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 
 from tests.conftest import MICRO, Bundles
-from wmdeploy.benchmarks.worker.graph_swap import swap_graphs
+from wmdeploy.benchmarks.worker.graph_substitution import substitute_graphs
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import Settings, load_backend
@@ -33,7 +33,7 @@ def test_swap_finds_the_wrong_graph(
         return outputs | {name: moved}
 
     engine.run = run  # type: ignore[method-assign]
-    found = swap_graphs(backend, bundle, (clip.frames, None), 3, S + 2)
+    found = substitute_graphs(backend, bundle, (clip.frames, None), 3, S + 2)
     assert found.skipped is None and set(found.worst_db) == {
         "encoder",
         "prefill",
@@ -47,7 +47,7 @@ def test_swap_finds_the_wrong_graph(
 
 def test_swap_is_skipped_for_graphs_of_its_own(bundles: Bundles, clip: Clip) -> None:
     backend = load_backend("eager", bundles(), Settings("cpu"))
-    found = swap_graphs(backend, bundles(), (clip.frames, None), 4, 4)
+    found = substitute_graphs(backend, bundles(), (clip.frames, None), 4, 4)
     assert not found.worst_db and found.skipped and "graphs of its own" in found.skipped
 
 
@@ -55,5 +55,5 @@ def test_swap_does_not_blame_the_encoder_for_a_tie(
     tie_bundle: Bundle, pictures: np.ndarray
 ) -> None:
     backend = load_backend("ort-cpu", tie_bundle)
-    found = swap_graphs(backend, tie_bundle, (pictures, None), 2, 2 * S)
+    found = substitute_graphs(backend, tie_bundle, (pictures, None), 2, 2 * S)
     assert found.worst_db["encoder"] > 60

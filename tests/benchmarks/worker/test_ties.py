@@ -136,12 +136,12 @@ def test_swapped_rows_of_the_codebook_fail(
     tie_bundle: Bundle, tied: Tied, pictures: np.ndarray, tmp_path: Path
 ) -> None:
     rows = tied.model.vqvae.vq.embedding.weight.detach().numpy()
-    swapped = rows.copy()
+    substituted = rows.copy()
     used = tied.model.encode(torch.tensor(pictures)[None])[1].unique().tolist()
-    swapped[used[:2]] = rows[used[1::-1]]
+    substituted[used[:2]] = rows[used[1::-1]]
 
     def swap(model: onnx.ModelProto) -> None:
-        replace_codebook(model, rows, swapped)
+        replace_codebook(model, rows, substituted)
 
     found = judged(planted(tie_bundle, "encoder", tmp_path / "b", swap), pictures, tmp_path)
     assert found.reason and "codes wrong" in found.reason

@@ -10,19 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wmdeploy.benchmarks.protocol import Paced
+from wmdeploy.benchmarks.protocol import FixedRateTimes
 
 SPIN_SECONDS = 0.001  # the last bit of a wait: sleep comes back late
 FEWEST_FRAMES = 2
 
 
-def pace(
+def run_at_rate(
     step: Callable[[], object],
     fps: float,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> Paced:
+) -> FixedRateTimes:
     """Call `step` at a fixed rate; what was not even begun when the time was over was missed.
 
     Args:
@@ -41,7 +41,7 @@ def pace(
         ready.append(clock())
         latency.append((ready[-1] - due) * 1e3)
     late = sum(ms > 1e3 / fps for ms in latency)
-    return Paced(
+    return FixedRateTimes(
         frames=asked,
         misses=late + asked - len(latency),
         jitter_ms=float(np.std(np.diff(ready))) * 1e3,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wmdeploy.benchmarks.parity.metrics import frame_errors
-from wmdeploy.benchmarks.protocol import Swapped
+from wmdeploy.benchmarks.protocol import Substituted
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, Engine, Tenancy
@@ -58,14 +58,14 @@ class CastEngine:
         """The inner engine is its backend's to close."""
 
 
-def swap_graphs(
+def substitute_graphs(
     backend: Backend,
     bundle: Bundle,
     clip: Clip,
     context: int,
     frames: int,
     refill: int | None = None,
-) -> Swapped:
+) -> Substituted:
     """The worst frame of a rollout for each graph that is the backend's.
 
     Its encoder's codes are PyTorch's where they tie.
@@ -74,7 +74,7 @@ def swap_graphs(
         BundleError, BackendError: as the engines say.
     """
     if backend.wiring != bundle.manifest.wiring:
-        return Swapped({}, "runs graphs of its own, which fit none of the bundle's")
+        return Substituted({}, "runs graphs of its own, which fit none of the bundle's")
     model = bundled_model(bundle)
     exact = pytorch_backend(model, bundle, backend)
 
@@ -94,7 +94,7 @@ def swap_graphs(
             engine = SameCodesEncoder(engine, exact.wiring, ties)
         got = rollout({**exact.engines, name: engine})
         worst[name] = psnr(float(frame_errors(got, expected).max()))
-    return Swapped(worst)
+    return Substituted(worst)
 
 
 def _codes(exact: Backend, frames: np.ndarray) -> np.ndarray:
