@@ -126,7 +126,7 @@ class Substitute(msgspec.Struct, tag=True, frozen=True):
 Command = Warm | Block | MeasureMemory | Record | CountTies | RunAtRate | Substitute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """`threads` is None on a GPU; `affinity` are the CPUs that the process may use.
 

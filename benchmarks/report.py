@@ -244,10 +244,11 @@ class Report:
     Attributes:
         baseline: the label that the others are compared with.
         curves: parity frame by frame, for each backend and clip.
-        swaps: by backend and graph: worst-frame PSNR in dB of a rollout in which that graph alone
-            is the backend's and the others are PyTorch's in float32; only where it was asked for.
-        strips: by backend: a PNG in base64: the worst frame of the baseline, of the backend, and
-            their difference, amplified.
+        substitutions: by backend and graph: worst-frame PSNR in dB of a rollout in which that graph
+            alone is the backend's and the others are PyTorch's in float32; only where it was asked
+            for.
+        worst_frames: by backend: a PNG in base64: the worst frame of the baseline, of the backend,
+            and their difference, amplified.
         options_sha256: of all that decides what the report says, where a sweep asked for it.
     """
 

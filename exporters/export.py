@@ -46,7 +46,7 @@ MAX_BATCH = 1024
 OPSETS = (21, 22, 23, 24)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """What to export, where to, and how.
 
@@ -97,7 +97,9 @@ def export_bundle(
         remarks += clip.remarks
     notes = {**family_of(model).notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
-        _write_bundle(model, notes, recipe, clip, directory, progress)
+        _write_bundle(
+            model, notes, recipe=recipe, clip=clip, directory=directory, progress=progress
+        )
     return Bundle.open(options.output), True
 
 

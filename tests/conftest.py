@@ -96,11 +96,11 @@ def bundles(
             name = "-".join(map(str, key))
             save_model(micro_actions if actions else micro, root / f"{name}.model")
             options = ExportOptions(
-                str(root / f"{name}.model"),
-                root / name,
-                SAMPLE_CLIP,
-                layout,
-                precision,
+                source=str(root / f"{name}.model"),
+                output=root / name,
+                clip=SAMPLE_CLIP,
+                layout=layout,
+                precision=precision,
                 max_batch=4,
             )
             made[key], _ = export_bundle(options)

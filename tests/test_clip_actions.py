@@ -42,7 +42,9 @@ def test_actions_that_do_not_fit_are_refused(actions: np.ndarray | None, message
 
 
 def export(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    export_bundle(ExportOptions(str(bundle.path / "model"), tmp_path / "again", clip))
+    export_bundle(
+        ExportOptions(source=str(bundle.path / "model"), output=tmp_path / "again", clip=clip)
+    )
 
 
 def bench(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
@@ -51,11 +53,11 @@ def bench(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
 
 
 def bisected(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    next(bisect(BisectOptions(bundle.path, clip)))
+    next(bisect(BisectOptions(bundle=bundle.path, clip=clip)))
 
 
 def milestone(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    run_milestone(MilestoneOptions(str(bundle.path / "model"), "cpu", clip))
+    run_milestone(MilestoneOptions(source=str(bundle.path / "model"), device="cpu", clip=clip))
 
 
 def rolled(bundle: Bundle, clip: Path, tmp_path: Path) -> None:

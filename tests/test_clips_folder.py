@@ -155,7 +155,20 @@ def test_split_holds_out_whole_episodes_of_every_data_folder(tmp_path: Path) -> 
         for index in range(3 * episodes):
             (folder / f"clip-{index}.mkv").touch()
             entries.append(ClipEntry(f"clip-{index}.mkv", 9, episode=index // 3, score=0))
-        write_index(DataFolder(game, 0, 8, 15, 4, "random", 0, (), tuple(entries)), folder)
+        write_index(
+            DataFolder(
+                game=game,
+                seed=0,
+                size=8,
+                fps=15,
+                frame_skip=4,
+                policy="random",
+                num_actions=0,
+                action_meanings=(),
+                clips=tuple(entries),
+            ),
+            folder,
+        )
     clips = [clip for game in "ab" for clip in find_clips(tmp_path / game)]
     _, validation = split_clips(clips)
     numbers = {

@@ -32,7 +32,7 @@ VARIANTS = [("token", "fp32"), ("latent", "fp32"), ("token", "fp16"), ("latent",
 
 
 def options(source: str | Path, output: Path, **changes: object) -> ExportOptions:
-    return ExportOptions(str(source), output, SAMPLE_CLIP, **changes)  # type: ignore[arg-type]
+    return ExportOptions(source=str(source), output=output, clip=SAMPLE_CLIP, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("layout", "precision"), VARIANTS)
@@ -159,7 +159,9 @@ def test_full_disk_leaves_no_bundle(micro: WorldModel, tmp_path: Path) -> None:
 def test_clip_that_is_too_short_is_refused(tmp_path: Path, frames: np.ndarray) -> None:
     write_npz(tmp_path / "one.npz", frames[:1])
     with pytest.raises(ClipError, match="one.npz"):
-        export_bundle(ExportOptions("tiny", tmp_path / "b", tmp_path / "one.npz"))
+        export_bundle(
+            ExportOptions(source="tiny", output=tmp_path / "b", clip=tmp_path / "one.npz")
+        )
 
 
 def test_signature_that_is_not_the_contract_is_refused(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bundle(second: None, tmp_path: Path) -> Bundle:
-    return export_bundle(ExportOptions(SOURCE, tmp_path / "bundle", SAMPLE_CLIP))[0]
+    return export_bundle(
+        ExportOptions(source=SOURCE, output=tmp_path / "bundle", clip=SAMPLE_CLIP)
+    )[0]
 
 
 def imported(path: Path) -> set[str]:
@@ -102,7 +104,7 @@ def test_second_family_is_exported_and_verified(bundle: Bundle) -> None:
     assert 0 <= parity["step"]["next_token"].relative < 1e-5
     weights = {name: graph.weight_bytes for name, graph in manifest.graphs.items()}
     assert other_layout_bytes(manifest) == weights  # it has one layout
-    assert not export_bundle(ExportOptions(SOURCE, bundle.path, SAMPLE_CLIP))[1]
+    assert not export_bundle(ExportOptions(source=SOURCE, output=bundle.path, clip=SAMPLE_CLIP))[1]
 
 
 def test_wrong_graph_of_a_second_family_is_found_at_export(
@@ -115,7 +117,7 @@ def test_wrong_graph_of_a_second_family_is_found_at_export(
 
     monkeypatch.setattr(Step, "forward", forgetful)
     with pytest.raises(WmdeployError, match='step: output "next_token" differs from PyTorch'):
-        export_bundle(ExportOptions(SOURCE, tmp_path / "bundle", SAMPLE_CLIP))
+        export_bundle(ExportOptions(source=SOURCE, output=tmp_path / "bundle", clip=SAMPLE_CLIP))
     assert MeanPool.family == "mean-pool" and not (tmp_path / "bundle").exists()
 
 

@@ -27,7 +27,11 @@ def test_other_layout_weighs_what_its_export_weighs(
     manifests = {}
     for layout in layouts:
         options = ExportOptions(
-            str(tmp_path / "model"), tmp_path / layout, SAMPLE_CLIP, layout, "fp16"
+            source=str(tmp_path / "model"),
+            output=tmp_path / layout,
+            clip=SAMPLE_CLIP,
+            layout=layout,
+            precision="fp16",
         )
         manifests[layout] = export_bundle(options)[0].manifest
     for mine, other in (layouts, layouts[::-1]):

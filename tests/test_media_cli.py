@@ -87,7 +87,7 @@ def test_training_tells_of_its_clips(
 
 
 def test_how_a_clip_is_read_decides_what_an_export_makes(film: Path, tmp_path: Path) -> None:
-    plain = ExportOptions("tiny", tmp_path / "b", film)
+    plain = ExportOptions(source="tiny", output=tmp_path / "b", clip=film)
     padded = dataclasses.replace(plain, read=ReadOptions(fit="pad", fps=10))
     assert _recipe(plain).clip == f"sha256:{sha256(film)}"
     assert _recipe(padded).clip == f"sha256:{sha256(film)} --fps 10 --fit pad"

@@ -41,9 +41,9 @@ def test_damaged_notes_are_explained(
     model = tmp_path / "model"
     save_model(micro, model, about={"training": training})
     with pytest.raises(CheckpointError, match=f"{model}/config.json: its notes are damaged"):
-        run_evaluation(EvaluateOptions(str(model), (data,)))
+        run_evaluation(EvaluateOptions(source=str(model), data=(data,)))
     with pytest.raises(CheckpointError, match="its notes are damaged"):
-        run_milestone(MilestoneOptions(str(model), "cpu"))
+        run_milestone(MilestoneOptions(source=str(model), device="cpu"))
     options = TrainOptions(data=(data,), output=tmp_path / "new", vqvae=model, device="cpu")
     with pytest.raises(CheckpointError, match="its notes are damaged"):
         train(options)
@@ -70,7 +70,7 @@ def test_damaged_scores_are_explained(micro: WorldModel, tmp_path: Path, quality
     model = tmp_path / "model"
     save_model(micro, model, about={"training": {"summary": {"quality": quality}}})
     with pytest.raises(CheckpointError, match="scores that its training stored are damaged"):
-        run_milestone(MilestoneOptions(str(model), "cpu"))
+        run_milestone(MilestoneOptions(source=str(model), device="cpu"))
 
 
 @pytest.mark.parametrize("about", [[1], 5, "x"])

@@ -105,7 +105,9 @@ def test_bundle_is_judged_beside_its_own_model(
 ) -> None:
     bundle = bundles(actions=True)
     report, picture = run_evaluation(
-        EvaluateOptions(str(bundle.path), (data / "a", data / "b"), "ort-cpu", pictures=True),
+        EvaluateOptions(
+            source=str(bundle.path), data=(data / "a", data / "b"), backend="ort-cpu", pictures=True
+        ),
     )
     found = report.all
     assert report.backend == "ort-cpu"
@@ -136,7 +138,7 @@ def test_clips_of_the_training_are_left_out(
         digests = [clip_digest(data / name) for name in seen]
         about = {"training": {"clips": digests}}
         save_model(micro_actions, tmp_path / "model", about=about)
-        options = EvaluateOptions(str(tmp_path / "model"), (data / "a", data / "b"))
+        options = EvaluateOptions(source=str(tmp_path / "model"), data=(data / "a", data / "b"))
         return run_evaluation(options)[0]
 
     report = judged("b/0.npz")
@@ -158,7 +160,7 @@ def test_clips_without_actions_are_refused(
 
 
 def test_backend_for_a_model_is_refused(micro_model: Path, data: Path) -> None:
-    options = EvaluateOptions(str(micro_model), (data / "a",), "ort-cpu")
+    options = EvaluateOptions(source=str(micro_model), data=(data / "a",), backend="ort-cpu")
     with pytest.raises(WmdeployError, match="ort-cpu runs bundles.*wmdeploy export"):
         run_evaluation(options)
 
@@ -199,7 +201,9 @@ def test_strip_that_cannot_be_drawn_is_refused_before_evaluating(
     save_model(micro_actions, tmp_path / "model")
     write_npz(tmp_path / "data" / "0.npz", clip.frames[:23], clip.actions[:23])  # type: ignore
     stages: list[str] = []
-    chosen = EvaluateOptions(str(tmp_path / "model"), (tmp_path / "data",), pictures=True)
+    chosen = EvaluateOptions(
+        source=str(tmp_path / "model"), data=(tmp_path / "data",), pictures=True
+    )
     with pytest.raises(ClipError, match="strip: no clip has 24 frames"):
         run_evaluation(chosen, lambda task, done, total, detail="": stages.append(task))
     assert "evaluate" not in stages

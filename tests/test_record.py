@@ -23,7 +23,7 @@ from wmdeploy.errors import ClipError, WmdeployError
 
 pytest.importorskip("ale_py", reason="needs the extra 'train'")
 
-PONG = RecordOptions("pong", frames=80, seed=3, size=32)
+PONG = RecordOptions(game="pong", frames=80, seed=3, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_record_plays_on(pong: RecordSummary) -> None:
 @pytest.mark.parametrize("game", ["boxing", "breakout", "ms_pacman", "riverraid", "seaquest"])
 def test_record_gets_past_the_first_second_of_a_game(game: str, tmp_path: Path) -> None:
     """Ten seconds in, the picture still changes from frame to frame."""
-    record(RecordOptions(game, frames=300, size=32), tmp_path / "data")
+    record(RecordOptions(game=game, frames=300, size=32), tmp_path / "data")
     clip = read_clip(find_clips(tmp_path / "data")[0])
     late = clip.frames[-30:].astype(int)
     assert (np.abs(np.diff(late, axis=0)).max((1, 2, 3)) > 16).mean() > 0.5
@@ -98,7 +98,7 @@ def test_record_is_the_same_for_the_same_seed(pong: RecordSummary, tmp_path: Pat
 
 
 def test_record_differs_for_another_seed(pong: RecordSummary, tmp_path: Path) -> None:
-    record(RecordOptions("pong", frames=80, seed=4, size=32), tmp_path / "other")
+    record(RecordOptions(game="pong", frames=80, seed=4, size=32), tmp_path / "other")
     ours, other = (find_clips(folder)[0] for folder in (pong.folder, tmp_path / "other"))
     assert not np.array_equal(read_clip(ours).frames, read_clip(other).frames)
 
@@ -113,7 +113,7 @@ def test_record_can_always_be_split(pong: RecordSummary) -> None:
 
 def test_record_starts_a_clip_with_each_episode_and_cuts_long_ones(tmp_path: Path) -> None:
     """An episode of Freeway is always 512 decisions of 16 frames: cut into 300 + 212."""
-    options = RecordOptions("freeway", frames=1100, size=16, frame_skip=16, clip_frames=300)
+    options = RecordOptions(game="freeway", frames=1100, size=16, frame_skip=16, clip_frames=300)
     summary = record(options, tmp_path / "data")
     clips = read_data_folder(tmp_path / "data").clips
     expected = [(300, 0), (212, 0), (300, 1), (212, 1), (76, 2)]
@@ -122,21 +122,21 @@ def test_record_starts_a_clip_with_each_episode_and_cuts_long_ones(tmp_path: Pat
 
 
 def test_record_cuts_an_episode_off_so_that_there_is_one_for_validation(tmp_path: Path) -> None:
-    options = RecordOptions("freeway", frames=401, size=16, frame_skip=16, clip_frames=300)
+    options = RecordOptions(game="freeway", frames=401, size=16, frame_skip=16, clip_frames=300)
     record(options, tmp_path / "data")
     clips = read_data_folder(tmp_path / "data").clips
     assert [(clip.frames, clip.episode) for clip in clips] == [(201, 0), (200, 1)]
 
 
 def test_all_actions_are_the_same_in_every_game(tmp_path: Path) -> None:
-    record(RecordOptions("pong", frames=2, size=16, all_actions=True), tmp_path / "a")
-    record(RecordOptions("breakout", frames=2, size=16, all_actions=True), tmp_path / "b")
+    record(RecordOptions(game="pong", frames=2, size=16, all_actions=True), tmp_path / "a")
+    record(RecordOptions(game="breakout", frames=2, size=16, all_actions=True), tmp_path / "b")
     left, right = (read_data_folder(tmp_path / name) for name in "ab")
     assert left.action_meanings == right.action_meanings and left.num_actions == 18
 
 
 def test_record_drops_the_short_rest_of_a_cut_episode(tmp_path: Path) -> None:
-    options = RecordOptions("freeway", frames=500, size=16, frame_skip=60, clip_frames=125)
+    options = RecordOptions(game="freeway", frames=500, size=16, frame_skip=60, clip_frames=125)
     record(options, tmp_path / "data")
     clips = read_data_folder(tmp_path / "data").clips
     assert [(clip.frames, clip.episode) for clip in clips] == [(125, index) for index in range(4)]
@@ -149,7 +149,7 @@ def test_record_reports_progress(tmp_path: Path) -> None:
     def note(task: str, done: int, total: int, detail: str = "") -> None:
         seen.append((task, done, total))
 
-    record(RecordOptions("boxing", frames=10, size=16), tmp_path / "data", note)
+    record(RecordOptions(game="boxing", frames=10, size=16), tmp_path / "data", note)
     assert seen == [("record boxing", done, 10) for done in range(1, 11)]
 
 
@@ -164,7 +164,7 @@ def test_record_stopped_by_hand_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_record_replaces_a_data_folder_and_nothing_else(tmp_path: Path) -> None:
-    options = RecordOptions("pong", frames=4, size=16)
+    options = RecordOptions(game="pong", frames=4, size=16)
     record(options, tmp_path / "data")
     record(options, tmp_path / "data")
     (tmp_path / "other").mkdir()
@@ -211,9 +211,9 @@ def test_game_is_found_in_any_spelling(game: str) -> None:
 
 def test_unknown_game_is_refused_with_close_ones(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="'pongg' is unknown, .* did you mean Pong"):
-        record(RecordOptions("pongg", frames=10), tmp_path / "data")
+        record(RecordOptions(game="pongg", frames=10), tmp_path / "data")
     with pytest.raises(ClipError, match="such as Pong, Boxing"):
-        record(RecordOptions("!", frames=10), tmp_path / "data")
+        record(RecordOptions(game="!", frames=10), tmp_path / "data")
     assert not any(tmp_path.iterdir())
 
 
@@ -244,7 +244,7 @@ def test_policy_without_fire_presses_nothing_special() -> None:
 @pytest.mark.parametrize("frames", [1, 15, 63, 64, 65, 100, 499, 501, 515, 516, 1001, 1017])
 @pytest.mark.parametrize("clip_frames", [16, 17, 30, 500])
 def test_next_length_fills_up_exactly_without_useless_rests(frames: int, clip_frames: int) -> None:
-    options = RecordOptions("pong", frames=frames, clip_frames=clip_frames)
+    options = RecordOptions(game="pong", frames=frames, clip_frames=clip_frames)
     lengths: list[int] = []
     episodes = [0]
     while sum(lengths) < frames:

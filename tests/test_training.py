@@ -42,7 +42,7 @@ def data(squares: Path) -> Path:
 
 
 def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
-    return TrainOptions((data,), output, **{**SHORT, **changes})
+    return TrainOptions(data=(data,), output=output, **{**SHORT, **changes})
 
 
 def run(
@@ -118,7 +118,7 @@ def test_summary_tells_what_was_done(data: Path, tmp_path: Path) -> None:
     stages = summary.stages
     assert len(losses["vqvae"]) == stages["vqvae"].steps == 12
     assert len(losses["temporal"]) == stages["temporal"].steps == 12
-    chosen = TrainOptions((data,), tmp_path)
+    chosen = TrainOptions(data=(data,), output=tmp_path)
     frames = {"vqvae": chosen.vqvae_batch, "temporal": 6 * chosen.temporal_batch}
     for name, stage in stages.items():
         images = 12 * frames[name]

@@ -81,8 +81,10 @@ def test_data_has_another_hash_when_a_file_or_the_split_changes(data: Path, tmp_
 def test_games_whose_actions_differ_are_not_mixed(tmp_path: Path) -> None:
     pytest.importorskip("ale_py", reason="needs the extra 'train'")
     for game in ("pong", "breakout"):
-        record(RecordOptions(game, frames=64, size=16), tmp_path / game)
-        record(RecordOptions(game, frames=64, size=16, all_actions=True), tmp_path / f"{game}18")
+        record(RecordOptions(game=game, frames=64, size=16), tmp_path / game)
+        record(
+            RecordOptions(game=game, frames=64, size=16, all_actions=True), tmp_path / f"{game}18"
+        )
     both = [tmp_path / "pong", tmp_path / "breakout"]
     with pytest.raises(TrainingError, match=r"Pong has 6, Breakout has 4.*--all-actions"):
         find_data(both, size=16, validation=0.1, seed=0, actions=True)

@@ -52,12 +52,12 @@ def test_diverging_training_stops_and_keeps_the_last_state(data: Path, tmp_path:
 )
 def test_options_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        dataclasses.replace(TrainOptions((Path("a"),), Path("b")), **change)
+        dataclasses.replace(TrainOptions(data=(Path("a"),), output=Path("b")), **change)
 
 
 def test_every_option_but_few_decides_the_weights() -> None:
     names = {field.name for field in dataclasses.fields(TrainOptions)}
-    chosen = TrainOptions((Path("a"),), Path("b")).deciding()
+    chosen = TrainOptions(data=(Path("a"),), output=Path("b")).deciding()
     assert names - set(chosen) == {"output", "checkpointing", "log"}
     assert json.loads(json.dumps(chosen)) == chosen
 
@@ -125,7 +125,7 @@ def test_training_goes_on_without_a_cache_and_says_so(
 
 
 def test_clip_with_damaged_actions_is_left_out_and_named(tmp_path: Path) -> None:
-    record(RecordOptions("pong", 96, size=16, clip_frames=32), tmp_path / "data")
+    record(RecordOptions(game="pong", frames=96, size=16, clip_frames=32), tmp_path / "data")
     clips = sorted((tmp_path / "data").glob("*.mkv"))
     actions_path(clips[1]).write_bytes(b"damaged")
     found = find_data([tmp_path / "data"], size=16, validation=0.5, seed=0, actions=True)

@@ -68,7 +68,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_double_batch(
 
 
 def test_two_processes_train_one_model_and_tell_once(tmp_path: Path) -> None:
-    record(RecordOptions("pong", 64, size=64, clip_frames=32), tmp_path / "data")
+    record(RecordOptions(game="pong", frames=64, size=64, clip_frames=32), tmp_path / "data")
     steps = ["--vqvae-steps", "6", "--temporal-steps", "3", "--vqvae-batch", "4"]
     train = ["-m", "wmdeploy.cli", "train", "--data", str(tmp_path / "data"), *steps]
     result = launch("2", *train, "-o", str(tmp_path / "model"))

@@ -75,7 +75,9 @@ def change_step(directory: Path, change: Callable[[onnx.ModelProto], object]) ->
 
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_plans_of_tiny_are_built_and_recorded(layout: Layout, tmp_path: Path) -> None:
-    options = ExportOptions("tiny", tmp_path / "tiny", SAMPLE_CLIP, layout, "fp16")
+    options = ExportOptions(
+        source="tiny", output=tmp_path / "tiny", clip=SAMPLE_CLIP, layout=layout, precision="fp16"
+    )
     export_bundle(options)
     progress: list[tuple[str, int, int]] = []
 
@@ -301,7 +303,11 @@ def test_export_again_with_nothing_changed_keeps_the_plans(
     bundles: Bundles, micro_model: Path, tmp_path: Path
 ) -> None:
     options = ExportOptions(
-        str(micro_model), tmp_path / "b", SAMPLE_CLIP, precision="fp16", max_batch=4
+        source=str(micro_model),
+        output=tmp_path / "b",
+        clip=SAMPLE_CLIP,
+        precision="fp16",
+        max_batch=4,
     )
     export_bundle(options)
     build_plans(order(tmp_path / "b", graphs=("step",)))

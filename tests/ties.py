@@ -49,7 +49,9 @@ def tied_model(model: WorldModel, frame: np.ndarray, excess: float) -> Tied:
     direction = torch.randn(len(z), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     radius = (squared * (1 + excess)) ** 0.5
     vq.embedding.weight.data[other] = (z + radius * direction / direction.norm()).float()
-    return Tied(model, chosen, other, excess, squared, before)
+    return Tied(
+        model=model, chosen=chosen, other=other, excess=excess, squared=squared, codebook=before
+    )
 
 
 def counted(tied: Tied, frame: np.ndarray, precision: Precision = "fp32") -> CodeCount:

@@ -25,7 +25,7 @@ from wmdeploy.training.vqvae_stage import VQVAEStage
 
 def main(data: Path, output: Path, batch: int) -> None:
     options = TrainOptions(
-        (data,), output, vqvae_batch=2 * batch, temporal_batch=batch, device="cpu"
+        data=(data,), output=output, vqvae_batch=2 * batch, temporal_batch=batch, device="cpu"
     )
     with started(options) as accelerator:
         found = gradients(accelerator, options)

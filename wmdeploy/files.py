@@ -154,7 +154,7 @@ def write_text(text: str, path: Path) -> None:
 
 @dataclass(frozen=True)
 class DirectoryKind:
-    """How a directory of ours is told from a stranger's: what its marker holds, and its entries.
+    """What marks a directory as ours, and no stranger's: what its marker holds, and its entries.
 
     `marker` is a JSON file with `key` in it; `entries` are patterns that cover all that is in it.
     """

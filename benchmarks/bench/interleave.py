@@ -37,7 +37,7 @@ class Ask(Protocol):
     ) -> Kind | None: ...
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """One backend at one stage and batch size: raw times, and the GPU's clocks after each block.
 
@@ -70,7 +70,10 @@ def interleave(
         A label and its run, stage by stage, of those that were alive at the stage's last round; a
         stage's rounds are the same for all.
     """
-    stages = [_StageTurns(ask, stage, batch, effort, clock) for stage in labels]
+    stages = [
+        _StageTurns(ask=ask, stage=stage, batch=batch, effort=effort, clock=clock)
+        for stage in labels
+    ]
     for stage in stages:
         stage.warm(labels[stage.stage])
     # a stage that looks precise goes on with the others: it may have been a quiet moment
@@ -82,7 +85,7 @@ def interleave(
         yield from stage.runs.items()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _StageTurns:
     """Those that are alive at one stage, and their rounds so far.
 
@@ -118,7 +121,9 @@ class _StageTurns:
             command = Warm(self.stage, self.batch)
             warmed = self.ask(label, command, Warmed, f"{self.doing}: warm up")
             if warmed is not None:
-                self.runs[label] = Run(self.stage, self.batch, Samples([]), warmup=warmed.runs)
+                self.runs[label] = Run(
+                    stage=self.stage, batch=self.batch, samples=Samples([]), warmup=warmed.runs
+                )
                 self.blocks[label] = self._block(warmed.newest_ms)
         self.over = not self.runs
 

@@ -35,8 +35,8 @@ def start(workers: Workers, job: Job, has_gpu: bool) -> Result:
     result = workers.results[job.label]
     if result.loaded is not None:
         result.runs = [
-            Run("load", 1, Samples([result.loaded.load_ms])),
-            Run("first_call", 1, Samples([result.loaded.first_call_ms])),
+            Run(stage="load", batch=1, samples=Samples([result.loaded.load_ms])),
+            Run(stage="first_call", batch=1, samples=Samples([result.loaded.first_call_ms])),
         ]
     return result
 

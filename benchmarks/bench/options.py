@@ -32,8 +32,8 @@ class BenchOptions:
         refill: as in `Session`, the baseline's too.
         batches: besides batch 1, whole frames and steps are timed for each that a backend takes.
         threads: of backends on the CPU, which run once for each number; empty: their own choice.
-        fps: frames per second that are asked for in the pacing, which lasts `rate_seconds`; None:
-            no pacing.
+        fps: frames per second that are asked for at a fixed rate, for `rate_seconds`;
+            None: at no rate.
         swap: whether to find out which graph brings the error in.
         read: how the clips are read.
     """

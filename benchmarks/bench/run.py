@@ -43,7 +43,7 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
         remarks: list[str] = []
         clips = write_clips(options, bundle, scratch, remarks)
         first, *others = jobs(options, clips, options.horizon_for(window), scratch)
-        with Workers(progress) as workers:
+        with Workers(progress=progress) as workers:
             baseline = start(workers, first, has_gpu=True)
             assert baseline.loaded is not None
             # of the baseline's device alone now, so that the arrays find room

@@ -110,7 +110,7 @@ class Process:
         return died + one_line(last), False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Workers:
     """All processes by label, in the order in which they were started.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """One operation of PyTorch, and the nodes that ONNX has for it.
 
@@ -141,14 +141,14 @@ class Comparison:
         for name, row in self._rows.items():
             operation = self._exact.operations[name]
             yield Node(
-                name,
-                tuple(node.name for node in row.nodes),
-                tuple(node.op_type for node in row.nodes),
-                operation.module,
-                operation.kind,
-                self._shapes[name],
-                self._accumulated.get(name, math.inf),
-                self._own[name],
+                name=name,
+                nodes=tuple(node.name for node in row.nodes),
+                ops=tuple(node.op_type for node in row.nodes),
+                module=operation.module,
+                operation=operation.kind,
+                shape=self._shapes[name],
+                accumulated=self._accumulated.get(name, math.inf),
+                own=self._own[name],
             )
 
 

@@ -37,7 +37,7 @@ FRAMES = 4  # of the clip; a window repeats them
 TRACERS = ("torch", "onnxscript")  # they decide how values are named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BisectOptions:
     """`graphs`: names, none for all; `tolerance`: relative, None for that of the precision."""
 
@@ -49,7 +49,7 @@ class BisectOptions:
     read: ReadOptions = ReadOptions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """One graph, its nodes in the order of the file.
 
@@ -121,7 +121,14 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
         progress(graph, 0, 1, "trace")
         exact = PytorchValues(model, recipe, graph)
         tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(versions))
-        yield examine(exact, tested, cases[graph], tolerance, progress, warnings)
+        yield examine(
+            exact,
+            tested,
+            case=cases[graph],
+            tolerance=tolerance,
+            progress=progress,
+            warnings=warnings,
+        )
 
 
 def examine(
@@ -144,14 +151,14 @@ def examine(
     nodes = tuple(comparison.nodes())
     past = (i for i, node in enumerate(nodes) if not node.accumulated <= tolerance)
     return Findings(
-        exact.graph,
-        tested.backend,
-        exact.precision,
-        tolerance,
-        nodes,
-        next(past, None),
-        warnings,
-        comparison.codes,
+        graph=exact.graph,
+        backend=tested.backend,
+        precision=exact.precision,
+        tolerance=tolerance,
+        nodes=nodes,
+        culprit=next(past, None),
+        warnings=warnings,
+        codes=comparison.codes,
     )
 
 

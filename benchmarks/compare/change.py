@@ -21,7 +21,7 @@ LARGEST = 1_000_000
 LARGEST_LOG = math.log(LARGEST)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """One figure of both reports. `size` orders changes of the same kind, the largest first."""
 
@@ -71,7 +71,7 @@ def speed_changes(
         noisy = before[key].noisy or after[key].noisy
         chance = noise(slowdown, len(slowdowns))
         figures = f"{_times(old)}x", f"{_times(new)}x"
-        changes.append(_speed(key, figures, slowdown.log, chance, fail_on, noisy))
+        changes.append(_speed(key, figures, slowdown.log, chance, (fail_on, noisy)))
     return changes
 
 
@@ -86,26 +86,50 @@ def _rounds(row: Row, baseline: Row | None) -> np.ndarray | None:
 
 
 def _speed(
-    key: Key, figures: tuple[str, str], slower: float, chance: float, fail_on: float, noisy: bool
+    key: Key, figures: tuple[str, str], slower: float, chance: float, limits: tuple[float, bool]
 ) -> Change:
-    """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without."""
+    """`slower` is above 0 if NEW takes longer; `chance` is how far from 0 it may lie without.
+
+    Args:
+        limits: the smallest slowdown that counts, 0.05 for 5%; whether a row was noisy.
+    """
     name, stage, batch = key
+    fail_on, noisy = limits
     limit = math.log1p(fail_on)
     status: Status = "unchanged"
     if abs(slower) > max(limit, chance):
         status = "regression" if slower > 0 else "improvement"
     elif chance > limit and (noisy or abs(slower) > limit):
         status = "unclear"
-    words = *figures, _slower(slower)
-    return Change(stage, name, batch, "speed-up", *words, status, _percent(chance), abs(slower))
+    return Change(
+        stage=stage,
+        backend=name,
+        batch=batch,
+        what="speed-up",
+        old=figures[0],
+        new=figures[1],
+        change=_slower(slower),
+        status=status,
+        noise=_percent(chance),
+        size=abs(slower),
+    )
 
 
 def _absolute(key: Key, old: float, new: float, fail_on: float) -> Change:
     name, stage, batch = key
     slower = math.log(new / old) if min(old, new) > 0 else 0.0
     status: Status = "information" if abs(slower) > math.log1p(fail_on) else "unchanged"
-    words = _milliseconds(old), _milliseconds(new), _slower(slower)
-    return Change(stage, name, batch, "p50 ms", *words, status, size=abs(slower))
+    return Change(
+        stage=stage,
+        backend=name,
+        batch=batch,
+        what="p50 ms",
+        old=_milliseconds(old),
+        new=_milliseconds(new),
+        change=_slower(slower),
+        status=status,
+        size=abs(slower),
+    )
 
 
 def _slower(log: float) -> str:
@@ -145,11 +169,20 @@ def memory_changes(
             )  # else it was counted otherwise
             worse: Status = "regression" if growth > 0 else "improvement"
             status = worse if comparable else "information"
-        words = f"{old:.0f}", f"{new:.0f}", f"{growth:+.1%}"
-        change = Change(
-            stage, name, batch, "memory MB", *words, status, f"{tolerance:.0%}", abs(growth)
+        changes.append(
+            Change(
+                stage=stage,
+                backend=name,
+                batch=batch,
+                what="memory MB",
+                old=f"{old:.0f}",
+                new=f"{new:.0f}",
+                change=f"{growth:+.1%}",
+                status=status,
+                noise=f"{tolerance:.0%}",
+                size=abs(growth),
+            )
         )
-        changes.append(change)
     return changes
 
 

@@ -13,7 +13,7 @@ SCHEMA = 1
 HEADINGS = ("stage", "backend", "batch", "what", "old", "new", "change", "noise", "verdict")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChangeEntry:
     """One figure of both reports, as text; empty where it does not apply."""
 

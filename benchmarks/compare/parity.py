@@ -92,10 +92,18 @@ def _worst(name: str, what: str, points: list[tuple[str, float, float]]) -> list
     drop, where, x, y = shown
     return [
         Change(
-            "frame", name, None, f"{what} ({where})", f"{x:.1f} dB", f"{y:.1f} dB",
-            f"{y - x:+.1f} dB", status, f"{DB_DROP:.0f} dB", abs(drop),
+            stage="frame",
+            backend=name,
+            batch=None,
+            what=f"{what} ({where})",
+            old=f"{x:.1f} dB",
+            new=f"{y:.1f} dB",
+            change=f"{y - x:+.1f} dB",
+            status=status,
+            noise=f"{DB_DROP:.0f} dB",
+            size=abs(drop),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _agreement(stage: str, name: str, what: str, old: float, new: float) -> Change:
@@ -103,9 +111,17 @@ def _agreement(stage: str, name: str, what: str, old: float, new: float) -> Chan
     if abs(new - old) > AGREEMENT_DROP:
         status = "regression" if new < old else "improvement"
     return Change(
-        stage, name, None, what, f"{old:.3%}", f"{new:.3%}", f"{100 * (new - old):+.3f} points",
-        status, f"{100 * AGREEMENT_DROP:.1f} points", abs(new - old),
-    )  # fmt: skip
+        stage=stage,
+        backend=name,
+        batch=None,
+        what=what,
+        old=f"{old:.3%}",
+        new=f"{new:.3%}",
+        change=f"{100 * (new - old):+.3f} points",
+        status=status,
+        noise=f"{100 * AGREEMENT_DROP:.1f} points",
+        size=abs(new - old),
+    )
 
 
 def _error(stage: str, name: str, old: float, new: float) -> Change:
@@ -115,18 +131,32 @@ def _error(stage: str, name: str, old: float, new: float) -> Change:
         status = "regression" if new > old else "improvement"
     change = f"{new / old:.2f} times" if old > 0 else ""
     return Change(
-        stage, name, None, "max error", f"{old:.2g}", f"{new:.2g}", change, status,
-        f"{ERROR_GROWTH:.0f} times", large,
-    )  # fmt: skip
+        stage=stage,
+        backend=name,
+        batch=None,
+        what="max error",
+        old=f"{old:.2g}",
+        new=f"{new:.2g}",
+        change=change,
+        status=status,
+        noise=f"{ERROR_GROWTH:.0f} times",
+        size=large,
+    )
 
 
 def _imagined(name: str, old: Curve, new: Curve) -> Change:
     """Codes of imagined frames flip one by one: where the first does is information; dB decides."""
     was, now = (curve.first_difference for curve in (old, new))
     return Change(
-        "frame", name, None, f"first other code, {old.clip}", _horizon(was), _horizon(now), "",
-        "unchanged" if was == now else "information",
-    )  # fmt: skip
+        stage="frame",
+        backend=name,
+        batch=None,
+        what=f"first other code, {old.clip}",
+        old=_horizon(was),
+        new=_horizon(now),
+        change="",
+        status="unchanged" if was == now else "information",
+    )
 
 
 def _horizon(value: int | None) -> str:

@@ -104,11 +104,32 @@ def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list
             status = "improvement"
         reason = next((r.reason for (n, _, _), r in after.items() if n == name and r.reason), None)
         text = f"{b}: {reason}" if reason and a != b else b
-        changes.append(Change("", name, None, "verdict", a, text, "", status, size=math.inf))
+        changes.append(
+            Change(
+                stage="",
+                backend=name,
+                batch=None,
+                what="verdict",
+                old=a,
+                new=text,
+                change="",
+                status=status,
+                size=math.inf,
+            )
+        )
     for name, stage, batch in dict.fromkeys((*before, *after)):
         if old.get(name) == new.get(name) == "pass":
             for side, rows in (("OLD", before), ("NEW", after)):
                 if (name, stage, batch) not in rows:
-                    words = ("", f"not in {side}", "")
-                    changes.append(Change(stage, name, batch, "row", *words, "information"))
+                    missing = Change(
+                        stage=stage,
+                        backend=name,
+                        batch=batch,
+                        what="row",
+                        old="",
+                        new=f"not in {side}",
+                        change="",
+                        status="information",
+                    )
+                    changes.append(missing)
     return changes

@@ -38,7 +38,7 @@ from wmdeploy.quality.report import QualityReport
 _STRIP_FRAMES = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """What to evaluate.
 
@@ -133,17 +133,25 @@ def evaluate(
     paths: list[Path] = []
     roots = [real_path(folder) for folder in options.data]
     for root in roots:
-        paths += _usable(root, trained_on, options, size, conditioned, skipped, tell)
+        paths += _usable(
+            root,
+            trained_on,
+            options=options,
+            size=size,
+            conditioned=conditioned,
+            skipped=skipped,
+            tell=tell,
+        )
     if not paths:
         raise ClipError("data: no clip is left to evaluate on; " + "; ".join(skipped[:3]))
     footage = read_footage(
         paths,
         size,
-        conditioned,
-        skipped,
-        progress,
-        roots,
-        options.read,
+        actions=conditioned,
+        skipped=skipped,
+        progress=progress,
+        roots=roots,
+        options=options.read,
     )
     if options.pictures and not _drawable(footage, options.context):
         raise ClipError(

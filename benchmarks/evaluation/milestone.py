@@ -42,7 +42,7 @@ LIMIT_MS = 100.0
 REAL_TIME_MS = 1000 / 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MilestoneOptions:
     """What to test: any source that `load_model` takes, on "cpu" or "cuda", on real frames."""
 
@@ -54,7 +54,7 @@ class MilestoneOptions:
     read: ReadOptions = ReadOptions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Milestone:
     """What the four tests gave. Field names inside are the report's own.
 

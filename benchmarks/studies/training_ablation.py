@@ -43,7 +43,11 @@ def main(
     for index in row or range(len(ROWS)):
         label, changes = ROWS[index]
         options = TrainOptions(
-            tuple(data), output / f"row-{index}", vqvae=vqvae, temporal_steps=steps, **changes
+            data=tuple(data),
+            output=output / f"row-{index}",
+            vqvae=vqvae,
+            temporal_steps=steps,
+            **changes,
         )
         summary = train(options, config=sizes)
         if summary is None:  # started by torchrun: the first process tells

@@ -31,7 +31,7 @@ from wmdeploy.psnr import IDENTICAL_DB
 _COMPARED = ("frame", "memory", "psnr")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepOptions:
     """What to sweep; `bench` has all that is not swept, its bundle is replaced.
 
@@ -48,7 +48,7 @@ class SweepOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One way to run the model.
 
@@ -180,7 +180,15 @@ def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
             "codes": 100 * agreement if agreement is not None else None,
         }
         cells.append(
-            Cell(layout, precision, row.backend, row.batch, figures, row.verdict, row.reason)
+            Cell(
+                layout=layout,
+                precision=precision,
+                backend=row.backend,
+                batch=row.batch,
+                figures=figures,
+                verdict=row.verdict,
+                reason=row.reason,
+            )
         )
     return cells
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.worker.workloads import Feeds
     from wmdeploy.engines.base import Backend
 
-WARM_FRAMES = 3  # before the pacing
+WARM_FRAMES = 3  # before the fixed rate
 FILL_CONTEXT = 2  # frames given where only the time of a full window matters
 
 
@@ -220,7 +220,12 @@ class Worker:
         first, job = self.rollouts[0], self.job
         clip = (first.frames, first.actions)
         return substitute_graphs(
-            self.backend, self.bundle, clip, job.context, command.frames, job.refill
+            self.backend,
+            self.bundle,
+            clip=clip,
+            context=job.context,
+            frames=command.frames,
+            refill=job.refill,
         )
 
 

@@ -256,10 +256,12 @@ def bound(ort: Any, session: Any, stream: torch.cuda.Stream) -> Bind:
 
     def bind(inputs: Buffers, outputs: Buffers) -> Launch:
         binding = session.io_binding()
-        for tensors, add in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+        for tensors, bind_tensor in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
             for name, tensor in tensors.items():
                 kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype
-                add(name, "cuda", tensor.device.index or 0, kind, tensor.shape, tensor.data_ptr())
+                bind_tensor(
+                    name, "cuda", tensor.device.index or 0, kind, tensor.shape, tensor.data_ptr()
+                )
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(next(numbers)))
         # order on the stream is enough; the host waits when somebody reads a result

@@ -105,7 +105,7 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (("rows", 0), {"samples_ms": [None]}, "$.rows[0].samples_ms[0]"),
         (("rows", 0), {"memory": {"resident": None}}, "$.rows[0].memory.resident"),
         (("curves", 0), {"free_db": ["a"]}, "$.curves[0].free_db[0]"),
-        (("fixed_rate", 0), {"fps": None}, "$.pacing[0].fps"),
+        (("fixed_rate", 0), {"fps": None}, "$.fixed_rate[0].fps"),
     ],
 )
 def test_values_of_other_types_are_refused_where_they_stand(

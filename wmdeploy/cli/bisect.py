@@ -75,7 +75,14 @@ def bisect(
     examined = []
     with show_progress() as progress:
         for name in names("--backend", backend or ["ort-cpu"], BACKENDS):
-            options = BisectOptions(bundle, clip, name, parts(graph), tolerance, read)
+            options = BisectOptions(
+                bundle=bundle,
+                clip=clip,
+                backend=name,
+                graphs=parts(graph),
+                tolerance=tolerance,
+                read=read,
+            )
             for findings in run_bisect(options, progress):
                 examined.append(findings)
                 out.print(nodes_table(findings))

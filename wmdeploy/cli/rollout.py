@@ -79,7 +79,8 @@ def rollout(
     size = image_size(engines)
     past = read_clip(clip, size=size, count=min(length, context), options=read)
     print_notes([*remarks, *past.remarks])
-    frames = imagine(engines, past, context, horizon, refill, open_clip(clip, read).actions())
+    actions = open_clip(clip, read).actions()
+    frames = imagine(engines, past, context, horizon, refill=refill, actions=actions)
     with show_progress() as progress:
         frames = _counted(frames, horizon, progress)
         if output.suffix.lower() == ".npz":

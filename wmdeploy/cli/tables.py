@@ -138,10 +138,10 @@ def _agreement(parity: dict[str, Parity]) -> str:
 
 def _tensors(bundle: Bundle) -> Table:
     table = Table(
-        "graph", "", "tensor", "type and shape", "error", "relative",
-        title="tensors, and the errors of outputs measured at export",
-        title_justify="left",
-    )  # fmt: skip
+        title="tensors, and the errors of outputs measured at export", title_justify="left"
+    )
+    for heading in ("graph", "", "tensor", "type and shape", "error", "relative"):
+        table.add_column(heading)
     for name, graph in bundle.manifest.graphs.items():
         rows = [("in", spec) for spec in graph.inputs] + [("out", spec) for spec in graph.outputs]
         for i, (way, spec) in enumerate(rows):

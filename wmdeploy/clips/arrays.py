@@ -3,7 +3,7 @@
 A path may lead into such a file, as if it were a folder:
 
     pong.npz                             the only clip of a file
-    pong.npz/episode-00003               one of several, told apart by `is_first`, `dones` and such
+    pong.npz/episode-00003               one of several, separated by `is_first`, `dones` or alike
     demos.hdf5/data/demo_0               a group that holds an episode
 
 Streams: no more than the rows that are asked for is read. Knows what layout.py and actions.py make
@@ -88,7 +88,7 @@ class ArraySource(Source):
         length = series.layout.shape[0]
         with self._arrays() as arrays:
             actions, note = read_actions(
-                arrays, series.actions, first, last, length, str(self.path)
+                arrays, series.actions, first=first, last=last, length=length, place=str(self.path)
             )
         if note and note not in self.notes:
             self.notes.append(note)

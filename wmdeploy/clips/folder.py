@@ -36,7 +36,7 @@ class ClipEntry:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataFolder:
     """What `clips.json` tells. `action_meanings[a]` names action a; `num_actions` 0: no actions."""
 

@@ -90,7 +90,12 @@ class PairedSource(Wrapped):
         with npy_array(self._actions, "actions") as array:
             place = str(self._actions.parent)
             actions, note = read_actions(
-                {self._actions.stem: array}, self._actions.stem, 0, length, length, place
+                {self._actions.stem: array},
+                self._actions.stem,
+                first=0,
+                last=length,
+                length=length,
+                place=place,
             )
         self.notes.append(note or f"actions are read from {self._actions.name}")
         return actions

@@ -24,7 +24,7 @@ from wmdeploy.progress import Progress, silent
 _SHORTEST_TAIL = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordOptions:
     """What to record.
 
@@ -72,7 +72,7 @@ class RecordOptions:
                 raise ClipError(f"{name}: got {value}, expected {least} {upto}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordSummary:
     """What was recorded: `size_bytes` is the whole folder's."""
 

@@ -61,7 +61,7 @@ class VQVAEConfig:
         return self.latent_channels * self.positions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TemporalConfig:
     """Sizes of the causal transformer over time, one token per frame.
 

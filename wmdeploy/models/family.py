@@ -100,7 +100,9 @@ class ReferenceFamily(ModelFamily):
         from wmdeploy.models.ties import find_ties
 
         vqvae = model.vqvae
-        return find_ties(vqvae.encoder, vqvae.vq, frames, expected, got, precision)
+        return find_ties(
+            vqvae.encoder, vqvae.vq, frames, expected=expected, got=got, precision=precision
+        )
 
     def encoded_change(
         self, model: "WorldModel", before: np.ndarray, after: np.ndarray

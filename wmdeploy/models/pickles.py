@@ -122,13 +122,13 @@ def read_pickle(path: Path) -> tuple[Any, list[str]]:
             "it was not executed. Save it again as {'model_state_dict': model.state_dict()}"
         ) from error
     except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
-        told = str(error) or type(error).__name__
-        if "torchscript" in told.lower():
+        message = str(error) or type(error).__name__
+        if "torchscript" in message.lower():
             raise CheckpointError(
                 f"{path}: is TorchScript, which is code; it was not executed: save "
                 "model.state_dict() in its place"
             ) from error
-        first = told.splitlines()[0].partition(". This is an internal")[0]  # of miniz, and long
+        first = message.splitlines()[0].partition(". This is an internal")[0]  # of miniz, and long
         raise CheckpointError(f"{path}: damaged or no PyTorch file ({first})") from error
 
 

@@ -88,9 +88,9 @@ def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
             latent_size * 2 ** (len(widths) - 1), tuple(widths), latent_channels, codebook_size
         ),
         TemporalConfig(
-            d_model,
-            layers,
-            HEADS,
+            d_model=d_model,
+            layers=layers,
+            heads=HEADS,
             context=shape(POSITIONS, 3)[1],
             num_actions=0
             if actions is None

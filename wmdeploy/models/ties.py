@@ -64,18 +64,18 @@ class CodeCount:
 
     def __str__(self) -> str:
         """Such as "1 of 2,560 codes tied (distances equal to 2.4e-06)"."""
-        told = []
+        parts = []
         if self.wrong:
-            told.append(
+            parts.append(
                 f"{self.wrong:,} of {self.codes:,} codes wrong (distances differ by up to "
                 f"{self.wrong_margin:.1e}, rounding explains {self.rounding:.1e})"
             )
         if self.tied:
-            told.append(
+            parts.append(
                 f"{self.tied:,} of {self.codes:,} codes tied "
                 f"(distances equal to {self.tie_margin:.1e})"
             )
-        return ", ".join(told) or f"{self.codes:,} of {self.codes:,} codes equal"
+        return ", ".join(parts) or f"{self.codes:,} of {self.codes:,} codes equal"
 
 
 def add_counts(counts: Iterable[CodeCount]) -> CodeCount:

@@ -90,7 +90,9 @@ def evaluate(
     everything = Tally(model.vqvae.vq)
     for index, group in enumerate(footage.groups):
         tally = tallies.setdefault(group, Tally(model.vqvae.vq))
-        _measure_clip(model, footage, index, runner, context, [tally, everything])
+        _measure_clip(
+            model, footage, index=index, runner=runner, context=context, tallies=[tally, everything]
+        )
         progress("evaluate", index + 1, len(footage.groups))
     groups = [tally.report(group) for group, tally in tallies.items()]
     return QualityReport(
@@ -115,7 +117,7 @@ def _measure_clip(
 ) -> None:
     codes = encode_clip(model.vqvae, footage, index)  # (T, N)
     taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
-    told = (
+    followed = (
         None if runner is None else runner.following(footage.iter_clip(index), codes.numpy(), taken)
     )
     for tally in tallies:
@@ -124,10 +126,28 @@ def _measure_clip(
     for first in range(0, len(codes), piece):
         last = min(first + piece, len(codes))
         found = {}
-        if runner is not None and told is not None:
-            found[runner.name] = np.stack(list(islice(told, last - max(1, first))))
-        _measure_piece(model, footage, index, (first, last), codes, taken, found, tallies)
-    _measure_rollouts(model, footage, index, codes, taken, runner, context, tallies)
+        if runner is not None and followed is not None:
+            found[runner.name] = np.stack(list(islice(followed, last - max(1, first))))
+        _measure_piece(
+            model,
+            footage,
+            index=index,
+            piece=(first, last),
+            codes=codes,
+            taken=taken,
+            found=found,
+            tallies=tallies,
+        )
+    _measure_rollouts(
+        model,
+        footage,
+        index=index,
+        codes=codes,
+        taken=taken,
+        runner=runner,
+        context=context,
+        tallies=tallies,
+    )
 
 
 def _measure_piece(
@@ -202,7 +222,9 @@ def _measure_rollouts(
     latents = model.vqvae.vq.lookup(codes[windows].long().to(device)).flatten(1)
     actions = None if taken is None else torch.from_numpy(taken[windows]).to(device)
     begins = list(range(0, len(windows), length))
-    imagined = rollout_latents(model, latents, begins, context, longest, actions)
+    imagined = rollout_latents(
+        model, latents, starts=begins, context=context, horizon=longest, actions=actions
+    )
     where = np.array(HORIZONS) - 1
     for start, begin, future in zip(starts.tolist(), begins, imagined, strict=True):
         frames = footage.clip(index, start, start + length)

@@ -56,7 +56,7 @@ class RolloutScores:
     worst_clip: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupReport:
     """Scores over some clips: one data folder's, or all.
 
@@ -88,7 +88,7 @@ class GroupReport:
     rollouts: dict[str, RolloutScores]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QualityReport:
     """An evaluation of one model on clips that it was not trained on.
 

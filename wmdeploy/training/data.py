@@ -23,7 +23,7 @@ from wmdeploy.files import real_path
 from wmdeploy.progress import Progress, silent
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingClips:
     """Both sides of a split, of which frames are read when they are first asked for.
 
@@ -92,11 +92,11 @@ class TrainingClips:
             self._read[side] = read_footage(
                 self.paths[side],
                 self.size,
-                self.num_actions > 0,
-                self.skipped,
-                self.progress,
-                self.roots,
-                self.read,
+                actions=self.num_actions > 0,
+                skipped=self.skipped,
+                progress=self.progress,
+                roots=self.roots,
+                options=self.read,
             )
         return self._read[side]
 
@@ -163,7 +163,15 @@ def find_data(
     num_actions = _num_actions(taken) if actions else 0
     split = split_clips(usable, validation=validation, seed=seed)
     lines = [f"{path}: {reason}" for path, reason in skipped]
-    return TrainingClips(split, size, num_actions, lines, roots, read, progress)
+    return TrainingClips(
+        paths=split,
+        size=size,
+        num_actions=num_actions,
+        skipped=lines,
+        roots=roots,
+        read=read,
+        progress=progress,
+    )
 
 
 def _alike(skipped: Sequence[tuple[Path, str]]) -> str:

@@ -186,19 +186,45 @@ def run_stage(
         norm = step_with(optimizers, parameters, accelerator.scaler)
         value = shared_mean(torch.stack(losses).mean()).item()
         if not (math.isfinite(value) and is_usable(norm, accelerator.scaler)):
-            raise _diverged(stage, share, record.step, options, value, norm, folder)
+            raise _diverged(
+                stage,
+                share,
+                step=record.step,
+                options=options,
+                loss=value,
+                norm=norm,
+                folder=folder,
+            )
         record.step += 1
         record.images += stage.images() * options.accumulate * share.processes
         record.seconds += clock() - begin
         log.scalars(stage.name, record.step, {"loss": value, "rate": rate, "norm": norm})
         if record.step % options.checkpoint_every == 0 and record.step < stage.steps:
-            _judge(stage, module, accelerator, record, options, folder, model, log)
+            _judge(
+                stage,
+                module,
+                accelerator=accelerator,
+                record=record,
+                options=options,
+                folder=folder,
+                model=model,
+                log=log,
+            )
             save()
         record.elapsed += clock() - begin
         progress(stage.name, record.step, stage.steps, f"loss {value:.4f}")
     if not record.ended:
         record.ended = "steps" if record.step >= stage.steps else "time"
-    _judge(stage, module, accelerator, record, options, folder, model, log)
+    _judge(
+        stage,
+        module,
+        accelerator=accelerator,
+        record=record,
+        options=options,
+        folder=folder,
+        model=model,
+        log=log,
+    )
     accelerator.unwrap_model(module, keep_fp32_wrapper=False)
     accelerator.free_memory()
     for block in blocks:

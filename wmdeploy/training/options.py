@@ -14,7 +14,7 @@ VQVAE_SHARE = 0.7  # of the minutes that a training may take
 NOT_DECIDING = ("output", "checkpointing", "log")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How to train a world model.
 

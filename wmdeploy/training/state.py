@@ -32,7 +32,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageRecord:
     """How far one stage is, over all runs that it took.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from wmdeploy.quality.report import QualityReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageSummary:
     """One stage of a training, over all runs that it took.
 
@@ -27,7 +27,7 @@ class StageSummary:
     held_out: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSummary:
     """What was trained, how long it took, and how good it is.
 

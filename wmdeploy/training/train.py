@@ -118,9 +118,26 @@ def train(
         accelerator.wait_for_everyone()
         model = WorldModel(sizes.with_actions(clips.num_actions)).initialize(options.seed)
         state = folder.load(model, steps)
-        _train_stages(model, clips, accelerator, state, folder, options, progress)
+        _train_stages(
+            model,
+            clips,
+            accelerator=accelerator,
+            state=state,
+            folder=folder,
+            options=options,
+            progress=progress,
+        )
         model.eval()
-        return _conclude(model, clips, accelerator, state, folder, options, settings, progress)
+        return _conclude(
+            model,
+            clips,
+            accelerator=accelerator,
+            state=state,
+            folder=folder,
+            options=options,
+            settings=settings,
+            progress=progress,
+        )
 
 
 def _train_stages(
@@ -140,7 +157,17 @@ def _train_stages(
     def run(stage: Stage, share: float) -> None:
         share = 1.0 if options.vqvae else share
         budget = None if seconds is None else share * seconds
-        run_stage(stage, model, accelerator, state, folder, options, budget, log, progress)
+        run_stage(
+            stage,
+            model,
+            accelerator=accelerator,
+            state=state,
+            folder=folder,
+            options=options,
+            budget=budget,
+            log=log,
+            progress=progress,
+        )
 
     if options.vqvae:
         given = load_model(options.vqvae).vqvae

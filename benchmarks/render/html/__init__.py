@@ -23,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 _HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """A backend at a glance, at batch 1; texts are empty where a figure does not apply."""
 
@@ -77,22 +77,24 @@ def render(report: Report) -> str:
     )
     template = environment.get_template("page.html.j2")
     given = _content(report) | {"script": Markup(script), "script_digest": digest}
-    strips = {name: data for name, text in report.worst_frames.items() if (data := png_of(text))}
-    left_out = [name for name in report.worst_frames if name not in strips]
+    worst_frames = {
+        name: data for name, text in report.worst_frames.items() if (data := png_of(text))
+    }
+    left_out = [name for name in report.worst_frames if name not in worst_frames]
     page = ""
     while True:
-        pictures = {name: base64.b64encode(data).decode() for name, data in strips.items()}
+        pictures = {name: base64.b64encode(data).decode() for name, data in worst_frames.items()}
         page = template.render(**given, worst_frames=pictures, left_out=left_out)
         size = len(page.encode())
         if size <= LARGEST:
             return page
-        if not strips:
+        if not worst_frames:
             raise WmdeployError(
                 f"the page would have {size / 1e6:.1f} MB, at most {LARGEST / 1e6:.0f}; make it "
                 "of a report with fewer backends, batches or clips"
             )
-        left_out.append(max(strips, key=lambda name: len(strips[name])))
-        del strips[left_out[-1]]
+        left_out.append(max(worst_frames, key=lambda name: len(worst_frames[name])))
+        del worst_frames[left_out[-1]]
 
 
 def png_of(text: str) -> bytes | None:
@@ -151,16 +153,16 @@ def _cards(report: Report, colours: dict[str, int]) -> list[Card]:
     for row in report.frames():
         cards.append(
             Card(
-                row.backend,
-                colours[row.backend],
-                "baseline" if row.backend == baseline else row.verdict,
-                row.reason or "",
-                figure(row.p50_ms),
-                figure(row.frames_per_s),
-                "" if row.backend == baseline else speed_up(row),
-                interval(row),
-                figure(row.memory_mb),
-                worst_db(row),
+                backend=row.backend,
+                colour=colours[row.backend],
+                verdict="baseline" if row.backend == baseline else row.verdict,
+                reason=row.reason or "",
+                frame_ms=figure(row.p50_ms),
+                frames_per_s=figure(row.frames_per_s),
+                speedup="" if row.backend == baseline else speed_up(row),
+                interval=interval(row),
+                memory_mb=figure(row.memory_mb),
+                worst_db=worst_db(row),
             )
         )
     return cards

@@ -24,7 +24,9 @@ def test_moving_clock_is_told(
     clocks: list[int], reasons: list[tuple[str, ...]], warnings: list[str]
 ) -> None:
     states = [GpuState(c, 2619, 40, None, r) for c, r in zip(clocks, reasons, strict=True)]
-    runs = [Run("frame", 1, Samples([1.0], [0.9]), [state]) for state in states]
+    runs = [
+        Run(stage="frame", batch=1, samples=Samples([1.0], [0.9]), gpu=[state]) for state in states
+    ]
     result = Result(label="x", directory=Path(), runs=runs)
     assert clock_warnings(result) == warnings
     assert [sample.state.sm_clock_mhz for sample in result.gpu_states] == clocks

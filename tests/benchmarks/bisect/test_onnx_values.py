@@ -37,6 +37,6 @@ def test_names_of_another_exporter_are_believed_if_their_metadata_agrees(
     assert [node.op_type for node in after.nodes] == ["Sigmoid", "Mul", "Conv"]
     recipe = dataclasses.replace(bundle.manifest.recipe, tools={"torch": "2.0"})
     write_manifest(dataclasses.replace(bundle.manifest, recipe=recipe), bundle.path)
-    (findings,) = bisect(BisectOptions(bundle.path, SAMPLE_CLIP, graphs=("decoder",)))
+    (findings,) = bisect(BisectOptions(bundle=bundle.path, clip=SAMPLE_CLIP, graphs=("decoder",)))
     assert findings.culprit is None and len(findings.nodes) == len(careful.rows)
     assert "exported with torch 2.0, here is" in findings.warnings[0]

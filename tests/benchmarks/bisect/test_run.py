@@ -77,7 +77,7 @@ def test_intact_bundle_has_no_fault(
     bundles: Bundles, layout: Layout, precision: Precision, actions: bool
 ) -> None:
     bundle = bundles(layout, precision, actions)
-    options = BisectOptions(bundle.path, SAMPLE_CLIP, tolerance=TOLERANCES[precision])
+    options = BisectOptions(bundle=bundle.path, clip=SAMPLE_CLIP, tolerance=TOLERANCES[precision])
     progress: list[tuple[str, int, int]] = []
 
     def note(task: str, done: int, total: int, detail: str = "") -> None:
@@ -151,7 +151,7 @@ def test_bad_input_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     path = bundle.path
 
     def refused(kind: type[WmdeployError], words: str, **options: Any) -> None:
-        chosen = dataclasses.replace(BisectOptions(path, SAMPLE_CLIP), **options)
+        chosen = dataclasses.replace(BisectOptions(bundle=path, clip=SAMPLE_CLIP), **options)
         with pytest.raises(kind, match=words) as caught:
             next(bisect(chosen))
         assert "\n" not in str(caught.value)

@@ -35,9 +35,21 @@ def scores(next_frame: float, within: float, sequence: float) -> QualityReport:
     }
     following = {"model": FrameScores(next_frame, 0.9, 15.0), "copy": FrameScores(26.0, 0.9, 12.0)}
     group = GroupReport(
-        "all", 1, 99, frame, 0.99, 9, 5.0, 1.0, following, {"model": latent}, rollouts
+        name="all",
+        clips=1,
+        frames=99,
+        reconstruction=frame,
+        static_agreement=0.99,
+        codes_used=9,
+        perplexity=5.0,
+        latent_deviation=1.0,
+        following=following,
+        latents={"model": latent},
+        rollouts=rollouts,
     )
-    return QualityReport("m", None, 8, 32, (group,), ())
+    return QualityReport(
+        model="m", backend=None, context=8, codebook_size=32, groups=(group,), skipped=()
+    )
 
 
 def examined(model: WorldModel, path: Path, quality: QualityReport | None = None) -> dict:
@@ -47,7 +59,7 @@ def examined(model: WorldModel, path: Path, quality: QualityReport | None = None
         noted = json.loads(path.with_suffix(".json").read_text())
         about = {"training": {"summary": {"quality": noted}}}
     save_model(model, path, about)
-    found = run_milestone(MilestoneOptions(str(path), "cpu", runs=2))
+    found = run_milestone(MilestoneOptions(source=str(path), device="cpu", runs=2))
     write_document(found, path.with_suffix(".out"))
     return {**json.loads(path.with_suffix(".out").read_text()), "page": to_markdown(found)}
 
@@ -100,7 +112,7 @@ def test_device_that_is_not_there_is_refused(micro_model: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(WmdeployError, match="device: got cuda"):
-        run_milestone(MilestoneOptions(str(micro_model), "cuda"))
+        run_milestone(MilestoneOptions(source=str(micro_model), device="cuda"))
 
 
 def test_model_with_the_shortest_context_is_examined(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from wmdeploy.benchmarks.report import GraphFacts, Memory, Report
 from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.errors import WmdeployError
 
-SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "substitutions", "worst_frames",
-            "memory", "roofline", "layout", "batches", "fixed_rate", "environment")  # fmt: skip
+SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "substitutions",
+            "worst-frames", "memory", "roofline", "layout", "batches", "fixed-rate",
+            "environment")  # fmt: skip
 
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -197,6 +198,6 @@ def test_page_of_too_much_is_refused_before_it_is_drawn(report: Report, name: st
 
 
 def test_too_many_pictures_are_refused_before_they_are_measured(report: Report) -> None:
-    strips = {str(i): "" for i in range(MOST_SHOWN + 1)}
-    with pytest.raises(WmdeployError, match="a page of 401 strips would be too large"):
-        render(dataclasses.replace(report, worst_frames=strips))
+    pictures = {str(i): "" for i in range(MOST_SHOWN + 1)}
+    with pytest.raises(WmdeployError, match="a page of 401 worst_frames would be too large"):
+        render(dataclasses.replace(report, worst_frames=pictures))

@@ -141,8 +141,8 @@ def test_missed_frames_are_counted_and_marked(report: Report) -> None:
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, 5e-324, 1e308])
 def test_rate_that_makes_no_sense_is_shown(report: Report, fps: float) -> None:
-    pacing = [dataclasses.replace(rate, fps=fps, frames=0) for rate in report.fixed_rate]
-    table = tables.fixed_rate(dataclasses.replace(report, fixed_rate=pacing))
+    rates = [dataclasses.replace(rate, fps=fps, frames=0) for rate in report.fixed_rate]
+    table = tables.fixed_rate(dataclasses.replace(report, fixed_rate=rates))
     assert column(table, "missed") == ["0 (0.0%)", "3 (0.0%)", "6 (0.0%)"]
 
 

@@ -8,4 +8,12 @@ def cell(frame: float, memory: float, psnr: float, batch: int = 1, verdict: str 
     figures: dict[str, float | None] = {
         "frame": frame, "imagine": frame / 9, "memory": memory, "psnr": psnr, "codes": 100.0,
     }  # fmt: skip
-    return Cell("token", "fp32", "ort-cpu", batch, figures, verdict, None)
+    return Cell(
+        layout="token",
+        precision="fp32",
+        backend="ort-cpu",
+        batch=batch,
+        figures=figures,
+        verdict=verdict,
+        reason=None,
+    )

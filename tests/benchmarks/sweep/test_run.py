@@ -47,7 +47,7 @@ def test_recommended_cell_has_the_most_frames_within_the_budget() -> None:
 def test_sweep_of_nothing_says_once_why(tmp_path: Path) -> None:
     bench = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,))
     with pytest.raises(WmdeployError) as raised:
-        sweep(SweepOptions("nomodel", tmp_path / "s", bench))
+        sweep(SweepOptions(model="nomodel", output=tmp_path / "s", bench=bench))
     assert str(raised.value).count("no such directory, file or preset") == 1
 
 
@@ -61,7 +61,13 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
         horizon=4,
         effort=Effort(runs=2, seconds=0.01),
     )
-    options = SweepOptions(str(micro_model), tmp_path / "s", bench, ("token", "latent"), ("fp32",))
+    options = SweepOptions(
+        model=str(micro_model),
+        output=tmp_path / "s",
+        bench=bench,
+        layouts=("token", "latent"),
+        precisions=("fp32",),
+    )
     found = sweep(options)
     assert [(c.layout, c.backend) for c in found.cells] == [
         (layout, backend) for layout in ("token", "latent") for backend in ("eager", "ort-cpu")
