@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest test-gpu check setup clean-demo
+.PHONY: demo test test-slow test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -26,6 +26,10 @@ FRAMES ?= 4000
 # one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
+
+# the slow third of the suite, which `make test` leaves out
+test-slow: setup
+	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow -n 2 --dist loadfile
 
 # the suite with the lowest versions that pyproject.toml allows; TORCH_INDEX: where torch comes from
 test-lowest:

@@ -25,10 +25,12 @@ class BackendEntry:
     Attributes:
         loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
         device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
+        on_request: run only where it is asked for by name, as it takes minutes to load.
     """
 
     loader: str
     device: Literal["cpu", "cuda", "any"]
+    on_request: bool = False
 
 
 BACKENDS = {
@@ -36,7 +38,7 @@ BACKENDS = {
     "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda"),
     "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any"),
     "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
-    "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any"),
+    "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any", on_request=True),
     "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
     "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
     "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),
@@ -47,6 +49,7 @@ BACKENDS = {
     "tensorrt-rtx": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda"),
 }
 BASELINE = "eager"
+DEFAULT_BACKENDS = tuple(name for name, entry in BACKENDS.items() if not entry.on_request)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ first)
       wmdeploy export "$MODEL" --precision $precision -o "$WORK/$MODEL-$precision" --clip $CLIP
   done > "$OUT/export.txt" 2>&1 &
   timeout 400 "$PYTHON" -m pytest -p no:cacheprovider -q -rs --tb=short -m gpu \
-    tests/test_gpu.py tests/test_gpu_backends.py -k "not compile" > "$OUT/tests.txt" 2>&1
+    tests/test_gpu.py tests/engines/test_gpu_backends.py -k "not compile" > "$OUT/tests.txt" 2>&1
   tail -40 "$OUT/tests.txt"
   wait
   tail -3 "$OUT/export.txt" ;;

@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-from tests.test_cli import ROOT
+from tests.cli.test_cli import ROOT
 
 # `make test-lowest` installs neither what needs a GPU nor the tools that judge the code
 OTHERS = ("gpu", "rtx", "tensorrt")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import ROOT, VERBS
+from tests.cli.test_cli import ROOT, VERBS
 
 README = (ROOT / "README.md").read_text()
 

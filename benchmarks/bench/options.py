@@ -14,7 +14,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
-from wmdeploy.engines.base import BACKENDS, BASELINE, Settings
+from wmdeploy.engines.base import BACKENDS, BASELINE, DEFAULT_BACKENDS, Settings
 from wmdeploy.errors import BackendError
 from wmdeploy.files import real_path
 
@@ -40,7 +40,7 @@ class BenchOptions:
 
     bundle: Path
     clips: tuple[Path, ...]
-    backends: tuple[str, ...] = tuple(BACKENDS)
+    backends: tuple[str, ...] = DEFAULT_BACKENDS
     context: int = 8
     horizon: int | None = None
     refill: int | None = None

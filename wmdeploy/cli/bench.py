@@ -81,7 +81,7 @@ def bench(
     from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.bench.run import bench as run_bench
     from wmdeploy.benchmarks.render.terminal import report_tables
-    from wmdeploy.engines.base import BACKENDS, Settings
+    from wmdeploy.engines.base import BACKENDS, DEFAULT_BACKENDS, Settings
 
     clips = tuple(clip or SAMPLE_CLIPS)
     outputs = check_outputs((json, html, markdown, csv), bundle, *clips)
@@ -90,7 +90,7 @@ def bench(
     options = BenchOptions(
         bundle=bundle,
         clips=clips,
-        backends=names("--backend", backend, BACKENDS),
+        backends=names("--backend", backend, BACKENDS) if backend else DEFAULT_BACKENDS,
         context=context,
         horizon=horizon,
         refill=refill,

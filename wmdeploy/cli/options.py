@@ -58,7 +58,7 @@ Backends = Annotated[
         "--backend",
         help=backend_help(
             "Backend to run; repeat the option or separate names with commas. Default: every "
-            "backend that this machine can run."
+            "backend that this machine can run, except aoti, which takes minutes to load."
         ),
     ),
 ]

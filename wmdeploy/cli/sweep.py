@@ -83,7 +83,7 @@ def sweep(
     from wmdeploy.benchmarks.sweep.run import SweepOptions, nearest, recommended
     from wmdeploy.benchmarks.sweep.run import sweep as run_sweep
     from wmdeploy.benchmarks.sweep.table import cell_line, sweep_table
-    from wmdeploy.engines.base import BACKENDS, Settings
+    from wmdeploy.engines.base import BACKENDS, DEFAULT_BACKENDS, Settings
 
     limits = parse_budget(budget) if budget else ()
     clips = tuple(clip or (SAMPLE_CLIP,))
@@ -92,7 +92,7 @@ def sweep(
     bench = BenchOptions(
         bundle=output,
         clips=clips,
-        backends=names("--backend", backend, BACKENDS),
+        backends=names("--backend", backend, BACKENDS) if backend else DEFAULT_BACKENDS,
         context=context,
         horizon=horizon,
         refill=refill,

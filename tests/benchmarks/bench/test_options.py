@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.clips.made_media import encode, greys, numbers
 from tests.conftest import Bundles
-from tests.made_media import encode, greys, numbers
 from wmdeploy.benchmarks.bench.options import (
     BenchOptions,
     check,

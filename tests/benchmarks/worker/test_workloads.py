@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import MICRO
-from tests.test_engines import modules
+from tests.engines.test_backends import modules
 from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.benchmarks.worker.timing import measure
