@@ -12,10 +12,10 @@ import msgspec
 
 from wmdeploy.benchmarks.report import Memory
 from wmdeploy.benchmarks.stages import StageName
+from wmdeploy.codes import CodeCount
 from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount
 
 ANSWER = "wmdeploy bench> "
 # How the last line on standard error begins where a worker ends with an error of ours.

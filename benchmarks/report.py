@@ -9,10 +9,10 @@ import numpy as np
 
 from wmdeploy.benchmarks.environment import Environment, Short
 from wmdeploy.benchmarks.stages import StageName
+from wmdeploy.codes import CodeCount
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
 from wmdeploy.manifest import Layout, Precision, Recipe
-from wmdeploy.models.ties import CodeCount
 
 SCHEMA = 4
 MOST_ROUNDS = 400  # of a stage

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wmdeploy.codes import CodeCount, add_counts
 from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision, TensorSpec, Wiring
-from wmdeploy.models.ties import CodeCount, add_counts
 
 
 @dataclass(frozen=True)

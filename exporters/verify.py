@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wmdeploy.codes import CodeCount
 from wmdeploy.errors import ExportError, require
 from wmdeploy.families import Case, Graph
 from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
-from wmdeploy.models.ties import CodeCount
 from wmdeploy.runtime import refusal
 
 # The largest allowed relative error of float outputs, the largest root mean square error of a frame

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wmdeploy.codes import CodeCount, Ties
 from wmdeploy.errors import CheckpointError
 from wmdeploy.families import Case, Deployment, Graph, ModelFacts, ModelFamily
 from wmdeploy.manifest import BATCH, Layout, Precision, Shape, TensorSpec, Wiring
-from wmdeploy.models.ties import CodeCount, Ties
 
 PARTS = 16  # N: a frame is cut into 4 x 4
 LEVELS = 8  # codes are from 0 to 7

@@ -12,9 +12,10 @@ import torch
 
 from tests.planted import planted
 from wmdeploy.bundle import MODEL_DIRECTORY, Bundle, describe_files
+from wmdeploy.codes import CodeCount
 from wmdeploy.manifest import Precision, write_manifest
 from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.ties import CodeCount, find_ties
+from wmdeploy.models.ties import find_ties
 from wmdeploy.models.world_model import WorldModel, to_signal
 
 PLACE = 5  # of a frame's codes

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from wmdeploy.models.ties import CodeCount, Ties
+    from wmdeploy.codes import CodeCount, Ties
 
 # Each value is "module:object"; the object is a ModelFamily of that name. They are asked in this
 # order whether they recognise a source. The last one is asked for what none recognises, and says

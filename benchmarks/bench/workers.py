@@ -26,8 +26,8 @@ from wmdeploy.benchmarks.protocol import (
     Substituted,
 )
 from wmdeploy.benchmarks.report import Memory, Verdict
+from wmdeploy.codes import CodeCount
 from wmdeploy.errors import BackendError
-from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent
 from wmdeploy.text import one_line
 

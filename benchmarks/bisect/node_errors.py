@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, Row
     from wmdeploy.benchmarks.bisect.torch_values import Operation, PytorchValues, Visit
+    from wmdeploy.codes import CodeCount
     from wmdeploy.families import Case
-    from wmdeploy.models.ties import CodeCount
 
 BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 

@@ -20,9 +20,9 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
+from wmdeploy.codes import CodeCount
 from wmdeploy.errors import WmdeployError
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from wmdeploy.codes import Ties
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.to_onnx import translate
 from wmdeploy.exporters.verify import TOLERANCES, compare
 from wmdeploy.families import Graph, family_of
 from wmdeploy.manifest import Recipe
-from wmdeploy.models.ties import Ties
 
 
 @dataclass(frozen=True)

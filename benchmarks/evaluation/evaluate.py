@@ -17,6 +17,7 @@ from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
 from wmdeploy.clips.source import ReadOptions
+from wmdeploy.codes import CodeCount
 from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
 from wmdeploy.engines.devices import pytorch_device
 from wmdeploy.engines.pytorch.eager import bundled_model
@@ -28,7 +29,6 @@ from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import TrainingNotes, read_training
 from wmdeploy.models.precision import allow_tf32
-from wmdeploy.models.ties import CodeCount
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.plots import strip

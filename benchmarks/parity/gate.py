@@ -20,8 +20,8 @@ from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
 from wmdeploy.benchmarks.report import Curve, Parity
 from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
 from wmdeploy.bundle import Bundle
+from wmdeploy.codes import CodeCount, add_counts
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount, add_counts
 from wmdeploy.psnr import psnr
 
 LOOSE_GRAPHS = ("encoder", "decoder")  # their codes and frames have gates of their own

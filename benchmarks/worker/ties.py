@@ -7,11 +7,11 @@ import numpy as np
 
 from wmdeploy.benchmarks.protocol import TIES_FILE, rollout_file
 from wmdeploy.bundle import Bundle
+from wmdeploy.codes import CodeCount
 from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import Correct, Correction, correction
 from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount
 
 PLACE = ("clip", "frame", "got", "codes")  # of a correction; what else there is moves with it
 

@@ -11,13 +11,14 @@ import torch
 
 from tests.conftest import MICRO, Bundles
 from tests.ties import PICTURES, counted, rounding, tied_bundle, tied_model
+from wmdeploy.codes import FEW_TIES, CodeCount, add_counts
 from wmdeploy.engines.same_codes import TieFinder
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.verify import verify_graph
 from wmdeploy.manifest import Precision
 from wmdeploy.models.expected import world_model_cases
 from wmdeploy.models.graphs import deployment
-from wmdeploy.models.ties import FEW_TIES, CodeCount, add_counts, find_ties
+from wmdeploy.models.ties import find_ties
 from wmdeploy.models.world_model import WorldModel
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from wmdeploy.codes import CodeCount
 from wmdeploy.families import Case
 from wmdeploy.manifest import DType, Layout, Precision
 from wmdeploy.models.graphs import GraphPrefill
-from wmdeploy.models.ties import CodeCount, find_ties
+from wmdeploy.models.ties import find_ties
 from wmdeploy.models.world_model import WorldModel, to_pixels
 
 Tensors = Mapping[str, Tensor]

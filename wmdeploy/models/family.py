@@ -17,7 +17,7 @@ from wmdeploy.models.config import PRESETS, WorldModelConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wmdeploy.models.ties import Ties
+    from wmdeploy.codes import Ties
     from wmdeploy.models.world_model import WorldModel
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wmdeploy.models.ties import CodeCount
+from wmdeploy.codes import CodeCount
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
 

@@ -15,8 +15,8 @@ from wmdeploy.benchmarks.parity.worst_frame import GAP
 from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
 from wmdeploy.benchmarks.stages import GRAPH_STAGES
 from wmdeploy.bundle import Bundle
+from wmdeploy.codes import CodeCount
 from wmdeploy.manifest import Precision
-from wmdeploy.models.ties import CodeCount
 from wmdeploy.psnr import IDENTICAL_DB
 
 S = MICRO.temporal.context
