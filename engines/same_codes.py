@@ -116,11 +116,11 @@ class SameCodesEncoder:
         outputs = {name: value.clone() for name, value in self._inner.run(feeds).items()}
         encoded, codes = outputs[wiring.encoded], outputs[wiring.codes]
         for row, frame in enumerate(feeds[wiring.frames].cpu().numpy()):
-            found = self._correct(frame, codes[row].cpu().numpy())
-            if found is not None:
-                moved = torch.tensor(found.moved[wiring.encoded], device=encoded.device)
+            fix = self._correct(frame, codes[row].cpu().numpy())
+            if fix is not None:
+                moved = torch.tensor(fix.moved[wiring.encoded], device=encoded.device)
                 encoded[row] = (encoded[row].float() + moved).to(encoded.dtype)
-                codes[row] = torch.tensor(found.codes, device=codes.device)
+                codes[row] = torch.tensor(fix.codes, device=codes.device)
         return outputs
 
     def synchronize(self) -> None:

@@ -102,12 +102,12 @@ def _sample(spec: TensorSpec) -> Tensor:
     return torch.ones(shape, dtype=getattr(torch, spec.dtype))
 
 
-def _check_signature(graph: str, found: object, expected: tuple[TensorSpec, ...]) -> None:
+def _check_signature(graph: str, values: object, expected: tuple[TensorSpec, ...]) -> None:
     """The file's inputs or outputs are those of the contract, in name, dtype and shape."""
     import onnx
 
     described = []
-    for value in found:  # type: ignore[attr-defined]
+    for value in values:  # type: ignore[attr-defined]
         tensor = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
         shape = tuple(d.dim_value if d.HasField("dim_value") else BATCH for d in tensor.shape.dim)

@@ -21,8 +21,8 @@ def test_cudnn_that_does_not_fit_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
     monkeypatch.setattr(torch.backends.cudnn, "version", version)
     finding = doctor._torch()
-    assert finding.state == "problem" and "compiled against 9.1, found 8.9" in finding.found
-    assert "\n" not in finding.found and "LD_LIBRARY_PATH" in finding.fix
+    assert finding.state == "problem" and "compiled against 9.1, found 8.9" in finding.description
+    assert "\n" not in finding.description and "LD_LIBRARY_PATH" in finding.fix
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     assert doctor._torch().state == "ok"
 
@@ -49,7 +49,9 @@ def test_provider_whose_libraries_are_not_there_is_a_problem(
     cuda, tensorrt = doctor._gpu_providers(wheel)  # type: ignore[arg-type]
     assert (cuda.state, cuda.enables) == ("ok", "backend ort-cuda")
     assert (tensorrt.state, tensorrt.enables) == ("problem", "backend ort-tensorrt")
-    assert tensorrt.found.startswith("libnvinfer.so.10") and "docs/tensorrt.md" in tensorrt.fix
+    assert (
+        tensorrt.description.startswith("libnvinfer.so.10") and "docs/tensorrt.md" in tensorrt.fix
+    )
 
 
 def test_provider_says_which_cuda_it_wants(

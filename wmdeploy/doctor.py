@@ -24,7 +24,7 @@ class Finding:
     """One line: `fix` is the command that brings what is missing, or what to do about a problem."""
 
     what: str
-    found: str
+    description: str
     state: Literal["ok", "missing", "problem"]
     enables: str
     fix: str = ""

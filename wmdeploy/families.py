@@ -237,8 +237,8 @@ def family_of(model: "nn.Module") -> ModelFamily:
 
 def is_preset(source: str) -> bool:
     """Whether a source is a preset's name, and no file or folder."""
-    known = any(source in load_family(name).presets for name in FAMILIES)
-    return known and not Path(source).exists()
+    preset = any(source in load_family(name).presets for name in FAMILIES)
+    return preset and not Path(source).exists()
 
 
 def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = None) -> "nn.Module":

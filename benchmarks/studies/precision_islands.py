@@ -153,10 +153,10 @@ def main(
         with ExitStack() as island:
             for change in patches:
                 island.enter_context(change)
-            got, found = imagine(loaded, "fp16", real, context, horizon)
+            got, own_codes = imagine(loaded, "fp16", real, context, horizon)
         errors = np.square(got.astype(float) - expected).mean((1, 2, 3))
         print(
-            f"| {name} | {(found == codes).mean():.2%} | {psnr(float(errors[0])):.1f} dB "
+            f"| {name} | {(own_codes == codes).mean():.2%} | {psnr(float(errors[0])):.1f} dB "
             f"| {psnr(float(errors.max())):.1f} dB |",
             flush=True,
         )

@@ -56,9 +56,9 @@ def main(
 
 
 def _cells(report: QualityReport) -> str:
-    found = report.all
-    following, latents = found.following, found.latents["model"]
-    rollout = found.rollouts["model"].psnr
+    scores = report.all
+    following, latents = scores.following, scores.latents["model"]
+    rollout = scores.rollouts["model"].psnr
     cells = [
         f"{_db(following['model'].psnr)} ({_db(following['ceiling'].psnr)})",
         _db(following["copy"].psnr),

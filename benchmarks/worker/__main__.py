@@ -200,8 +200,8 @@ class Worker:
 
         clips = [rollout.frames for rollout in self.rollouts]
         directory = Path(command.directory)
-        found = write_ties(self.bundle, clips, self.job.directory, directory, command.precision)
-        return CountedTies(found)
+        counts = write_ties(self.bundle, clips, self.job.directory, directory, command.precision)
+        return CountedTies(counts)
 
     def _pace(self, command: RunAtRate) -> FixedRateTimes:
         from wmdeploy.benchmarks.worker.fixed_rate import run_at_rate

@@ -43,9 +43,9 @@ def backend_answers(backend: Backend, bundle: Bundle, cases: Path) -> dict[str, 
     if backend.wiring != bundle.manifest.wiring:
         return {}
     arrays: dict[str, np.ndarray] = {}
-    with np.load(cases) as known:
+    with np.load(cases) as recorded:
         for name, engine in backend.engines.items():
-            feeds = {s.name: torch.tensor(known[f"{name}/feed/{s.name}"]) for s in engine.inputs}
+            feeds = {s.name: torch.tensor(recorded[f"{name}/feed/{s.name}"]) for s in engine.inputs}
             feeds = {k: v.to(backend.device) for k, v in feeds.items()}
             # where another batch size costs a compilation or memory, one row after the other
             apart = backend.encode_batch == 1

@@ -48,10 +48,10 @@ class MemoryMeter:
 def peak_resident_mb() -> float:
     """Peak resident memory of this process in 10^6 bytes; getrusage's would be the parent's too."""
     status = Path("/proc/self/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)
-    if found is None:
+    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)
+    if peak is None:
         raise BackendError("bench: /proc/self/status has no VmHWM; Linux is needed")
-    return int(found[1]) * 1024 / 1e6
+    return int(peak[1]) * 1024 / 1e6
 
 
 def _gpu_used_mb() -> float | None:

@@ -37,8 +37,8 @@ class Rollout:
         """Start anew on the clip's first frames, as many as the context or as given; their codes"""
         frames = self.frames[: context or self.context]
         self.now = len(frames) - 1
-        known = None if self.actions is None else self.actions[: self.now]
-        return self.session.reset(frames, known)[0]
+        actions = None if self.actions is None else self.actions[: self.now]
+        return self.session.reset(frames, actions)[0]
 
     def nearly_full(self) -> Snapshot:
         """Go to where the next step takes the window's last slot; made once, then restored."""

@@ -40,9 +40,9 @@ def write_ties(
         ties = family_of(model).find_ties(model, clips[number], expected, got, precision)
         counts.append(ties.count)
         for frame in np.flatnonzero(ties.tied.any(1)):
-            found = correction(model, expected[frame], got[frame], ties.tied[frame])
-            where = {"clip": number, "frame": frame, "got": got[frame], "codes": found.codes}
-            rows.append({**where, **found.moved})
+            corrected = correction(model, expected[frame], got[frame], ties.tied[frame])
+            where = {"clip": number, "frame": frame, "got": got[frame], "codes": corrected.codes}
+            rows.append({**where, **corrected.moved})
     if rows:
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         np.savez(directory / TIES_FILE, allow_pickle=False, **arrays)
@@ -56,11 +56,11 @@ def _codes(path: Path) -> np.ndarray:
 
 def read_corrections(path: Path, clips: Sequence[np.ndarray]) -> Correct:
     """What to correct, by a frame and the codes that the backend had for it."""
-    known: dict[tuple[bytes, bytes], Correction] = {}
+    corrections: dict[tuple[bytes, bytes], Correction] = {}
     with np.load(path) as file:
         arrays = dict(file)
     for row, (clip, frame) in enumerate(zip(arrays["clip"], arrays["frame"], strict=True)):
         key = clips[clip][frame].tobytes(), arrays["got"][row].tobytes()
         moved = {name: rows[row] for name, rows in arrays.items() if name not in PLACE}
-        known[key] = Correction(arrays["codes"][row], moved)
-    return lambda frame, codes: known.get((frame.tobytes(), codes.tobytes()))
+        corrections[key] = Correction(arrays["codes"][row], moved)
+    return lambda frame, codes: corrections.get((frame.tobytes(), codes.tobytes()))

@@ -295,7 +295,7 @@ def test_doctor_finds_both_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
     (finding,) = doctor._onnxruntime()
-    assert finding.state == "problem" and "both installed" in finding.found
+    assert finding.state == "problem" and "both installed" in finding.description
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     (finding,) = doctor._onnxruntime()
     assert finding.state == "missing" and "pip install" in finding.fix

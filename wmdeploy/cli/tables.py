@@ -94,7 +94,7 @@ def doctor_table(findings: list[Finding]) -> Table:
     table = Table("component", "found", "enables", "how to install", title="wmdeploy doctor")
     styles = {"ok": "green", "missing": "yellow", "problem": "bold red"}
     for finding in findings:
-        description = Text(finding.found, style=styles[finding.state])
+        description = Text(finding.description, style=styles[finding.state])
         table.add_row(finding.what, description, finding.enables, Text(finding.fix))
     return table
 

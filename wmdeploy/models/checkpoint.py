@@ -65,10 +65,10 @@ def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = No
     elif path.is_file() and path.name == WEIGHTS_FILE and _is_ours(path.parent):
         raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
     elif path.is_file() or path.is_dir():
-        config, found = load_reference(path)
-        model = _assemble(config, found.state, path)
+        config, weights = load_reference(path)
+        model = _assemble(config, weights.state, path)
         if remarks is not None:
-            remarks += found.remarks
+            remarks += weights.remarks
     elif str(source) in PRESETS:
         model = WorldModel(preset(str(source))).initialize(seed)
     else:
@@ -124,9 +124,9 @@ def read_config(directory: Path) -> WorldModelConfig:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else None
+        schema = document.get("schema") if isinstance(document, dict) else None
         raise CheckpointError(
-            f"{path}: got schema {found}, expected {SCHEMA}; "
+            f"{path}: got schema {schema}, expected {SCHEMA}; "
             "a newer wmdeploy wrote it: upgrade, or it is not a model directory"
         )
     try:

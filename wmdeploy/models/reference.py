@@ -31,15 +31,15 @@ def load_reference(path: Path) -> tuple[WorldModelConfig, FoundWeights]:
     Raises:
         CheckpointError: it cannot be read, or is no world model.
     """
-    found = find_weights(path, complete=frozenset((FIRST, POSITIONS)))
+    weights = find_weights(path, complete=frozenset((FIRST, POSITIONS)))
     try:
-        config = infer_reference_config(found.state)
+        config = infer_reference_config(weights.state)
     except KeyError as error:
         raise CheckpointError(f"{path}: tensor {error} is missing; not a world model") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    _check_positions(found.state.pop(POSITIONS), config.temporal, path)
-    return config, found
+    _check_positions(weights.state.pop(POSITIONS), config.temporal, path)
+    return config, weights
 
 
 def _check_positions(table: Tensor, temporal: TemporalConfig, path: Path) -> None:
@@ -68,13 +68,13 @@ def infer_reference_config(state: dict[str, Tensor]) -> WorldModelConfig:
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = tuple(state[name].shape)
-        if len(found) != rank:
-            raise CheckpointError(f'tensor "{name}": got shape {found}, expected {rank} dimensions')
-        return found
+        shape = tuple(state[name].shape)
+        if len(shape) != rank:
+            raise CheckpointError(f'tensor "{name}": got shape {shape}, expected {rank} dimensions')
+        return shape
 
     widths = [shape(FIRST, 4)[0]]
-    halvings = sorted((int(found[1]), name) for name in state if (found := HALVING.fullmatch(name)))
+    halvings = sorted((int(match[1]), name) for name in state if (match := HALVING.fullmatch(name)))
     widths += [shape(name, 4)[0] for _, name in halvings]
     codebook_size, latent_channels = shape("vqvae.vq.embedding.weight", 2)
     d_model, latent_values = shape("temporal_model.latent_proj.weight", 2)

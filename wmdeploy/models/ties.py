@@ -102,8 +102,8 @@ def _margins(
 
     codebook = vq.embedding.weight.double().cpu()  # (K, C)
     z, z_again = (x[0].flatten(1).T.double().cpu() for x in (latent, again))  # (N, C)
-    known = (b >= 0) & (b < len(codebook))
-    at_a, at_b = codebook[torch.tensor(a)], codebook[torch.tensor(np.where(known, b, 0))]
+    valid = (b >= 0) & (b < len(codebook))
+    at_a, at_b = codebook[torch.tensor(a)], codebook[torch.tensor(np.where(valid, b, 0))]
     distance = (z - at_a).square().sum(1)
     margin = ((z - at_b).square().sum(1) - distance).abs()
     width = z.shape[1]
@@ -113,7 +113,7 @@ def _margins(
     terms = longest.square() + 2 * longest * z.norm(dim=1)
     of_distances = DEVIATIONS * (width + 1) ** 0.5 * FLOAT32_ROUNDING * terms
     scale = distance.clamp_min(torch.finfo(torch.float32).tiny)
-    relative = np.where(known, (margin / scale).numpy(), np.inf)
+    relative = np.where(valid, (margin / scale).numpy(), np.inf)
     return relative, ((of_latent + of_distances) / scale).numpy()
 
 

@@ -95,8 +95,8 @@ def other_checkpoint(folder: Path) -> str:
             f"{sharded[0].parent} model.pt"
         )
     files = [path for place in ("*", "*/*") for path in sorted(folder.glob(place))]
-    found = next((path for path in files if path.suffix in CHECKPOINT_SUFFIXES), None)
-    return f"; it holds a checkpoint, give that: {found}" if found else ""
+    checkpoint = next((path for path in files if path.suffix in CHECKPOINT_SUFFIXES), None)
+    return f"; it holds a checkpoint, give that: {checkpoint}" if checkpoint else ""
 
 
 def _read(path: Path) -> tuple[Any, list[str]]:

@@ -125,9 +125,9 @@ def _measure_clip(
     piece = max(2, PIECE_BYTES // (3 * footage.size**2))
     for first in range(0, len(codes), piece):
         last = min(first + piece, len(codes))
-        found = {}
+        predictions = {}
         if runner is not None and followed is not None:
-            found[runner.name] = np.stack(list(islice(followed, last - max(1, first))))
+            predictions[runner.name] = np.stack(list(islice(followed, last - max(1, first))))
         _measure_piece(
             model,
             footage,
@@ -135,7 +135,7 @@ def _measure_clip(
             piece=(first, last),
             codes=codes,
             taken=taken,
-            found=found,
+            predictions=predictions,
             tallies=tallies,
         )
     _measure_rollouts(
@@ -157,7 +157,7 @@ def _measure_piece(
     piece: tuple[int, int],
     codes: Tensor,
     taken: np.ndarray | None,
-    found: dict[str, np.ndarray],
+    predictions: dict[str, np.ndarray],
     tallies: Sequence[Tally],
 ) -> None:
     """Measure frames `first` to `last` of a clip, each predicted from those before it.
@@ -165,18 +165,18 @@ def _measure_piece(
     Args:
         codes: (T, N) of the whole clip.
         taken: (T,) actions of the whole clip, or None.
-        found: other predictions of these frames; of the clip's first there is none.
+        predictions: other predictions of these frames; of the clip's first there is none.
     """
     first, last = piece
     before = min(first, 1)  # the frame before the piece, where there is one
-    known = max(0, first - max(2, model.config.temporal.context))
+    begin = max(0, first - max(2, model.config.temporal.context))
     device = model.vqvae.vq.embedding.weight.device
     frames = footage.clip(index, first - before, last)
-    past = model.vqvae.vq.lookup(codes[known:last].long().to(device)).flatten(1)
-    latents = past[first - before - known :]
-    actions = None if taken is None else torch.from_numpy(taken[known:last]).to(device)
+    past = model.vqvae.vq.lookup(codes[begin:last].long().to(device)).flatten(1)
+    latents = past[first - before - begin :]
+    actions = None if taken is None else torch.from_numpy(taken[begin:last]).to(device)
     line = torch.cat([past[:1], 2 * past[1:-1] - past[:-2]])
-    here = slice(first - before - known, None)
+    here = slice(first - before - begin, None)
     predicted, line = following_latents(model, past, actions)[here], line[here]
     decoded = decode_latents(model, latents[before:])
     following = {
@@ -184,7 +184,7 @@ def _measure_piece(
         "ceiling": decoded[1 - before :],
         "copy": frames[:-1],
         "linear": decode_latents(model, line),
-        **found,
+        **predictions,
     }
     changed = _changed(frames)
     whole = _similarity(decoded, frames[before:])
@@ -231,24 +231,26 @@ def _measure_rollouts(
         end = begin + context
         steps = torch.tensor(HORIZONS, device=latents.device)[:, None]
         straight = latents[end - 1] + steps * (latents[end - 1] - latents[end - 2])
-        found = {
+        predictions = {
             "model": decode_latents(model, future[torch.from_numpy(where)]),
             "copy": np.broadcast_to(frames[context - 1], (len(where), *frames.shape[1:])),
             "linear": decode_latents(model, straight),
         }
         if runner is not None:
             given = None if taken is None else taken[start : start + length - 1]
-            known = codes[start : start + context].cpu().numpy()
-            found[runner.name] = runner.rollout(frames[:context], known, longest, given)[where]
+            context_codes = codes[start : start + context].cpu().numpy()
+            predictions[runner.name] = runner.rollout(
+                frames[:context], context_codes, longest, given
+            )[where]
         place = f"{footage.spans.names[index]} from frame {start} on"
         for tally in tallies:
-            for who, pictures in found.items():
+            for who, pictures in predictions.items():
                 tally.add_rollout(who, pictures, frames[context + where], place)
 
 
-def _similarity(found: np.ndarray, true: np.ndarray) -> Tensor:
+def _similarity(predictions: np.ndarray, true: np.ndarray) -> Tensor:
     """SSIM of each frame: (T, H, W, 3) uint8 twice -> (T,)."""
-    left, right = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (found, true))
+    left, right = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (predictions, true))
     parts = []
     for one, other in zip(left.split(32), right.split(32), strict=True):
         each = structural_similarity_index_measure(one, other, data_range=255.0, reduction="none")

@@ -93,15 +93,15 @@ def following_latents(model: WorldModel, latents: Tensor, actions: Tensor | None
     """
     size = model.config.temporal.context
     temporal = model.temporal_model
-    known = latents[:-1]  # the last one leads to nothing that is known
+    past = latents[:-1]  # nothing follows the last one
     taken = None if actions is None else actions[:-1]
     # causal: one pass over the first S gives the predictions with less than S before them
-    parts = [temporal(known[None, :size], None if taken is None else taken[None, :size])[0]]
+    parts = [temporal(past[None, :size], None if taken is None else taken[None, :size])[0]]
     rows = max(1, _CHUNK_VALUES // (size * latents.shape[1]))
-    for start in range(1, len(known) - size + 1, rows):
-        firsts = torch.arange(start, min(start + rows, len(known) - size + 1))
+    for start in range(1, len(past) - size + 1, rows):
+        firsts = torch.arange(start, min(start + rows, len(past) - size + 1))
         numbers = firsts[:, None] + torch.arange(size)  # (rows, S)
-        window = temporal(known[numbers], None if taken is None else taken[numbers])
+        window = temporal(past[numbers], None if taken is None else taken[numbers])
         parts.append(window[:, -1])
     return torch.cat(parts)
 

@@ -33,14 +33,16 @@ class FrameSums:
     any_changed: bool = False
 
     def add(
-        self, found: np.ndarray, true: np.ndarray, changed: np.ndarray, similarity: Tensor
+        self, predictions: np.ndarray, true: np.ndarray, changed: np.ndarray, similarity: Tensor
     ) -> None:
         """(T, H, W, 3) uint8 twice, (T, H, W) bool, and (T,) SSIM."""
         self.structure.update(similarity)
         self.any_changed |= bool(changed.any())
-        for start in range(0, len(found), _CHUNK):  # in float64 a frame takes eight times as much
+        for start in range(
+            0, len(predictions), _CHUNK
+        ):  # in float64 a frame takes eight times as much
             here = slice(start, start + _CHUNK)
-            one, other, moved = found[here], true[here], changed[here]
+            one, other, moved = predictions[here], true[here], changed[here]
             self.whole.update(torch.tensor(one).double(), torch.tensor(other).double())
             if moved.any():
                 self.changed.update(
@@ -81,12 +83,12 @@ class LatentSums:
             self.means.setdefault(name, _mean()).update(values.cpu().double())
 
     def scores(self) -> LatentScores:
-        found = {name: float(mean.compute()) for name, mean in self.means.items()}
+        means = {name: float(mean.compute()) for name, mean in self.means.items()}
         return LatentScores(
-            within=found["within"],
-            within_changed=found.get("within_changed"),
-            codes=found["codes"],
-            codes_changed=found.get("codes_changed"),
+            within=means["within"],
+            within_changed=means.get("within_changed"),
+            codes=means["codes"],
+            codes_changed=means.get("codes_changed"),
         )
 
 
@@ -128,8 +130,8 @@ class Tally:
         if still.any():
             self.static.update((codes[1:] == codes[:-1])[still].double())
 
-    def add_rollout(self, who: str, found: np.ndarray, true: np.ndarray, place: str) -> None:
-        error = np.square(found.astype(float) - true).mean((1, 2, 3))
+    def add_rollout(self, who: str, predictions: np.ndarray, true: np.ndarray, place: str) -> None:
+        error = np.square(predictions.astype(float) - true).mean((1, 2, 3))
         self.errors.setdefault(who, []).append((place, error))
 
     def report(self, name: str) -> GroupReport:

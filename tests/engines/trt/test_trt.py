@@ -380,7 +380,7 @@ def test_doctor_says_what_a_flavour_can_do_here(monkeypatch: pytest.MonkeyPatch)
     def doctor(architecture: str | None) -> dict[str, tuple[str, str]]:
         h200 = Gpu("H200", architecture, "580", 1.0, None) if architecture else None
         monkeypatch.setattr(flavour, "gpu", lambda: h200)
-        return {f.what: (f.state, f.found) for f in flavour_findings()}
+        return {f.what: (f.state, f.description) for f in flavour_findings()}
 
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert doctor(None)["tensorrt"] == ("missing", "not installed")
