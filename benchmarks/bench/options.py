@@ -76,8 +76,8 @@ def check(options: BenchOptions, context: int, cpus: int) -> None:
         )
     if not 0 < options.effort.precision < 1:
         raise BackendError(
-            f"--within: got {100 * options.effort.precision:g}, expected percents above 0 and "
-            "below 100"
+            f"precision: got {100 * options.effort.precision:g}%, expected more than 0% and less "
+            "than 100%"
         )
     horizon = options.horizon_for(context)
     if not 1 <= options.context <= context or not 1 <= horizon <= LONGEST_HORIZON:
@@ -86,8 +86,8 @@ def check(options: BenchOptions, context: int, cpus: int) -> None:
             f"1 to {context} and a horizon of 1 to {LONGEST_HORIZON}"
         )
     for option, numbers, most in (
-        ("--batch", options.batches, LARGEST_BATCH),
-        ("--threads", options.threads, cpus),
+        ("batch", options.batches, LARGEST_BATCH),
+        ("threads", options.threads, cpus),
     ):
         if not all(1 <= number <= most for number in numbers):
             given = ", ".join(map(str, numbers))

@@ -55,7 +55,7 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
         devices = [_device(result) for result in results.values() if result.loaded]
         after = ceilings_of(devices, tf32, progress)
         parity = {
-            label: _parity(result, baseline, bundle, names, options)
+            label: _parity(result, baseline, bundle, names)
             for label, result in results.items()
             if result is not baseline and result.verdict == "pass"
         }
@@ -87,13 +87,8 @@ def _device(result: Result) -> str:
     return result.loaded.device.split(":")[0]
 
 
-def _parity(
-    result: Result, baseline: Result, bundle: Bundle, clips: list[str], options: BenchOptions
-) -> ParityResult:
-    """Of a backend that ran; where it misses the gate, with what would say more."""
+def _parity(result: Result, baseline: Result, bundle: Bundle, clips: list[str]) -> ParityResult:
+    """Of a backend that ran."""
     assert result.loaded is not None
     precision, directories = result.loaded.precision, (result.directory, baseline.directory)
-    parity = check_parity(result.label, precision, directories, bundle, clips, counts=result.codes)
-    if parity.reason and not options.swap:
-        return dataclasses.replace(parity, reason=f"{parity.reason}; --swap tells which graph")
-    return parity
+    return check_parity(result.label, precision, directories, bundle, clips, counts=result.codes)

@@ -22,7 +22,6 @@ from wmdeploy.benchmarks.compare.change import (
 from wmdeploy.benchmarks.compare.compatibility import check_comparable
 from wmdeploy.benchmarks.compare.parity import parity_changes
 from wmdeploy.benchmarks.report import Key, Report, Row, rows_by_key
-from wmdeploy.errors import WmdeployError
 
 STYLES: dict[Status, str] = {  # in the order of the table
     "regression": "bold red",
@@ -73,21 +72,6 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
     shown = {status: order.index(status) < len(ALWAYS_SHOWN) for status in order}
     changes.sort(key=lambda c: (order.index(c.status), -c.size if shown[c.status] else 0.0))
     return Comparison(changes, common.notes, fail_on)
-
-
-def parse_percent(text: str) -> float:
-    """`5%` or `5` as 0.05.
-
-    Raises:
-        WmdeployError: it is no number, or none of 0 or more.
-    """
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise WmdeployError(f"--fail-on: got {text!r}, expected a percentage such as 5%")
-    return value / 100
 
 
 def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list[Change]:

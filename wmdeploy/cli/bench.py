@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import app, example, out, print_warnings
+from wmdeploy.cli.common import app, err, example, out, print_warnings
 from wmdeploy.cli.options import (
     Backends,
     Batch,
@@ -114,5 +114,7 @@ def bench(
     for path in outputs:
         out.print(f"written: {path}")
     failed = any(row.verdict == "fail" for row in report.rows)
+    if failed and not swap:
+        err.print("--swap shows which graph brings the error in", style="dim")
     if failed or (backend and any(row.verdict == "skipped" for row in report.rows)):
         raise typer.Exit(1)

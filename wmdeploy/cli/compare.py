@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import app, err, example, out
+from wmdeploy.cli.options import parse_percent
 from wmdeploy.cli.outputs import Json, Markdown, check_outputs
 from wmdeploy.files import write_document, write_text
 
@@ -30,7 +31,7 @@ def compare(
     """
     from wmdeploy.benchmarks.compare.document import comparison_document, to_markdown
     from wmdeploy.benchmarks.compare.pool import read_runs
-    from wmdeploy.benchmarks.compare.run import ALWAYS_SHOWN, parse_percent
+    from wmdeploy.benchmarks.compare.run import ALWAYS_SHOWN
     from wmdeploy.benchmarks.compare.run import compare as compare_reports
     from wmdeploy.benchmarks.compare.table import comparison_table, summary
 

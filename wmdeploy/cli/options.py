@@ -1,6 +1,7 @@
 """Options that several verbs share, each with one name, one meaning and one parser."""
 
 import enum
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -188,3 +189,18 @@ def numbers(option: str, values: Sequence[str] | None) -> tuple[int, ...]:
     except ValueError:
         given = ",".join(values or ())
         raise WmdeployError(f"{option}: got {given!r}, expected numbers such as 1,2,4") from None
+
+
+def parse_percent(text: str) -> float:
+    """`5%` or `5` as 0.05.
+
+    Raises:
+        WmdeployError: it is no number, or none of 0 or more.
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise WmdeployError(f"--fail-on: got {text!r}, expected a percentage such as 5%")
+    return value / 100

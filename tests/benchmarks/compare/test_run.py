@@ -7,9 +7,10 @@ import pytest
 
 from tests.benchmarks.compare.helpers import status
 from tests.benchmarks.made_reports import made_report, with_rows
-from wmdeploy.benchmarks.compare.run import compare, parse_percent
+from wmdeploy.benchmarks.compare.run import compare
 from wmdeploy.benchmarks.compare.table import summary
 from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.cli.options import parse_percent
 from wmdeploy.errors import WmdeployError
 
 
