@@ -155,7 +155,7 @@ def evaluate(
     )
     if options.pictures and not _drawable(footage, options.context):
         raise ClipError(
-            f"strip: no clip has {options.context + _STRIP_FRAMES} frames; leave --strip out, or "
+            f"strip: no clip has {options.context + _STRIP_FRAMES} frames; leave the strip out, or "
             "give a longer clip"
         )
     report = measure(

@@ -99,7 +99,7 @@ def run_milestone(
         WmdeployError: there is no such device, or the model is of another family.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise WmdeployError("device: got cuda, and torch finds no GPU; give --device cpu")
+        raise WmdeployError("device: got cuda, and torch finds no GPU; give the device cpu")
     allow_tf32(False)
     progress("milestone", 0, 4, "load")
     quality = _noted_quality(options.source)
