@@ -292,7 +292,7 @@ def read_json(path: Path) -> Report:
         raise WmdeployError(f"{path}: cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise WmdeployError(
-            f"{path}: is no report of wmdeploy bench ({error}); give what wmdeploy bench --json wrote"
+            f"{path}: is no report ({error}); give what wmdeploy bench --json wrote"
         ) from error
 
 

@@ -16,7 +16,7 @@ COMMAND = re.compile(r"wmdeploy [a-z-]+ [^`;]*")  # a whole command, which a rea
 OTHER = {
     "wmdeploy/clips/source.py": {"--fps", "--fit", "--series"},
     "benchmarks/render/html/svg.py": {"var(--line)", "var(--card)", "var(--s"},
-    "engines/trt/plans.py": {" --arch "},
+    "engines/trt/plans.py": {" --arch ", " --flavour "},
 }
 
 

@@ -77,7 +77,7 @@ def test_other_schema_is_refused_whatever_else_it_holds(
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_bytes(text.encode(errors="surrogateescape"))
-    assert refused(tmp_path / "r.json").startswith("is no report of wmdeploy bench (")
+    assert refused(tmp_path / "r.json").startswith("is no report (")
 
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_values_of_other_types_are_refused_where_they_stand(
         document.update(values)
 
     message = refused(written(report, tmp_path / "r.json", change))
-    assert message.startswith("is no report of wmdeploy bench (") and where in message
+    assert message.startswith("is no report (") and where in message
 
 
 def test_report_of_more_rows_than_any_is_refused(tmp_path: Path) -> None:
