@@ -14,18 +14,18 @@ from wmdeploy.files import read_document
 LARGEST_GRAPH = 64 * 2**20  # bytes without weights; those of our models are below 1 MB
 STANDARD = ("", "ai.onnx")  # the one domain, by its two names
 
-# What exports of our models hold in any layout, precision and opset, and what other versions of
-# torch.onnx may write for the same, element by element or along one axis. None has a graph of its
-# own or draws at random, and none but Expand makes much out of little.
+# What exports of our models hold in any layout, precision and opset, what other versions of
+# torch.onnx may write for the same, and pooling. One may be added that has no graph of its own,
+# draws nothing at random, and makes no large tensor out of small ones, as Expand alone here does.
 OPERATORS = frozenset(
     """
-    Abs Add And ArgMax ArgMin Attention BatchNormalization Cast Ceil Clip Concat Constant Conv
-    ConvTranspose Cos Div Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu
-    Gemm Greater GreaterOrEqual GroupNormalization Identity InstanceNormalization IsInf IsNaN
-    LayerNormalization Less LessOrEqual Log LogSoftmax MatMul Max Min Mod Mul Neg Not Or Pow
-    RMSNormalization Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape
-    Round Shape Sigmoid Sign Sin Size Slice Softmax Split Sqrt Squeeze Sub Sum Swish Tanh Transpose
-    Trilu Unsqueeze Where
+    Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast Ceil Clip Concat
+    Constant Conv ConvTranspose Cos Div Equal Erf Exp Expand Flatten Floor Gather GatherElements
+    GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization Identity
+    InstanceNormalization IsInf IsNaN LayerNormalization Less LessOrEqual Log LogSoftmax MatMul
+    Max MaxPool Min Mod Mul Neg Not Or Pow RMSNormalization Reciprocal ReduceMax ReduceMean
+    ReduceMin ReduceProd ReduceSum Relu Reshape Round Shape Sigmoid Sign Sin Size Slice Softmax
+    Split Sqrt Squeeze Sub Sum Swish Tanh Transpose Trilu Unsqueeze Where
     """.split()
 )
 
