@@ -25,7 +25,7 @@ class BackendEntry:
     Attributes:
         loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
         device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
-        on_request: run only where it is asked for by name, as it takes minutes to load.
+        on_request: run only where it is asked for by name, as it takes minutes to load or run.
     """
 
     loader: str
