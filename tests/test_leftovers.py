@@ -101,7 +101,8 @@ def test_bench_sweeps_what_a_killed_one_left(
     left.mkdir()
     (left / "clip-0.npz").write_bytes(bytes(1000))
     with pytest.raises(ClipError):  # soon after its scratch directory was made
-        bench(BenchOptions(bundle=bundles().path, clips=(SAMPLE_CLIP.with_name("none.mkv"),)))
+        none = SAMPLE_CLIP.with_name("none.mkv")
+        bench(BenchOptions(bundle=bundles().path, clips=(none,), context=4))
     assert list(tmp_path.glob("wmdeploy-*")) == []
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.cli.test_cli import ROOT, VERBS
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -34,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # models: after 20 steps their codes still lie on top of each other (98.2% agree), after 60 no more
 SHORTER = {
     "record": ["--frames", "256"],
-    "train": ["--vqvae-steps", "100", "--temporal-steps", "20"],
+    "train": ["--vqvae-steps", "100", "--temporal-steps", "20", "--precision", "fp32"],
     "bench": ["--seconds", "0.05", "--backend", "ort-cpu"],
 }
 

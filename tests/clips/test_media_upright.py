@@ -42,7 +42,7 @@ def test_a_display_matrix_is_applied(
 def test_a_turn_by_another_angle_is_refused(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", np.stack([quarters()] * 3))
     set_display_matrix(path, (1, 1, -1, 1))
-    with pytest.raises(ClipError, match=r"turned by -?45 degrees, expected a multiple of 90"):
+    with pytest.raises(ClipError, match=r"a rotation of -?45 degrees, expected a multiple of 90"):
         read_clip(path)
 
 

@@ -178,7 +178,7 @@ def test_record_prints_nothing(tmp_path: Path) -> None:
     """ALE greets on stderr; a progress bar would be torn by it."""
     code = (
         "from pathlib import Path; from wmdeploy.clips import RecordOptions, record; "
-        f"record(RecordOptions('pong', frames=2, size=16), Path({str(tmp_path / 'data')!r}))"
+        f"record(RecordOptions(game='pong', frames=2, size=16), Path({str(tmp_path / 'data')!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

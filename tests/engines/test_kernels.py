@@ -12,6 +12,8 @@ from wmdeploy.engines.trt.flavour import load_flavour
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.manifest import Layout, Precision
 
+pytestmark = pytest.mark.slow
+
 GRAPHS = ("encoder", "prefill", "step", "decoder")
 every_graph = pytest.mark.parametrize("graph", GRAPHS)
 every_bundle = pytest.mark.parametrize(

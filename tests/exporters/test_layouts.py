@@ -13,6 +13,8 @@ from wmdeploy.manifest import Layout
 from wmdeploy.models.checkpoint import save_model
 from wmdeploy.models.world_model import WorldModel
 
+pytestmark = pytest.mark.slow
+
 
 def test_other_layout_weighs_what_its_export_weighs(
     micro_actions: WorldModel, tmp_path: Path

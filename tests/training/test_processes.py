@@ -18,6 +18,8 @@ from wmdeploy.models.checkpoint import load_model, read_notes
 from wmdeploy.training.loop import Share, is_usable, share_of, step_with
 from wmdeploy.training.optimizer import muon_and_adamw
 
+pytestmark = pytest.mark.slow
+
 TOGETHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 

@@ -86,7 +86,7 @@ def test_games_whose_actions_differ_are_not_mixed(tmp_path: Path) -> None:
             RecordOptions(game=game, frames=64, size=16, all_actions=True), tmp_path / f"{game}18"
         )
     both = [tmp_path / "pong", tmp_path / "breakout"]
-    with pytest.raises(TrainingError, match=r"Pong has 6, Breakout has 4.*--all-actions"):
+    with pytest.raises(TrainingError, match=r"Pong has 6, Breakout has 4.*record all actions"):
         find_data(both, size=16, validation=0.1, seed=0, actions=True)
     assert find_data(both, size=16, validation=0.1, seed=0, actions=False).num_actions == 0
     both = [tmp_path / "pong18", tmp_path / "breakout18"]

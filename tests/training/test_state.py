@@ -128,7 +128,7 @@ def test_files_that_are_none_are_refused_and_what_they_lead_to_stays(
         os.mkfifo(file)
     else:
         file.symlink_to({"link": mine, "outside": tmp_path / "not-there"}[kind])
-    with pytest.raises(WmdeployError, match=f"{name}: (is a link|exists and is no regular)"):
+    with pytest.raises(WmdeployError, match=f"{name}: (is a link|exists and is not a regular)"):
         run(options(squares, output))
     assert mine.read_text() == "mine" and not (tmp_path / "not-there").exists()
 

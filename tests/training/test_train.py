@@ -80,6 +80,7 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_training_learns_to_reconstruct_and_to_predict(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for index in range(20):

@@ -33,4 +33,4 @@ def test_command_makes_what_is_asked_for(
     assert "is the input" in capsys.readouterr().err
     assert (tmp_path / "r.json").read_bytes() == before
     assert report_command(tmp_path / "r.json") == 1
-    assert "give --html, --markdown or --csv" in capsys.readouterr().err
+    assert "expected --html, --markdown or --csv" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_parity_has_a_column_for_each_horizon(report: Report) -> None:
     assert column(table, "worst dB to 32")[1] == f"{frame.worst_frame_db['32']:.1f}"
     assert frame.parity and frame.parity.psnr_db
     assert column(table, "mean dB")[1] == f"{frame.parity.psnr_db['64']:.1f}"
-    assert "memory: of the backend's process (resident)." in table.caption
+    assert "Memory: of the backend's process (resident)." in table.caption
 
 
 def test_memory_has_a_table_on_a_gpu_alone(report: Report) -> None:

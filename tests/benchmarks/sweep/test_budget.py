@@ -13,7 +13,7 @@ def test_budget_reads_terms_and_units() -> None:
     ]  # fmt: skip
     assert limits[1].holds(2000) and not limits[0].holds(33) and not limits[2].holds(None)
     assert missed(limits, {"frame": 40.0, "memory": 1.0, "psnr": None, "imagine": 1.0}) == [
-        "frame < 33 ms (is 40)", "psnr > 40 dB (is not known)",
+        "frame < 33 ms (is 40)", "psnr > 40 dB (is unknown)",
     ]  # fmt: skip
 
 

@@ -52,6 +52,7 @@ def test_sweep_of_nothing_says_once_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("constant_ceilings")
+@pytest.mark.slow
 def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) -> None:
     bench = BenchOptions(
         bundle=tmp_path,

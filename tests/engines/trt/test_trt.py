@@ -166,8 +166,8 @@ def link(bundle: Path) -> None:
     ("damage", "message"),
     [
         (lambda b: os.truncate(next((b / "plans").glob("*.plan")), 99), "got 99 bytes, expected"),
-        (flip, "its sha256 is not the manifest's; the plan was altered or substituted"),
-        (swap, "bytes, expected [0-9]+; the plan was cut short or substituted"),
+        (flip, "its sha256 is not the manifest's; the plan was altered or swapped"),
+        (swap, "bytes, expected [0-9]+; the plan was cut short or swapped"),
         (link, "the plan is missing, or not a regular file"),
         (lambda b: shutil.rmtree(b / "plans"), "the plan is missing, or not a regular file"),
     ],
