@@ -14,6 +14,9 @@
 # network: `pack` on one that has it, then `wheels` there (docs/gpu.md).
 set -u
 cd "$(dirname "$0")/.."
+for folder in engines exporters benchmarks; do # a copy may have lost the links
+  [ -e "wmdeploy/$folder/__init__.py" ] || ln -sfn "../$folder" "wmdeploy/$folder"
+done
 OUT=$(mkdir -p "${OUT:-gpu-check}" && cd "${OUT:-gpu-check}" && pwd)
 WORK=${WORK:-${TMPDIR:-/tmp}/wmdeploy-gpu-check}
 mkdir -p "$WORK"
