@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from wmdeploy.benchmarks.compare.matched import FEWEST_ROUNDS, matched_slowdown
+from wmdeploy.benchmarks.compare.equal_state import FEWEST_ROUNDS, slowdown_at_equal_state
 from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
 from wmdeploy.benchmarks.stages import STAGES
 from wmdeploy.benchmarks.stats import LogValue, noise
@@ -64,7 +64,7 @@ def speed_changes(
             continue
         rounds = _rounds(a, before.get(base)), _rounds(b, after.get(base))
         if same and rounds[0] is not None and rounds[1] is not None:
-            slowdowns[key] = old, new, matched_slowdown(rounds[0], rounds[1])
+            slowdowns[key] = old, new, slowdown_at_equal_state(rounds[0], rounds[1])
         else:
             slowdowns[key] = old, new, old.over(new)
     for key, (old, new, slowdown) in slowdowns.items():

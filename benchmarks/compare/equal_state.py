@@ -20,7 +20,7 @@ ITERATIONS = 8
 _MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 
 
-def matched_slowdown(old: np.ndarray, new: np.ndarray) -> LogValue:
+def slowdown_at_equal_state(old: np.ndarray, new: np.ndarray) -> LogValue:
     """The new time over the old one; its error is the step's, by bootstrap over rounds.
 
     Args:
