@@ -217,7 +217,7 @@ class Curve:
         code_agreement: share of equal codes of the clip's own frames.
         imagined_agreement: share of equal codes when each backend encodes its own imagined frames.
         first_difference: the first horizon at which one of those codes differs; None if none does.
-        codes: which of the clip's codes tie, and which are wrong; None in older reports.
+        codes: which of the clip's codes tie, and which are wrong.
         own_db: as `free_db`, from the backend's own codes; empty where no code of any clip ties.
     """
 

@@ -1,6 +1,6 @@
 """A speed-up with its interval or error, and how large a change must be to be no chance.
 
-It knows rows and intervals, not what is compared with what: that is `compare/run.py`.
+It knows intervals, not what is compared with what: that is `compare/run.py`.
 """
 
 import math

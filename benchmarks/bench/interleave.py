@@ -76,9 +76,12 @@ def interleave(
     ]
     for stage in stages:
         stage.warm(labels[stage.stage])
+    share = 0.0
     # a stage that looks precise goes on with the others: it may have been a quiet moment
     while any(not (stage.precise or stage.over) for stage in stages):
-        progress(sum(stage.share for stage in stages) / len(stages))
+        # what looked precise may look so no more, but progress does not go back
+        share = max(share, sum(stage.share for stage in stages) / len(stages))
+        progress(share)
         left = [stage for stage in stages if not stage.over]
         min(left, key=lambda stage: stage.spent).take_turns()
     for stage in stages:

@@ -38,8 +38,11 @@ def to_markdown(report: Report) -> str:
 def markdown_table(table: Table) -> list[str]:
     """Its lines, without the columns that are for the page only."""
     table = table.narrow()
+    if not table.rows:
+        return []
     rules = ["---:" if heading in table.numeric else "---" for heading in table.headings]
-    cells = [[_escape(cell.text) for cell in row] for row in table.rows]
+    noisy = {"warn": ", noisy"}  # a colour elsewhere
+    cells = [[_escape(cell.text + noisy.get(cell.mark, "")) for cell in r] for r in table.rows]
     return [_line(table.headings), f"|{'|'.join(rules)}|", *map(_line, cells)]
 
 

@@ -50,7 +50,11 @@ def latency(report: Report) -> Table:
         "measured in this run: "
         + "; ".join(
             f"{device} {c.bandwidth_gb_s:,.0f} GB/s, {c.gflop_s:,.0f} GFLOP/s in float32"
-            + (f", {c.half_gflop_s:,.0f} in float16" if c.half_gflop_s else "")
+            + (
+                f", {c.half_gflop_s:,.0f} in float16"
+                if c.half_gflop_s
+                else f" with {c.threads} threads"
+            )
             for device, c in ceilings
         )
         + ". Weights that stay in a cache can beat it",
@@ -79,7 +83,8 @@ def batches(report: Report) -> Table:
     single = {(r.backend, r.stage): r.frames_per_s for r in rows if r.batch == 1}
 
     def gain(row: Row) -> Cell:
-        return of.number((row.frames_per_s or 0) / (single[row.backend, row.stage] or 1), ".2f")
+        one = single.get((row.backend, row.stage))
+        return of.number((row.frames_per_s or 0) / one if one else None, ".2f")
 
     return _table(
         "batches: sessions that run together",

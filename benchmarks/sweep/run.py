@@ -107,6 +107,8 @@ def sweep(
         for row in report.rows:
             if row.verdict == "skipped":
                 skipped[row.backend] = row.reason or ""
+            elif row.is_frame and not row.is_timed:
+                skipped[f"{name}, {row.backend}"] = f"failed: {row.reason}"
     if not cells:
         raise WmdeployError(
             "sweep: nothing could be run: " + "; ".join(dict.fromkeys(skipped.values()))
@@ -162,7 +164,7 @@ def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
 
 
 def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
-    """The cells of a report; backends that were skipped have none."""
+    """The cells of a report; backends without times have none."""
     frames = [row for row in report.rows if row.stage == "frame" and row.p50_ms is not None]
     imagine = {(r.backend, r.batch): r.p50_ms for r in report.rows if r.stage == "imagine"}
     parity = {row.backend: row.parity for row in frames if row.batch == 1}

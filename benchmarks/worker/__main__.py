@@ -181,7 +181,9 @@ class Worker:
             arrays = record(rollout, job.horizon)
             np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
         if job.is_baseline:
-            arrays = baseline_cases(self.bundle, first.frames[: job.context], first.actions)
+            frames = first.frames[: max(2, job.context)]  # a family's cases take two at least
+            frames = np.repeat(frames, 2, axis=0) if len(frames) < 2 else frames
+            arrays = baseline_cases(self.bundle, frames, first.actions)
         else:
             arrays = backend_answers(backend, self.bundle, job.baseline / CASES_FILE)
         np.savez(directory / CASES_FILE, allow_pickle=False, **arrays)

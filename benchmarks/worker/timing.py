@@ -1,6 +1,6 @@
 """Times of a stage: warm up, then prepare, synchronize, clock, run, synchronize.
 
-It times one thing in one process; who takes turns with whom is decided in `rounds`.
+It times one thing in one process; who takes turns with whom is decided in `bench/interleave.py`.
 """
 
 import time

@@ -48,7 +48,7 @@ def engine_feeds(backend: Backend, frames: np.ndarray) -> Feeds:
     encoded = engines["encoder"].run({wiring.frames: pixels})[wiring.encoded].clone()
     feeds: Feeds = {"encoder": {wiring.frames: pixels}}
     feeds["prefill"] = {
-        wiring.window: encoded[:, None].expand(-1, wiring.context, -1).contiguous(),
+        wiring.window: encoded[:, None].repeat_interleave(wiring.context, dim=1),
         wiring.length: torch.tensor([wiring.context], device=backend.device),
     }
     feeds["step"] = {

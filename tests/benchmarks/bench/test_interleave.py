@@ -157,3 +157,15 @@ def test_dead_backend_leaves_and_the_others_go_on() -> None:
     found = dict(interleave(ask, {"frame": list("abc")}, 1, Effort(), lambda: machine.now))
     assert list(found) == ["a", "c"]
     assert len(found["a"].round_ms) == len(found["c"].round_ms) == DEFAULT.runs
+
+
+def test_progress_never_goes_back() -> None:
+    """A stage that looked precise may look so no more when more of its rounds are there."""
+    random = np.random.default_rng(0)
+    times = {label: random.normal(10, 0.3, 400).tolist() for label in "ab"}
+    machine, shares = Machine(times), list[float]()
+    labels: dict[StageName, list[str]] = {
+        name: list("ab") for name in ("encode", "step", "decode", "frame")
+    }
+    list(interleave(machine, labels, 1, Effort(), lambda: machine.now, shares.append))
+    assert len(set(shares)) > 3 and shares == sorted(shares)

@@ -201,3 +201,8 @@ def test_too_many_pictures_are_refused_before_they_are_measured(report: Report) 
     pictures = {str(i): "" for i in range(MOST_SHOWN + 1)}
     with pytest.raises(WmdeployError, match="a page of 401 worst_frames would be too large"):
         render(dataclasses.replace(report, worst_frames=pictures))
+
+
+def test_table_of_one_column_makes_a_page(report: Report) -> None:
+    html = render(dataclasses.replace(report, substitutions={"ort-cpu": {}}))
+    assert "substitutions" in Page(html).ids

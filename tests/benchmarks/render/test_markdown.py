@@ -61,3 +61,17 @@ def test_name_of_a_bundle_ends_no_heading(report: Report) -> None:
 def test_markdown_holds_no_control_characters(report: Report) -> None:
     text = to_markdown(hostile(report))
     assert r"\x07?" in text and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
+def test_noisy_speed_up_says_so_without_a_colour() -> None:
+    rows = [
+        row_of(p50_ms=2.0, speedup=1.0),
+        row_of("ort-cpu", p50_ms=1.0, speedup=2.0, noisy=True, verdict="pass"),
+    ]
+    text = to_markdown(report_of(rows))
+    assert "| 2.00x, noisy |" in text and "1.00x, noisy" not in text
+
+
+def test_table_without_rows_is_no_table() -> None:
+    rows = [row_of("tensorrt", verdict="skipped", reason="no GPU")]
+    assert "|  |" not in to_markdown(report_of(rows)) and "||" not in to_markdown(report_of(rows))

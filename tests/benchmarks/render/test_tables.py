@@ -47,7 +47,7 @@ def test_latency_has_the_rows_of_batch_1(report: Report) -> None:
     )
     assert column(table, "of floor")[at] == "80% ops"
     assert column(table, "parity")[at] == f"{min(frame.worst_frame_db.values()):.1f} dB"
-    assert "cpu 42 GB/s, 174 GFLOP/s in float32. Weights" in table.caption
+    assert "cpu 42 GB/s, 174 GFLOP/s in float32 with 2 threads. Weights" in table.caption
 
 
 def test_ceilings_of_float16_are_in_the_caption() -> None:
@@ -165,3 +165,14 @@ def test_facts_are_short_and_flat(report: Report) -> None:
 def test_report_of_nothing_has_tables_without_rows(name: str) -> None:
     table = getattr(tables, name)(report_of())
     assert name == "facts" or table.rows == []
+
+
+def test_gain_needs_a_row_of_one_session() -> None:
+    rows = [
+        row_of(batch=4, p50_ms=8.0, frames_per_s=500.0),
+        row_of("ort-cpu", p50_ms=2.0, frames_per_s=500.0),
+        row_of("ort-cpu", batch=4, p50_ms=4.0, frames_per_s=1000.0),
+    ]
+    table = tables.batches(report_of(rows))
+    at = table.headings.index("gain")
+    assert [row[at].text for row in table.rows] == ["", "1.00", "2.00"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.made_reports import report_of, row_of
 from tests.benchmarks.sweep.cells import cell
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.environment import Effort
@@ -87,3 +88,20 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
     details = {detail for task, detail in progress if task == "latent-fp32: time"}
     assert {"eager: frame: round 1", "ort-cpu: frame: round 2"} <= details
     assert read_json(tmp_path / "s" / "token-fp32.json").bundle.horizon == 5
+
+
+def test_sweep_names_a_backend_that_failed_without_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        row_of(p50_ms=1.0, verdict="pass"),
+        row_of("ort-cpu", verdict="fail", reason="killed by signal 9"),
+    ]
+    monkeypatch.setattr("wmdeploy.benchmarks.sweep.run._report", lambda *given: report_of(rows))
+    bench = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,))
+    options = SweepOptions(
+        model="tiny", output=tmp_path / "s", bench=bench, layouts=("token",), precisions=("fp32",)
+    )
+    made = sweep(options)
+    assert [c.backend for c in made.cells] == ["eager"]
+    assert made.skipped == {"token-fp32, ort-cpu": "failed: killed by signal 9"}
