@@ -128,7 +128,7 @@ Command = Warm | Block | MeasureMemory | Record | CountTies | RunAtRate | Substi
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """`threads` is None on a GPU; `affinity` are the CPUs that the process may use.
+    """`threads` is None on a GPU.
 
     `stages` are those that the backend has at batch 1, in the order in which they are timed.
     """
@@ -137,11 +137,15 @@ class Loaded:
     device: str
     has_gpu: bool
     threads: int | None
-    affinity: list[int]
     max_batch: int | None
     stages: list[StageName]
     load_ms: float
     first_call_ms: float
+
+    @property
+    def device_type(self) -> str:
+        """The device without its number: cpu or cuda."""
+        return self.device.split(":")[0]
 
 
 @dataclass(frozen=True)

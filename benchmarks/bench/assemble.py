@@ -40,7 +40,7 @@ def assemble(
         if result.verdict != "pass" or result.loaded is None:
             rows += rows_without_times(result)
             continue
-        ceilings = environment.ceilings[result.loaded.device.split(":")[0]]
+        ceilings = environment.ceilings[result.loaded.device_type]
         least = {b: floors(bundle.manifest, ceilings, b, options.refill) for b in result.memory}
         given = parity.get(result.label, ParityResult())
         for run in result.runs:

@@ -47,12 +47,12 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
             baseline = start(workers, first, has_gpu=True)
             assert baseline.loaded is not None
             # of the baseline's device alone now, so that the arrays find room
-            before = ceilings_of([_device(baseline)], tf32, progress)
+            before = ceilings_of([baseline.loaded.device_type], tf32, progress)
             for job in workers.each("load", others):
                 start(workers, job, baseline.loaded.has_gpu)
             measure(workers, first.label, options, window)
         results = workers.results
-        devices = [_device(result) for result in results.values() if result.loaded]
+        devices = [result.loaded.device_type for result in results.values() if result.loaded]
         after = ceilings_of(devices, tf32, progress)
         parity = {
             label: _parity(result, baseline, bundle, names)
@@ -80,11 +80,6 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
         options=options,
     )
     return dataclasses.replace(report, warnings=[*remarks, *report.warnings])
-
-
-def _device(result: Result) -> str:
-    assert result.loaded is not None
-    return result.loaded.device.split(":")[0]
 
 
 def _parity(result: Result, baseline: Result, bundle: Bundle, clips: list[str]) -> ParityResult:

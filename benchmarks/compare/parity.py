@@ -44,7 +44,7 @@ def parity_changes(
         pairs = [(h, was[h], now[h]) for h in was if h in now]
         changes += _worst(name, "worst frame", [(f"to {h}", x, y) for h, x, y in pairs])
     changes += _curves(old.curves, new.curves)
-    return changes if same else [_only_told(change) for change in changes]
+    return changes if same else [_as_information(change) for change in changes]
 
 
 def _curves(old: list[Curve], new: list[Curve]) -> list[Change]:
@@ -163,7 +163,7 @@ def _horizon(value: int | None) -> str:
     return "none" if value is None else f"horizon {value}"
 
 
-def _only_told(change: Change) -> Change:
+def _as_information(change: Change) -> Change:
     if change.status == "unchanged":
         return change
     return dataclasses.replace(change, status="information")

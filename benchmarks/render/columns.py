@@ -104,10 +104,12 @@ def mean_db_column(horizon: str) -> Column[Row]:
 def substitution_column(graph: str) -> Column[tuple[str, dict[str, float]]]:
     def cell(item: tuple[str, dict[str, float]]) -> Cell:
         worst = item[1]
-        least = worst.get(graph) == min(worst.values())
+        if graph not in worst:
+            return Cell("")
+        least = worst[graph] == min(worst.values())
         return Cell(f"{worst[graph]:.1f}", worst[graph], "warn" if least else "")
 
-    return Column(heading=graph, cell=lambda item: cell(item) if graph in item[1] else Cell(""))
+    return Column(heading=graph, cell=cell)
 
 
 def _missed(rate: FixedRate) -> Cell:

@@ -98,7 +98,6 @@ class Worker:
             device=str(self.backend.device),
             has_gpu=torch.cuda.is_available(),
             threads=self.backend.threads,
-            affinity=sorted(os.sched_getaffinity(0)),
             max_batch=self.backend.max_batch,
             stages=stage_names(self.backend),
             load_ms=(loaded - start) * 1e3,

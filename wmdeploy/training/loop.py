@@ -148,7 +148,7 @@ def run_stage(
     stage.resume(_done(record, stage.steps, budget))
     module = accelerator.prepare(stage.module)  # it may move parameters, or share the first one's
     optimizers = stage.optimizers()
-    with folder.state_told():
+    with folder.readable_state():
         if state.optimizers:
             restore(optimizers, state.optimizers)
         if accelerator.scaler is not None and state.scaler:
@@ -161,6 +161,17 @@ def run_stage(
             state.scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
             folder.save(model, state)
 
+    judge = partial(
+        _judge,
+        stage,
+        module,
+        accelerator=accelerator,
+        record=record,
+        options=options,
+        folder=folder,
+        model=model,
+        log=log,
+    )
     batches = iter(_loader(stage, share, record.step, options, accelerator.device))
 
     def over() -> float:
@@ -200,31 +211,13 @@ def run_stage(
         record.seconds += clock() - begin
         log.scalars(stage.name, record.step, {"loss": value, "rate": rate, "norm": norm})
         if record.step % options.checkpoint_every == 0 and record.step < stage.steps:
-            _judge(
-                stage,
-                module,
-                accelerator=accelerator,
-                record=record,
-                options=options,
-                folder=folder,
-                model=model,
-                log=log,
-            )
+            judge()
             save()
         record.elapsed += clock() - begin
         progress(stage.name, record.step, stage.steps, f"loss {value:.4f}")
     if not record.ended:
         record.ended = "steps" if record.step >= stage.steps else "time"
-    _judge(
-        stage,
-        module,
-        accelerator=accelerator,
-        record=record,
-        options=options,
-        folder=folder,
-        model=model,
-        log=log,
-    )
+    judge()
     accelerator.unwrap_model(module, keep_fp32_wrapper=False)
     accelerator.free_memory()
     for block in blocks:

@@ -173,7 +173,7 @@ class TrainFolder:
         path = self.path / STATE_FILE
         if not path.exists():
             return TrainState()
-        with self.state_told():
+        with self.readable_state():
             with open_regular(path) as file:
                 document = torch.load(file, map_location="cpu", weights_only=True)
             if document["schema"] != SCHEMA:
@@ -182,8 +182,8 @@ class TrainFolder:
             return _state(document, steps)
 
     @contextmanager
-    def state_told(self) -> Iterator[None]:
-        """Tell whatever goes wrong with the checkpoint, in reading or in using it, in one way.
+    def readable_state(self) -> Iterator[None]:
+        """Report whatever goes wrong with the checkpoint, in reading or in using it, in one way.
 
         Raises:
             TrainingError: it is damaged.
