@@ -1,0 +1,95 @@
+"""Rows of a pool: bit for bit what each would be alone, whatever its neighbours do."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.programs.conftest import Backends
+from tests.programs.schedules import ROWS, SCHEDULES, Rows, Schedule
+from wmdeploy.errors import BackendError
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.pool import Pool
+
+NAMES = [
+    "token",
+    "latent",
+    "mean-pool",
+    "sampled",
+    "recurrent",
+    "token on ort-cpu",
+    "sampled on ort-cpu",
+    "recurrent on ort-cpu",
+]
+
+
+def frames_for(backend: Backend) -> np.ndarray:
+    from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+
+    return read_clip(SAMPLE_CLIP, size=backend.image_size, count=40).frames
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_is_what_it_would_be_alone(name: str, backends: Backends) -> None:
+    check_schedules(backends(name), examples=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_is_what_it_would_be_alone_in_hundreds_of_schedules(
+    name: str, backends: Backends
+) -> None:
+    check_schedules(backends(name), examples=200)
+
+
+def check_schedules(backend: Backend, examples: int) -> None:
+    frames = frames_for(backend)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(SCHEDULES)
+    def check(schedule: Schedule) -> None:
+        rows = Rows(backend, frames)
+        for verb, bits, number in [("add", 1, 3), ("add", 1, 8), *schedule]:
+            rows.go(verb, bits, number)
+        rows.go("step", 2**ROWS - 1, 0)
+
+    check()
+
+
+def test_with_refill(backends: Backends) -> None:
+    backend = backends("token")
+    frames = frames_for(backend)
+
+    @settings(max_examples=15, deadline=None, derandomize=True)
+    @given(SCHEDULES)
+    def check(schedule: Schedule) -> None:
+        rows = Rows(backend, frames, refill=3)
+        for verb, bits, number in [("add", 1, 5), ("add", 1, 2), *schedule]:
+            rows.go(verb, bits, number)
+
+    check()
+
+
+def test_a_pool_belongs_to_one_thread(backends: Backends) -> None:
+    backend = backends("recurrent")
+    pool = Pool(backend, 1)
+    pool.add(frames_for(backend)[:1])
+    found: list[str] = []
+
+    def other() -> None:
+        try:
+            pool.step([0], np.zeros((1, 2), np.float32))
+        except BackendError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert "belong to one thread" in found[0]
+    pool.step([0], np.zeros((1, 2), np.float32))  # the first one goes on
