@@ -11,15 +11,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
-from wmdeploy.engines.devices import CPU
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import GraphRecord, TensorSpec
+from wmdeploy.manifest import GraphRecord
+from wmdeploy.programs.arrays import NUMPY
+from wmdeploy.programs.contract import TensorSpec
+from wmdeploy.programs.engine import Backend
 from wmdeploy.text import one_line
 
 # docs.openvino.ai, "CPU Device" and "Precision Control"
@@ -41,19 +42,19 @@ class OpenVinoEngine:
         self._request = compiled.create_infer_request()
         self._checked = False  # whether a result is what the manifest says
 
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+    def run(
+        self, feeds: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         try:
             # without share_outputs: the next run writes over the memory of this one's results
-            answer = self._request.infer(arrays, share_inputs=True)
+            answer = self._request.infer(dict(feeds), share_inputs=True)
         except RuntimeError as error:
             raise BackendError(f"{self.name}: OpenVINO cannot run it: {error}") from error
         results = [answer[port] for port in self._ports]
         if not self._checked:
-            check_results(self.name, self.outputs, results, batch_of(self.inputs, arrays))
+            check_results(self.name, self.outputs, results, batch_of(self.inputs, feeds))
             self._checked = True
-        pairs = zip(self.outputs, results, strict=True)
-        return {spec.name: torch.from_numpy(result) for spec, result in pairs}
+        return {spec.name: result for spec, result in zip(self.outputs, results, strict=True)}
 
     def synchronize(self) -> None:
         """Nothing to wait for: OpenVINO has finished when `run` returns."""
@@ -66,15 +67,12 @@ class OpenVinoEngine:
 def load(bundle: Bundle, settings: Settings) -> Backend:
     """All graphs on the CPU, for any batch.
 
-    Leaves one thread to torch, in the whole process: OpenVINO has its own.
-
     Raises:
         MissingError: OpenVINO is not installed.
         BackendError: it refuses a graph, or would compute it less exactly than in float32.
         BundleError: a file is missing or altered.
     """
     ov = import_openvino()
-    torch.set_num_threads(1)
     core = ov.Core()
     config: dict[str, str | int] = dict(CONFIG)
     if settings.threads is not None:
@@ -90,9 +88,10 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="openvino",
         precision=recipe.precision,
-        device=CPU,
+        device="cpu",
+        arrays=NUMPY,
         engines=engines,
-        wiring=bundle.manifest.wiring,
+        programs=bundle.manifest.programs,
         encode_batch=recipe.max_batch,
         max_batch=recipe.max_batch,
         threads=threads,

@@ -7,10 +7,11 @@ import numpy as np
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip, check_actions
-from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
-from wmdeploy.engines.session import Session
+from wmdeploy.engines.base import BASELINE, Settings, load_backend
 from wmdeploy.errors import BackendError, ClipError
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.session import Session
 
 
 def open_source(
@@ -47,11 +48,6 @@ def open_source(
     return baseline(load_model(source, seed, remarks), pytorch_device(BASELINE, settings))
 
 
-def image_size(backend: Backend) -> int:
-    """Height and width of the frames that the backend's encoder takes."""
-    return int(backend.engines["encoder"].inputs[0].shape[1])
-
-
 def rollout(
     backend: Backend,
     clip: Clip,
@@ -64,8 +60,9 @@ def rollout(
 
     Args:
         clip: at least `context` frames of the model's size.
-        actions: for a model with actions: (n,) int64, from the clip's first frame on; default the
-            clip's own. Where they end before the rollout does, the last one is held.
+        actions: for a model with actions: (T,) int64 or (T, n) float32, from the clip's first frame
+            on; default the clip's own. Where they end before the rollout does, the last one is
+            held.
 
     Returns:
         Frames (H, W, 3) uint8, round(255·clip((x + 1)/2, 0, 1)), each imagined when asked for.
@@ -81,10 +78,11 @@ def rollout(
     if horizon < 1:
         raise ClipError(f"horizon: got {horizon}, expected at least 1")
     given = clip.actions if actions is None else actions
-    taken = check_actions(given, backend.wiring.num_actions, clip.name)
+    programs = backend.programs
+    taken = check_actions(given, programs.num_actions, clip.name, programs.action_size)
     if taken is not None:  # past the end the last one is held
         taken = taken[np.minimum(np.arange(context + horizon - 1), len(taken) - 1)]
     session = Session(backend, refill=refill)
     session.reset(clip.frames[:context], None if taken is None else taken[: context - 1])
-    later = [None] * horizon if taken is None else taken[context - 1 :].tolist()
+    later = [None] * horizon if taken is None else list(taken[context - 1 :])
     return (session.step(action)[0] for action in later)

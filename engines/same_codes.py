@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wmdeploy.codes import CodeCount, add_counts
-from wmdeploy.engines.base import Backend, Engine
 from wmdeploy.families import family_of
-from wmdeploy.manifest import Precision, TensorSpec, Wiring
+from wmdeploy.manifest import Precision
+from wmdeploy.programs.arrays import Array, Arrays
+from wmdeploy.programs.contract import Programs, TensorSpec
+from wmdeploy.programs.engine import Backend, Engine
 
 
 @dataclass(frozen=True)
@@ -102,26 +103,32 @@ def _digest(array: np.ndarray, before: bytes = b"") -> bytes:
 
 
 class SameCodesEncoder:
-    """A backend's encoder, corrected."""
+    """A backend's encoder, corrected.
 
-    def __init__(self, inner: Engine, wiring: Wiring, correct: Correct) -> None:
+    Args:
+        programs: they say which input takes frames, and which output has their codes.
+    """
+
+    def __init__(self, inner: Engine, programs: Programs, arrays: Arrays, correct: Correct) -> None:
         self.name = inner.name
         self.inputs: tuple[TensorSpec, ...] = inner.inputs
         self.outputs: tuple[TensorSpec, ...] = inner.outputs
-        self._inner, self._wiring, self._correct = inner, wiring, correct
+        self._inner, self._arrays, self._correct = inner, arrays, correct
+        self._frames, self._codes = programs.frame_input()[1], programs.codes_output()
 
-    @torch.inference_mode()
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        wiring = self._wiring
-        outputs = {name: value.clone() for name, value in self._inner.run(feeds).items()}
-        encoded, codes = outputs[wiring.encoded], outputs[wiring.codes]
-        for row, frame in enumerate(feeds[wiring.frames].cpu().numpy()):
-            fix = self._correct(frame, codes[row].cpu().numpy())
+    def run(
+        self, feeds: Mapping[str, Array], into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        outputs = {n: self._arrays.host(v) for n, v in self._inner.run(feeds, into).items()}
+        assert self._codes is not None, "only families with codes have ties"
+        for row, frame in enumerate(self._arrays.host(feeds[self._frames])):
+            fix = self._correct(frame, outputs[self._codes][row])
             if fix is not None:
-                moved = torch.tensor(fix.moved[wiring.encoded], device=encoded.device)
-                encoded[row] = (encoded[row].float() + moved).to(encoded.dtype)
-                codes[row] = torch.tensor(fix.codes, device=codes.device)
-        return outputs
+                for name in fix.moved.keys() & outputs.keys():
+                    moved = outputs[name][row].astype(np.float32) + fix.moved[name]
+                    outputs[name][row] = moved.astype(outputs[name].dtype)
+                outputs[self._codes][row] = fix.codes
+        return {name: self._arrays.put(value) for name, value in outputs.items()}
 
     def synchronize(self) -> None:
         self._inner.synchronize()
@@ -132,5 +139,7 @@ class SameCodesEncoder:
 
 def with_same_codes(backend: Backend, correct: Correct) -> Backend:
     """The same engines, with an encoder that is corrected."""
-    encoder = SameCodesEncoder(backend.engines["encoder"], backend.wiring, correct)
-    return dataclasses.replace(backend, engines={**backend.engines, "encoder": encoder})
+    programs = backend.programs
+    graph, _ = programs.frame_input()
+    encoder = SameCodesEncoder(backend.engines[graph], programs, backend.arrays, correct)
+    return dataclasses.replace(backend, engines={**backend.engines, graph: encoder})

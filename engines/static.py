@@ -1,12 +1,9 @@
 """Engines whose tensors never move: what CUDA graphs, and programs bound to addresses, need.
 
 A program reads and writes the same buffers at every run. The KV cache is not copied from a step to
-the next: where an output is fed back, its buffer and the input's change roles, so each batch size
-has two programs, one for each side:
+the next: it is the session's, in two arrays that take turns, so each batch size has two programs:
 
-    side 0: reads a, writes b        side 1: reads b, writes a
-
-A feed that is not in its buffer already is copied there.
+    reads a, writes b        reads b, writes a
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmdeploy.manifest import BATCH, TensorSpec, Wiring
+from wmdeploy.programs.contract import TensorSpec
 
 WARM_UPS = 3
 Buffers = dict[str, Tensor]
@@ -27,11 +24,16 @@ Bind = Callable[[Buffers, Buffers], Launch]
 
 
 class StaticEngine:
-    """One graph. Outputs stay valid until its next run, those fed back until the one after that.
+    """One graph.
+
+    A run reads a row's state where it lies and writes the new one where the caller says: nothing is
+    copied, and for each pair of places there is a program. Other inputs are copied to buffers of
+    the engine's own, and other outputs lie in such, until its next run.
 
     Args:
-        feedback: which input takes the place of which output in the next run.
-        bind: prepares one program; called twice for each batch size where there is feedback.
+        state: the inputs that are a row's state, which a session keeps at addresses that come
+            again (`wmdeploy.programs.engine.FixedMemory`).
+        bind: prepares one program.
     """
 
     def __init__(
@@ -40,76 +42,64 @@ class StaticEngine:
         name: str,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
-        feedback: Mapping[str, str],
+        state: frozenset[str],
         device: torch.device,
         bind: Bind,
     ) -> None:
         self.name, self.inputs, self.outputs = name, inputs, outputs
-        self._feedback, self._device = dict(feedback), device
+        self._state, self._device = state, device
         self._bind: Bind | None = bind
-        self._sides: dict[int, list[_Side]] = {}
+        self._own: dict[int, Buffers] = {}  # by batch
+        self._programs: dict[tuple[int, ...], _Program] = {}  # by the addresses they are bound to
 
     @torch.inference_mode()
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self, feeds: Mapping[str, Tensor], into: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         spec = self.inputs[0]
-        batch = feeds[spec.name].shape[spec.shape.index(BATCH)]
-        if batch not in self._sides:
-            self._sides[batch] = self._prepare(batch, feeds)
-        side = self._side_that_holds(self._sides[batch], feeds)
-        for name, buffer in side.inputs.items():
-            if feeds[name].data_ptr() != buffer.data_ptr():
-                buffer.copy_(feeds[name], non_blocking=True)
-        side.launch()
-        return side.outputs
+        batch = feeds[spec.name].shape[spec.batch_axis]
+        into = into or {}
+        assert self._bind is not None, "the engine was closed"
+        own = self._own.setdefault(batch, {})
+        for spec in self.inputs:
+            if spec.name not in self._state:
+                self._buffer(own, spec, batch).copy_(feeds[spec.name], non_blocking=True)
+        places = [feeds[name] for name in self._state] + list(into.values())
+        key = (batch, *(tensor.data_ptr() for tensor in places))
+        program = self._programs.get(key)
+        if program is None:
+            held = {name: feeds[name] for name in self._state} | dict(into)
+            inputs, outputs = (
+                {
+                    s.name: held[s.name] if s.name in held else self._buffer(own, s, batch)
+                    for s in specs
+                }
+                for specs in (self.inputs, self.outputs)
+            )
+            program = self._programs[key] = _Program(outputs, self._bind(inputs, outputs))
+        program.launch()
+        return program.outputs
 
     def synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
     def close(self) -> None:
-        self._sides.clear()
+        self._programs.clear()
+        self._own.clear()
         self._bind = None
 
-    def _side_that_holds(self, sides: "list[_Side]", feeds: Mapping[str, Tensor]) -> "_Side":
-        """The side with most of the fed-back tensors in place; the first where they are foreign."""
-
-        def in_place(side: _Side) -> int:
-            names = self._feedback
-            return sum(feeds[n].data_ptr() == side.inputs[n].data_ptr() for n in names)
-
-        return max(sides, key=in_place)
-
-    def _prepare(self, batch: int, feeds: Mapping[str, Tensor]) -> "list[_Side]":
-        assert self._bind is not None, "the engine was closed"
-        given = {spec.name: self._buffer(spec, batch) for spec in self.inputs}
-        for name, buffer in given.items():
-            buffer.copy_(feeds[name])  # to warm up on: zeros may be no valid input
-        made = {spec.name: self._buffer(spec, batch) for spec in self.outputs}
-        pairs = [(given, made)]
-        if self._feedback:
-            pairs.append(
-                (
-                    given | {name: made[output] for name, output in self._feedback.items()},
-                    made | {output: given[name] for name, output in self._feedback.items()},
-                )
-            )
-        return [_Side(inputs, outputs, self._bind(inputs, outputs)) for inputs, outputs in pairs]
-
-    def _buffer(self, spec: TensorSpec, batch: int) -> Tensor:
-        shape = [batch if size == BATCH else size for size in spec.shape]
-        return torch.zeros(shape, dtype=getattr(torch, spec.dtype), device=self._device)
+    def _buffer(self, own: Buffers, spec: TensorSpec, batch: int) -> Tensor:
+        """The engine's own memory of a tensor, made when it is first needed."""
+        if spec.name not in own:
+            kind = getattr(torch, spec.dtype)
+            own[spec.name] = torch.zeros(spec.sizes(batch), dtype=kind, device=self._device)
+        return own[spec.name]
 
 
-class _Side:
-    def __init__(self, inputs: Buffers, outputs: Buffers, launch: Launch) -> None:
-        self.inputs, self.outputs, self.launch = inputs, outputs, launch
-
-
-def feedback_of(graph: str, wiring: Wiring) -> dict[str, str]:
-    """The inputs of a graph that its own outputs replace in the next run."""
-    if graph != "step":
-        return {}
-    return {**dict(wiring.cache), wiring.token: wiring.feedback}
+class _Program:
+    def __init__(self, outputs: Buffers, launch: Launch) -> None:
+        self.outputs, self.launch = outputs, launch
 
 
 @cache

@@ -5,10 +5,13 @@ Importing this module imports no torch, so that an export with nothing to do end
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wmdeploy.bundle import (
     BUNDLE_KIND,
@@ -17,14 +20,19 @@ from wmdeploy.bundle import (
     MODEL_DIRECTORY,
     Bundle,
     describe_files,
-    external_data_files,
 )
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.families import family_of, is_preset, load_model
+from wmdeploy.families import (
+    expected_outputs,
+    family_of,
+    is_preset,
+    load_model,
+)
 from wmdeploy.files import check_output_directory, sha256, staged_directory
+from wmdeploy.graph_file import checked_weight_bytes
 from wmdeploy.manifest import (
     SCHEMA,
     GraphRecord,
@@ -34,12 +42,15 @@ from wmdeploy.manifest import (
     Recipe,
     write_manifest,
 )
+from wmdeploy.programs.check import find_fault
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from wmdeploy.codes import CodeCount
     from wmdeploy.families import Graph
+    from wmdeploy.programs.record import Case
 
 MAX_BATCH = 1024
 # 21 brought GroupNormalization with float32 statistics, 23 Attention, which 21 and 22 spell out
@@ -111,42 +122,85 @@ def _write_bundle(
     directory: Path,
     progress: Progress,
 ) -> None:
-    import torch
-
     from wmdeploy.exporters.layouts import other_layout_bytes
     from wmdeploy.exporters.to_onnx import write_onnx
-    from wmdeploy.exporters.verify import verify_graph
+    from wmdeploy.exporters.verify import OnnxEngine, verify_graph, verify_rollout
+    from wmdeploy.exporters.weights import share_weights
+    from wmdeploy.programs.modules import module_backend
+    from wmdeploy.programs.record import record_cases
 
     family = family_of(model)
     facts = family.facts(model)
-    taken = clip.check_actions(facts.num_actions)
-    actions = None if taken is None else torch.from_numpy(taken)
+    actions = clip.check_actions(facts.num_actions, facts.action_size)
     progress("export", 0, 1, "run PyTorch on real frames")
-    frames = torch.from_numpy(clip.frames)
-    cases = family.cases(model, recipe.layout, recipe.precision, frames, actions)
-    deployed = family.deployment(model, recipe.layout, recipe.precision)
+    exact = family.deployment(model, recipe.layout, "fp32").kept()
+    programs = exact.programs
+    if (facts.num_actions, facts.action_size) != (programs.num_actions, programs.action_size):
+        raise ExportError(
+            f"family {family.name}: its facts have {facts.num_actions} actions of size "
+            f"{facts.action_size}, its programs {programs.num_actions} of {programs.action_size}"
+        )
+    modules = module_backend(exact, name="pytorch")
+    cases = record_cases(modules, clip.frames, actions)
+    deployed = exact
+    if recipe.precision != "fp32":
+        deployed = family.deployment(model, recipe.layout, recipe.precision)
     about = {
         "family": family.title,
         "layout": recipe.layout,
         "precision": recipe.precision,
         "weights": recipe.source,
     }
-    records = {}
+    records: dict[str, GraphRecord] = {}
     graphs = len(deployed.graphs)
     for number, (name, build) in enumerate(deployed.graphs.items()):
-        progress("export", 2 * number, 2 * graphs, f"export {name}")
+        progress("export", number, 2 * graphs, f"export {name}")
         graph, path = build(), directory / f"{name}.onnx"
         write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
-        progress("export", 2 * number + 1, 2 * graphs, f"verify {name}")
         records[name] = GraphRecord(
             file=path.name,
             inputs=graph.inputs,
             outputs=graph.outputs,
-            weight_bytes=sum((directory / f).stat().st_size for f in external_data_files(path)),
+            weight_bytes=0,
             flops=_count_flops(graph),
-            parity=verify_graph(path, cases[name], graph, recipe.precision),
+            parity={},
         )
         del graph
+    if fault := find_fault(deployed.programs, records):
+        raise ExportError(f"family {family.name}: its programs do not fit its graphs: {fault}")
+    share_weights([directory / record.file for record in records.values()])
+    engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
+    for number, (name, engine) in enumerate(engines.items()):
+        progress("export", graphs + number, 2 * graphs, f"verify {name}")
+
+        def judge(
+            case: "Case", outputs: Mapping[str, np.ndarray], name: str = name
+        ) -> "tuple[dict[str, np.ndarray], CodeCount | None]":
+            return expected_outputs(
+                model,
+                name,
+                case,
+                outputs,
+                programs=deployed.programs,
+                precision=recipe.precision,
+            )
+
+        records[name] = dataclasses.replace(
+            records[name],
+            weight_bytes=checked_weight_bytes(directory / records[name].file),
+            parity=verify_graph(engine, cases[name], judge, recipe.precision),
+        )
+    progress("export", 2 * graphs, 2 * graphs, "imagine beside the baseline")
+    modules = dataclasses.replace(modules, programs=deployed.programs)
+    authors = module_backend(family.baseline_deployment(model, "fp32"), name="baseline")
+    verify_rollout(
+        engines,
+        modules=modules,
+        baseline=authors,
+        frames=clip.frames,
+        actions=actions,
+        precision=recipe.precision,
+    )
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
         family.save(model, directory / MODEL_DIRECTORY, notes)
@@ -157,7 +211,7 @@ def _write_bundle(
         schema=SCHEMA,
         recipe=recipe,
         model=facts.config,
-        wiring=deployed.wiring,
+        programs=deployed.programs,
         graphs=records,
         files=files,
         family=family.name,

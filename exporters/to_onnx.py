@@ -13,7 +13,7 @@ from torch import Tensor
 from wmdeploy import __version__
 from wmdeploy.errors import ExportError
 from wmdeploy.families import Graph
-from wmdeploy.manifest import BATCH, TensorSpec
+from wmdeploy.programs.contract import BATCH, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir

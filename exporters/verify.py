@@ -1,90 +1,215 @@
-"""Run an exported graph in ONNX Runtime and compare it with PyTorch, output by output."""
+"""Run exported graphs in ONNX Runtime: each beside PyTorch, and all in a rollout."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from wmdeploy.codes import CodeCount
 from wmdeploy.errors import ExportError, require
-from wmdeploy.families import Case, Graph
-from wmdeploy.manifest import BATCH, Parity, Precision, TensorSpec
+from wmdeploy.manifest import Parity, Precision
+from wmdeploy.programs.arrays import NUMPY
+from wmdeploy.programs.check import Signature
+from wmdeploy.programs.contract import TensorSpec
+from wmdeploy.programs.engine import Backend, Engine
+from wmdeploy.programs.host_engine import HostEngine
+from wmdeploy.programs.record import DISTINCT, Case, encoding_once
+from wmdeploy.programs.session import Session
+from wmdeploy.psnr import psnr
 from wmdeploy.runtime import refusal
 
 # The largest allowed relative error of float outputs, the largest root mean square error of a frame
 # over 255 (60 dB of PSNR in fp32, 45 dB in fp16, as the bench asks), and the share of codes that
 # must agree or tie, as `CodeCount.agreement` counts.
-TOLERANCES: dict[Precision, dict[torch.dtype, float]] = {
-    "fp32": {torch.float32: 1e-3, torch.uint8: 1e-3, torch.int64: 0.99},
-    "fp16": {torch.float32: 3e-2, torch.uint8: 5.6e-3, torch.int64: 0.95},
+TOLERANCES: dict[Precision, dict[str, float]] = {
+    "fp32": {"float32": 1e-3, "uint8": 1e-3, "int64": 0.99},
+    "fp16": {"float32": 3e-2, "uint8": 5.6e-3, "int64": 0.95},
 }
+# The worst frame of a short rollout beside the baseline, in dB of PSNR, as the bench asks.
+WORST_FRAME: dict[Precision, float] = {"fp32": 60.0, "fp16": 38.0}
+ROLLOUT_FRAMES = 8
+LONGEST_CONTEXT = 60  # frames before them; a window up to 4 longer is cut on the way
 
 WRONG_CODES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3}  # the largest share; no ties
 
 
-def verify_graph(path: Path, case: Case, graph: Graph, precision: Precision) -> dict[str, Parity]:
-    """Parity of every output of the ONNX file at `path`, the worse of the case's batch and batch 1.
+# A case and an engine's answer -> what it should have been, and how codes compare.
+Judge = Callable[[Case, Mapping[str, np.ndarray]], tuple[dict[str, np.ndarray], CodeCount | None]]
+
+
+class OnnxEngine:
+    """A graph of an export, in ONNX Runtime as it comes."""
+
+    def __init__(self, path: Path, graph: Signature) -> None:
+        self.name = path.stem
+        self.inputs: tuple[TensorSpec, ...] = graph.inputs
+        self.outputs: tuple[TensorSpec, ...] = graph.outputs
+        self._session = _open(path)
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """
+        Raises:
+            ExportError: ONNX Runtime cannot run it.
+        """
+        names = [spec.name for spec in self.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:
+            raise ExportError(f"{self.name}: ONNX Runtime cannot run the graph: {error}") from error
+
+    def synchronize(self) -> None:
+        """It has finished when `run` returns."""
+
+    def close(self) -> None:
+        self._session = None
+
+
+def verify_graph(
+    engine: OnnxEngine,
+    cases: Sequence[Case],
+    judge: Judge,
+    precision: Precision,
+) -> dict[str, Parity]:
+    """Parity of every output, the worst of all cases, of their batch and of batch 1.
+
+    Args:
+        judge: see `expected_outputs` of `wmdeploy.families`.
 
     Raises:
         ExportError: an output is not finite, or further from PyTorch than its tolerance.
     """
-    session = _open(path)
-    together = _run(session, path, case.feeds)
-    feeds = {spec.name: _first_row(case.feeds[spec.name], spec) for spec in graph.inputs}
-    alone = _run(session, path, feeds)
-    mixed = {s.name: _with_first_row(together[s.name], alone[s.name], s) for s in graph.outputs}
     parity: dict[str, Parity] = {}
-    for outputs in (together, mixed):
-        codes = None if case.count_codes is None else case.count_codes(outputs)
-        for name, expected in case.expected(outputs).items():
-            measured = compare(outputs[name], expected, TOLERANCES[precision][expected.dtype])
-            if codes is not None and measured.agreement is not None:
-                measured = dataclasses.replace(measured, tied=codes.tied, wrong=codes.wrong)
-                problem = _codes_problem(codes, measured.tolerance, WRONG_CODES[precision])
-            else:
-                problem = _problem(measured, outputs[name])
-            if problem:
-                raise ExportError(
-                    f'{path.stem}: output "{name}" {problem}; no bundle was written. '
-                    "Untrained or badly scaled weights cause this more often than the export "
-                    "does: try the precision fp32, and frames of another clip"
-                )
-            if name not in parity or measured.relative > parity[name].relative:
-                parity[name] = measured
+    for case in cases:
+        feeds = {s.name: case.feeds[s.name].astype(s.dtype) for s in engine.inputs}
+        together = engine.run(feeds)
+        alone = engine.run({s.name: _first_row(feeds[s.name], s) for s in engine.inputs})
+        mixed = {
+            s.name: _with_first_row(together[s.name], alone[s.name], s) for s in engine.outputs
+        }
+        for outputs in (together, mixed):
+            expected, codes = judge(case, outputs)
+            for name, value in expected.items():
+                tolerance = TOLERANCES[precision][str(value.dtype)]
+                measured = compare(outputs[name], value, tolerance)
+                if codes is not None and measured.agreement is not None:
+                    measured = dataclasses.replace(measured, tied=codes.tied, wrong=codes.wrong)
+                    problem = _codes_problem(codes, measured.tolerance, WRONG_CODES[precision])
+                else:
+                    problem = _problem(measured, outputs[name])
+                if problem:
+                    raise ExportError(
+                        f'{engine.name}: output "{name}" {problem}; no bundle was written. '
+                        "Untrained or badly scaled weights cause this more often than the export "
+                        "does: try the precision fp32, and frames of another clip"
+                    )
+                if name not in parity or measured.relative > parity[name].relative:
+                    parity[name] = measured
     return parity
 
 
-def _first_row(tensor: Tensor, spec: TensorSpec) -> Tensor:
-    return tensor.narrow(spec.shape.index(BATCH), 0, 1).contiguous()
+def verify_rollout(
+    engines: Mapping[str, Engine],
+    *,
+    modules: Backend,
+    baseline: Backend,
+    frames: np.ndarray,
+    actions: np.ndarray | None,
+    precision: Precision,
+) -> None:
+    """A short rollout of the exported graphs beside the model as its authors run it.
+
+    Real frames are encoded by PyTorch on both sides: one code that ties would make another picture.
+
+    Args:
+        engines: of the exported graphs, by name.
+        modules: theirs, in float32, with the programs of the export.
+        frames: (T, H, W, 3) uint8; repeated as far as need be.
+        actions: (T, ...) for a model with actions.
+
+    Raises:
+        ExportError: a frame differs by more than its precision explains.
+    """
+    programs = modules.programs
+    encoders = {call.graph for call in programs.encode}
+    mixed = {
+        name: HostEngine(modules.engines[name], modules.arrays, engine)
+        if name in encoders
+        else engine
+        for name, engine in engines.items()
+    }
+    exported = dataclasses.replace(modules, engines=mixed, arrays=NUMPY)
+    longest = min(max(programs.least, programs.context - 4), LONGEST_CONTEXT)
+    count = max(1, programs.least, longest)
+    context = frames[np.arange(count) % min(len(frames), DISTINCT)]
+    taken = None
+    if actions is not None:
+        taken = actions[np.arange(count + ROLLOUT_FRAMES) % len(actions)]
+    ours, theirs = (Session(encoding_once(backend)) for backend in (exported, baseline))
+    for side in (ours, theirs):
+        side.reset(context, None if taken is None else taken[: count - 1])
+    for at in range(ROLLOUT_FRAMES):
+        action = None if taken is None else taken[count - 1 + at]
+        for side in (ours, theirs):
+            side.advance(action)
+        if fault := _difference(ours, theirs, precision):
+            raise ExportError(
+                f"frame {at + 1} of a rollout: {fault}, though each graph alone gives what its "
+                "module gives; no bundle was written. Is the model rewritten exactly, and are its "
+                "weights trained? Try the precision fp32"
+            )
 
 
-def _with_first_row(tensor: Tensor, row: Tensor, spec: TensorSpec) -> Tensor:
-    axis = spec.shape.index(BATCH)
-    return torch.cat([row, tensor.narrow(axis, 1, tensor.shape[axis] - 1)], dim=axis)
+def _difference(exported: Session, baseline: Session, precision: Precision) -> str | None:
+    """What differs of the newest frame by more than a precision explains; None if nothing does."""
+    if exported.programs.render:
+        got, expected = (side.render().astype(np.float64) for side in (exported, baseline))
+        decibels = psnr(float(np.square(got - expected).mean()))
+        if decibels < WORST_FRAME[precision]:
+            least = WORST_FRAME[precision]
+            return f"it is {decibels:.1f} dB from the baseline's, expected {least:.0f} dB"
+    ours, theirs = exported.outputs(), baseline.outputs()
+    for name in ours.keys() & theirs.keys():
+        mine, value = ours[name], theirs[name].astype(ours[name].dtype)
+        kind = "int64" if mine.dtype == np.int64 else "float32"
+        parity = compare(mine, value, TOLERANCES[precision][kind])
+        if fault := _problem(parity, mine):
+            return f'the output "{name}" {fault}'
+    return None
 
 
-def compare(got: Tensor, expected: Tensor, tolerance: float) -> Parity:
+def _first_row(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    return np.ascontiguousarray(array.take([0], spec.batch_axis))
+
+
+def _with_first_row(array: np.ndarray, row: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    others = np.delete(array, 0, spec.batch_axis)
+    return np.concatenate([row, others], spec.batch_axis)
+
+
+def compare(got: np.ndarray, expected: np.ndarray, tolerance: float) -> Parity:
     """Errors of one tensor.
 
     Raises:
         ExportError: the shapes differ.
     """
     if got.shape != expected.shape:
-        raise ExportError(f"got shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
-    difference = (got.double() - expected.double()).abs()
+        raise ExportError(f"got shape {got.shape}, expected {expected.shape}")
+    difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
     largest = float(difference.max())
-    integers = expected.dtype == torch.int64
-    scale = float(expected.double().abs().max())
+    scale = float(np.abs(expected.astype(np.float64)).max())
     relative = largest / scale if scale else largest
-    if expected.dtype == torch.uint8:
-        relative = float(difference.square().flatten(1).mean(1).sqrt().max()) / 255
+    if expected.dtype == np.uint8:
+        squares = np.square(difference).reshape(len(difference), -1).mean(1)
+        relative = float(np.sqrt(squares).max()) / 255
     return Parity(
         max_abs=largest,
         mean_abs=float(difference.mean()),
         relative=relative,
-        agreement=float((got == expected).double().mean()) if integers else None,
+        agreement=float((got == expected).mean()) if expected.dtype == np.int64 else None,
         tolerance=tolerance,
     )
 
@@ -95,8 +220,8 @@ def _codes_problem(codes: CodeCount, least: float, most_wrong: float) -> str | N
     return f"has {codes}" if codes.wrong > most_wrong * codes.codes else None
 
 
-def _problem(parity: Parity, output: Tensor) -> str | None:
-    if output.is_floating_point() and not torch.isfinite(output).all():
+def _problem(parity: Parity, output: np.ndarray) -> str | None:
+    if np.issubdtype(output.dtype, np.floating) and not np.isfinite(output).all():
         return "holds NaN or infinity"
     if parity.agreement is not None:
         if parity.agreement < parity.tolerance:
@@ -117,12 +242,3 @@ def _open(path: Path) -> Any:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are private to its C extension
         raise ExportError(refusal(path.stem, error, ort.__version__)) from error
-
-
-def _run(session: Any, path: Path, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
-    try:
-        results = session.run(None, {name: tensor.numpy() for name, tensor in feeds.items()})
-    except Exception as error:
-        raise ExportError(f"{path.stem}: ONNX Runtime cannot run the graph: {error}") from error
-    names = [output.name for output in session.get_outputs()]
-    return {n: torch.from_numpy(r) for n, r in zip(names, results, strict=True)}

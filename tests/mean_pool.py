@@ -2,8 +2,10 @@
 
 The next token is a function of the mean of all tokens in the window; what the step keeps of the
 past is their sum. It has one layout, which answers to both names, float32 only, and no actions.
+Its graphs have names of their own, as any family's may.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from torch import Tensor, nn
 
 from wmdeploy.codes import CodeCount, Ties
 from wmdeploy.errors import CheckpointError
-from wmdeploy.families import Case, Deployment, Graph, ModelFacts, ModelFamily
-from wmdeploy.manifest import BATCH, Layout, Precision, Shape, TensorSpec, Wiring
+from wmdeploy.families import Deployment, Graph, ModelFacts, ModelFamily
+from wmdeploy.manifest import Layout, Precision
+from wmdeploy.programs.contract import BATCH, Call, Programs, Shape, TensorSpec
 
 PARTS = 16  # N: a frame is cut into 4 x 4
 LEVELS = 8  # codes are from 0 to 7
@@ -47,47 +50,34 @@ class MeanPool(nn.Module):
         return (grey * 255).round().to(torch.uint8).reshape(-1, self.size, self.size, 3)
 
 
-class Encoder(nn.Module):
+class Part(nn.Module):
+    """One graph: what it computes of its inputs, in the order of its `Graph.inputs`."""
+
     def __init__(self, model: MeanPool) -> None:
         super().__init__()
         self.model = model
 
+
+class Levels(Part):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.model.levels(frames).round().to(torch.int64)
         return codes.float() / (LEVELS - 1), codes
 
 
-class Prefill(nn.Module):
-    def __init__(self, model: MeanPool) -> None:
-        super().__init__()
-        self.model = model
-
+class Pool(Part):
     def forward(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         used = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]  # (B, S)
         total = (tokens * used[:, :, None]).sum(1)
         return self.model.following(total, length), total
 
 
-class BaselinePrefill(Prefill):
-    def forward(self, tokens: Tensor, length: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(tokens, length)[0]
-
-
-class Step(nn.Module):
-    def __init__(self, model: MeanPool) -> None:
-        super().__init__()
-        self.model = model
-
+class Add(Part):
     def forward(self, token: Tensor, position: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         total = total + token
         return self.model.following(total, position + 1), total
 
 
-class Decoder(nn.Module):
-    def __init__(self, model: MeanPool) -> None:
-        super().__init__()
-        self.model = model
-
+class Draw(Part):
     def forward(self, token: Tensor) -> Tensor:
         return self.model.draw(token)
 
@@ -137,98 +127,59 @@ class MeanPoolFamily(ModelFamily):
         if precision != "fp32":
             raise CheckpointError(f"precision: got {precision}, expected fp32 for {self.title}")
         pixels: Shape = (BATCH, model.size, model.size, 3)
-        token, total, following, new = (
+        frames, frame = (TensorSpec(name, "uint8", pixels) for name in ("frames", "frame"))
+        codes = TensorSpec("codes", "int64", (BATCH, PARTS))
+        token, total, next_token, next_total = (
             TensorSpec(name, "float32", (BATCH, PARTS))
             for name in ("token", "total", "next_token", "next_total")
         )
-        frames, frame = (TensorSpec(name, "uint8", pixels) for name in ("frames", "frame"))
-        codes = TensorSpec("codes", "int64", (BATCH, PARTS))
-        window = TensorSpec("tokens", "float32", (BATCH, model.context, PARTS))
+        tokens = TensorSpec("tokens", "float32", (BATCH, model.context, PARTS))
         length, position = (TensorSpec(name, "int64", (BATCH,)) for name in ("length", "position"))
+        see = Call("levels", {"frames": "frame"}, {"new.token": "token", "out.codes": "codes"})
+        # the total lacks the newest token: that is added when the next one is asked for
+        add = Call(
+            "add",
+            {"token": "newest.token", "position": "position", "total": "state.total"},
+            {"new.token": "next_token", "state.total": "next_total"},
+        )
+        pool = Call(
+            "pool",
+            {"tokens": "window.token", "length": "length"},
+            {"new.token": "next_token", "state.total": "total"},
+        )
         return Deployment(
             graphs={
-                "encoder": lambda: Graph(Encoder(model).eval(), (frames,), (token, codes)),
-                "prefill": lambda: Graph(
-                    Prefill(model).eval(), (window, length), (following, total)
+                "levels": lambda: Graph(Levels(model), (frames,), (token, codes)),
+                "add": lambda: Graph(
+                    Add(model), (token, position, total), (next_token, next_total)
                 ),
-                "step": lambda: Graph(
-                    Step(model).eval(), (token, position, total), (following, new)
-                ),
-                "decoder": lambda: Graph(Decoder(model).eval(), (token,), (frame,)),
+                "pool": lambda: Graph(Pool(model), (tokens, length), (next_token, total)),
+                "draw": lambda: Graph(Draw(model), (token,), (frame,)),
             },
-            wiring=self.wiring(model, cache=(("total", "next_total"),)),
-        )
-
-    def wiring(self, model: MeanPool, cache: tuple[tuple[str, str], ...]) -> Wiring:
-        return Wiring(
-            context=model.context,
-            num_actions=0,
-            frames="frames",
-            encoded="token",
-            codes="codes",
-            window="tokens",
-            length="length",
-            window_actions=None,
-            token="token",
-            position="position",
-            action=None,
-            feedback="next_token",
-            render=("next_token", "token"),
-            frame="frame",
-            cache=cache,
+            programs=Programs(
+                context=model.context,
+                keep=model.context,
+                state=(total,),
+                records=(token,),
+                outputs=(codes,),
+                encode=(see,),
+                predict=(add,),
+                refresh=(pool,),
+                refresh_predicts=True,
+                render=(Call("draw", {"token": "newest.token"}, {"frame": "frame"}),),
+            ),
         )
 
     def baseline_deployment(self, model: MeanPool, precision: Precision) -> Deployment:
-        graphs = self.deployment(model, "token", precision).graphs
-        prefill = graphs["prefill"]()
-        return Deployment(
-            graphs={
-                "encoder": graphs["encoder"],
-                "prefill": lambda: Graph(
-                    BaselinePrefill(model).eval(), prefill.inputs, prefill.outputs[:1]
-                ),
-                "decoder": graphs["decoder"],
-            },
-            wiring=self.wiring(model, cache=()),
+        """The whole window for every frame, and no state."""
+        deployed = self.deployment(model, "token", precision)
+        (pool,) = deployed.programs.refresh
+        every = (dataclasses.replace(pool, gives={"new.token": "next_token"}),)
+        programs = dataclasses.replace(
+            deployed.programs, state=(), predict=every, refresh=(), refresh_predicts=False
         )
-
-    @torch.inference_mode()
-    def cases(
-        self,
-        model: MeanPool,
-        layout: Layout,
-        precision: Precision,
-        frames: Tensor,
-        actions: Tensor | None,
-    ) -> dict[str, Case]:
-        codes = model.levels(frames).round().to(torch.int64)
-        tokens = codes.float() / (LEVELS - 1)
-        window = tokens[torch.arange(model.context) % len(tokens)]  # (S, N)
-        length = torch.tensor([model.context, model.context // 2])
-        totals = torch.stack([window[:n].sum(0) for n in length])
-        following = model.following(totals, length)
-        latest = window[length - 1]
-
-        def encoded(outputs: Any) -> dict[str, Tensor]:
-            return {"token": outputs["codes"].float() / (LEVELS - 1), "codes": codes[:2]}
-
-        def count_codes(outputs: Any) -> CodeCount:
-            pair = codes[:2].numpy(), outputs["codes"].numpy()
-            return self.find_ties(model, frames[:2].numpy(), *pair, precision).count
-
-        predicted = {"next_token": following}
-        return {
-            "encoder": Case({"frames": frames[:2]}, encoded, count_codes),
-            "prefill": Case(
-                {"tokens": window.expand(2, -1, -1).contiguous(), "length": length},
-                lambda outputs: {**predicted, "total": totals},
-            ),
-            "step": Case(
-                {"token": latest, "position": length - 1, "total": totals - latest},
-                lambda outputs: {**predicted, "next_total": totals},
-            ),
-            "decoder": Case({"token": following}, lambda outputs: {"frame": model.draw(following)}),
-        }
+        graphs = {name: deployed.graphs[name] for name in programs.graphs()}
+        return Deployment(graphs, programs)
 
     def find_ties(
         self,

@@ -19,7 +19,6 @@ def planted(
     path = target / f"{graph}.onnx"
     model = onnx.load(path)
     fault(model)
-    path.with_name(f"{path.name}.data").unlink()
-    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    onnx.save(model, path)  # with its weights, which are now its own
     write_manifest(dataclasses.replace(bundle.manifest, files=describe_files(target)), target)
     return Bundle.open(target)

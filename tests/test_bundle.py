@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 from tests.conftest import Bundles
-from wmdeploy.bundle import Bundle, external_data_files
+from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BundleError
 from wmdeploy.files import sha256
-from wmdeploy.manifest import TensorSpec
+from wmdeploy.graph_file import checked_weight_bytes
+from wmdeploy.programs.contract import TensorSpec
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_copied_bundle_is_whole(copy: Path) -> None:
     assert bundle.checked_model() == copy / "model"
 
 
-@pytest.mark.parametrize("name", ["step.onnx", "decoder.onnx.data", "model/model.safetensors"])
+@pytest.mark.parametrize("name", ["step.onnx", "weights.data", "model/model.safetensors"])
 def test_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name}: is missing"):
@@ -49,8 +50,8 @@ def test_missing_file_is_named(copy: Path, name: str) -> None:
 
 
 def test_truncated_file_is_named_with_both_sizes(copy: Path) -> None:
-    os.truncate(copy / "encoder.onnx.data", 100)
-    with pytest.raises(BundleError, match="encoder.onnx.data: got 100 bytes, expected"):
+    os.truncate(copy / "weights.data", 100)
+    with pytest.raises(BundleError, match="weights.data: got 100 bytes, expected"):
         Bundle.open(copy)
 
 
@@ -58,7 +59,7 @@ def test_truncated_file_is_named_with_both_sizes(copy: Path) -> None:
     ("name", "read"),
     [
         ("step.onnx", lambda b: b.checked_graph("step")),
-        ("step.onnx.data", lambda b: b.checked_graph("step")),
+        ("weights.data", lambda b: b.checked_graph("step")),
         ("model/config.json", lambda b: b.checked_model()),
         ("model/model.safetensors", lambda b: b.checked_model()),
     ],
@@ -71,21 +72,37 @@ def test_altered_file_is_refused_before_it_is_read(
         read(Bundle.open(copy))
 
 
-def test_newer_schema_asks_for_an_upgrade(copy: Path) -> None:
-    edit_manifest(copy, lambda m: m.update(schema=2))
-    with pytest.raises(BundleError, match="got schema 2, expected 1; upgrade wmdeploy"):
+@pytest.mark.parametrize("schema", [1, 3, None, "2"])
+def test_other_schema_asks_for_an_export_or_an_upgrade(copy: Path, schema: object) -> None:
+    edit_manifest(copy, lambda m: m.update(schema=schema))
+    with pytest.raises(
+        BundleError, match=f"got schema {schema}, expected 2; .* export the model again"
+    ):
         Bundle.open(copy)
 
 
-def test_wiring_that_this_version_lacks_is_refused(copy: Path) -> None:
-    edit_manifest(copy, lambda m: m["wiring"].update(drift=None))  # as older versions wrote
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda m: m["programs"],
+        lambda m: m["programs"]["predict"][0],
+        lambda m: m["programs"]["noise"]["z"],
+        lambda m: m["programs"]["state"][0],
+    ],
+)
+def test_field_of_the_programs_that_this_version_lacks_is_refused(
+    copy: Path, place: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    noise = {"z": {"kind": "normal", "shape": [4]}}
+    edit_manifest(copy, lambda m: m["programs"].update(noise=noise))
+    edit_manifest(copy, lambda m: place(m).update(masked=None, blended=False))  # not in use
     Bundle.open(copy)
-    edit_manifest(copy, lambda m: m["wiring"].update(drift=["drift", "next_drift"]))
-    with pytest.raises(BundleError, match='wiring names "drift".* no such wiring'):
+    edit_manifest(copy, lambda m: place(m).update(masked="yes"))
+    with pytest.raises(BundleError, match='the programs have "masked", which this version'):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": 1}', '{"schema": 1, "files": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": 2}', '{"schema": 2, "files": 3}'])
 def test_damaged_manifest_is_explained(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="manifest.json"):
@@ -118,38 +135,136 @@ def test_graph_that_reads_weights_elsewhere_is_refused(copy: Path, location: str
     path.write_bytes(model.SerializeToString())
     record = {"sha256": sha256(path), "bytes": path.stat().st_size}
     edit_manifest(copy, lambda m: m["files"].update({"step.onnx": record}))
-    with pytest.raises(BundleError, match=f"from '{location}', expected step.onnx.data; refused"):
+    with pytest.raises(BundleError, match=f"from '{location}', expected weights.data; refused"):
         Bundle.open(copy).checked_graph("step")
+
+
+def call(manifest: dict[str, Any], program: str) -> dict[str, Any]:
+    found: dict[str, Any] = manifest["programs"][program][0]
+    return found
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
-            lambda m: m["wiring"].update(window="nope"),
-            'names "nope", which is no tensor of the',
+            lambda m: call(m, "predict")["feeds"].update(token="newest.nope"),
+            'predict: step is fed from "newest.nope", which there is not',
         ),
-        (lambda m: m["wiring"].update(cache=[["keys", "x"]]), 'names "x", .* of the step graph'),
-        (lambda m: m["graphs"].pop("decoder"), "has no decoder graph"),
-        (lambda m: m["wiring"].update(context=0), "prefill.tokens has the shape"),
-        (lambda m: m["wiring"].update(context=10**12), "prefill.tokens has the shape"),
+        (
+            lambda m: call(m, "predict")["feeds"].update(token="frame"),
+            'predict: step is fed from "frame"',
+        ),
+        (
+            lambda m: call(m, "predict")["feeds"].update(token="new.token"),
+            'predict: step is fed from "new.token"',  # nothing has made it yet
+        ),
+        (lambda m: call(m, "predict")["feeds"].update(token=""), 'step is fed from ""'),
+        (
+            lambda m: call(m, "predict")["feeds"].pop("keys"),
+            'predict: step."keys" is fed by nothing',
+        ),
+        (
+            lambda m: call(m, "predict")["feeds"].update(more="zero"),
+            'step."more" is no input of the graph',
+        ),
+        (
+            lambda m: call(m, "predict")["feeds"].update(token="state.shown", keys="newest.token"),
+            r"step.keys is float32 \(2, B, 2, 6, 16\), and newest.token is float32 \(B, 32\)",
+        ),
+        (
+            lambda m: call(m, "predict")["gives"].update({"state.nope": "hidden"}),
+            'predict: step gives "state.nope", which nothing declares',
+        ),
+        (
+            lambda m: call(m, "predict")["gives"].update({"frame": "hidden"}),
+            'step gives "frame", which is no target there',
+        ),
+        (
+            lambda m: call(m, "predict")["gives"].update({"state.keys": "x"}),
+            'predict: "x" is no output of the graph step',
+        ),
+        (
+            lambda m: call(m, "predict")["gives"].update({"state.keys": "hidden"}),
+            "state.keys is float32 .* step gives float32",
+        ),
+        (lambda m: call(m, "predict")["gives"].pop("new.token"), 'predict gives no "new.token"'),
+        (lambda m: call(m, "refresh")["gives"].pop("new.token"), 'refresh gives no "new.token"'),
+        (
+            lambda m: call(m, "predict").update(graph="nope"),
+            'predict calls "nope", and there is no such graph',
+        ),
+        (lambda m: m["graphs"].pop("decoder"), 'render calls "decoder", and there is no such'),
+        (lambda m: m["programs"].update(predict=[]), "no program predict"),
+        (lambda m: m["programs"].update(encode=[]), "no program encode"),
+        (
+            lambda m: call(m, "encode")["feeds"].update(frames="zero"),
+            "encode takes no frame",
+        ),
+        (lambda m: call(m, "render").update(gives={}), "render gives no frame"),
+        (lambda m: call(m, "predict").update(times=10**9), "runs of graphs, expected 1 to"),
+        (lambda m: call(m, "predict").update(times=0), "runs of graphs, expected 1 to"),
+        (lambda m: call(m, "predict").update(times=-(10**9)), "runs of graphs, expected 1 to"),
+        (lambda m: call(m, "predict").update(start=10**9), "runs of graphs, expected 1 to"),
+        (
+            lambda m: m["programs"]["noise"].update(z={"kind": "normal", "shape": [10**9, 64]}),
+            "bytes for each row, expected at most",
+        ),
+        (
+            lambda m: m["programs"]["noise"].update(z={"kind": "pink", "shape": [4]}),
+            "damaged .Invalid enum value 'pink'",
+        ),
+        (lambda m: m["programs"].update(context=10**9), "a context of 1000000000 frames"),
+        (lambda m: m["programs"].update(context=0), "a context of 0 frames"),
+        (lambda m: m["programs"].update(context=2**16, keep=6), "prefill.tokens is float32"),
+        (lambda m: m["programs"].update(keep=0), "keep 0 and least 1, expected 1 to the context 6"),
+        (lambda m: m["programs"].update(least=7), "keep 6 and least 7, expected 1 to"),
+        (
+            lambda m: m["programs"]["state"][0].update(shape=["B", 10**10]),
+            "bytes for each row, expected at most",
+        ),
+        (lambda m: m["programs"]["state"][0].update(shape=["B", -3]), "sizes that no tensor has"),
+        (lambda m: m["programs"]["state"][0].update(shape=[3]), 'the state "keys" of shape'),
+        (
+            lambda m: m["programs"]["state"].append(m["programs"]["state"][0]),
+            "a state that is there twice",
+        ),
+        (lambda m: m["programs"].update(num_actions=3), "a number of actions without an action"),
+        (lambda m: m["programs"].update(undo=["nope"]), 'undo names "nope", which is no state'),
+        (lambda m: m["programs"].update(refresh=[]), "a refresh that predicts, where"),
+        (
+            lambda m: m["graphs"].update(frame=m["graphs"].pop("step")),
+            "the manifest names a graph 'frame'; export again",  # a benchmark's own word
+        ),
+        (
+            lambda m: m["graphs"].update({"../step": m["graphs"].pop("step")}),
+            "the manifest names a graph '../step'; export again",
+        ),
         (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", -3]), "sizes that no model"),
-        (lambda m: m["graphs"]["step"]["inputs"][2].update(shape=[]), "next_keys has the shape"),
-        (lambda m: m["graphs"]["encoder"]["inputs"][0].update(shape=[]), "encoder.frames has the"),
+        (
+            lambda m: m["graphs"]["step"]["inputs"][2].update(shape=[]),
+            r'"keys" has the shape \(\), expected one batch axis',
+        ),
         (
             lambda m: m["graphs"]["encoder"]["inputs"][0].update(shape=["B", 10**7, 10**7, 3]),
             "sizes that no model has",
         ),
-        (lambda m: m["recipe"].update(max_batch=0), "a batch below its least"),
+        (
+            lambda m: m["graphs"]["encoder"]["inputs"][0].update(shape=["B", 32, 16, 3]),
+            r"encoder.frames is uint8 \(B, 32, 16, 3\)",
+        ),
+        (lambda m: m["recipe"].update(max_batch=0), "a batch below 1"),
         (lambda m: m["graphs"]["step"]["inputs"][0].update(shape=["B", "D"]), "Invalid enum|`int"),
     ],
 )
-def test_wiring_that_does_not_fit_the_graphs_is_refused(
+def test_programs_that_make_no_sense_are_refused_in_one_line(
     copy: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     edit_manifest(copy, change)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         Bundle.open(copy)
+    text = str(caught.value)
+    assert "\n" not in text and "export" in text and len(text) < 500
 
 
 def test_graph_with_a_file_outside_the_manifest_is_refused(copy: Path) -> None:
@@ -168,10 +283,20 @@ def test_unknown_graph_lists_the_graphs(bundles: Bundles) -> None:
         bundles().checked_graph("decode")
 
 
-def test_weights_of_every_graph_are_beside_it(bundles: Bundles) -> None:
+def test_weights_of_all_graphs_are_in_one_file_each_once(bundles: Bundles) -> None:
     bundle = bundles()
-    for name in bundle.manifest.graphs:
-        assert external_data_files(bundle.path / f"{name}.onnx") == {f"{name}.onnx.data"}
+    data = (bundle.path / "weights.data").read_bytes()
+    places: dict[str, set[tuple[int, int]]] = {}
+    for name, graph in bundle.manifest.graphs.items():
+        model = onnx.load(bundle.path / graph.file, load_external_data=False)
+        entries = [{e.key: e.value for e in t.external_data} for t in model.graph.initializer]
+        places[name] = {(int(e["offset"]), int(e["length"])) for e in entries if e}
+        assert {e["location"] for e in entries if e} == {"weights.data"}
+        weight_bytes = checked_weight_bytes(bundle.path / graph.file)
+        assert weight_bytes == graph.weight_bytes == sum(length for _, length in places[name]) > 0
+    assert places["prefill"] == places["step"]
+    every = set().union(*places.values())
+    assert len({data[offset : offset + length] for offset, length in every}) == len(every)
 
 
 def test_tensor_bytes_count_the_batch() -> None:

@@ -27,8 +27,9 @@ from wmdeploy.errors import BackendError, BundleError, CheckpointError, Wmdeploy
 from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.families import Graph
 from wmdeploy.files import sha256
-from wmdeploy.manifest import TensorSpec, write_manifest
+from wmdeploy.manifest import write_manifest
 from wmdeploy.models.checkpoint import load_model
+from wmdeploy.programs.contract import TensorSpec
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
@@ -90,11 +91,11 @@ def test_snapshot_of_a_download_cache_runs(bundles: Bundles, tmp_path: Path, cli
 
 def test_altered_file_behind_a_link_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     path = snapshot(bundles().path, tmp_path / "cache")
-    blob = (path / "step.onnx.data").resolve()
+    blob = (path / "weights.data").resolve()
     data = bytearray(blob.read_bytes())
     data[0] ^= 1
     blob.write_bytes(data)
-    with pytest.raises(BundleError, match="step.onnx.data: sha256 is .* the file was altered"):
+    with pytest.raises(BundleError, match="weights.data: sha256 is .* the file was altered"):
         Bundle.open(path).checked_graph("step")
 
 
@@ -118,7 +119,7 @@ def test_link_to_no_regular_file_is_refused(copy: Path, name: str, target: str) 
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("name", ["step.onnx", "step.onnx.data", "manifest.json"])
+@pytest.mark.parametrize("name", ["step.onnx", "weights.data", "manifest.json"])
 def test_one_file_of_a_bundle_asks_for_the_folder(copy: Path, name: str) -> None:
     for give in (lambda path: Bundle.open(path), lambda path: open_source(str(path), None)):
         with pytest.raises(WmdeployError, match=f"give the bundle's folder: {copy}$"):
@@ -143,7 +144,7 @@ def test_folder_around_a_bundle_names_the_bundle(copy: Path, tmp_path: Path) -> 
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "step.onnx.data", "model/model.safetensors"])
+@pytest.mark.parametrize("name", ["manifest.json", "weights.data", "model/model.safetensors"])
 def test_pointer_of_git_lfs_is_told(copy: Path, name: str) -> None:
     (copy / name).write_text(POINTER)
     with pytest.raises(BundleError, match=f"{name}: is a pointer of Git LFS.*run git lfs pull in"):

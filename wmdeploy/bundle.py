@@ -21,12 +21,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from wmdeploy.errors import BundleError
 from wmdeploy.files import DirectoryKind, read_document, refuse_pointer, sha256
-from wmdeploy.graph_file import external_data_files
+from wmdeploy.graph_file import WEIGHTS_FILE, checked_weight_bytes
 from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, PlanRecord, read_manifest
 
 MODEL_DIRECTORY = "model"
@@ -36,7 +36,7 @@ GIT_ATTRIBUTES = "# Hashes are over bytes: git shall change no line ends.\n* -te
 BUNDLE_KIND = DirectoryKind(
     MANIFEST_FILE,
     "recipe",
-    ("*.onnx", "*.onnx.data", MODEL_DIRECTORY, PLANS_DIRECTORY, GIT_ATTRIBUTES_FILE),
+    ("*.onnx", WEIGHTS_FILE, MODEL_DIRECTORY, PLANS_DIRECTORY, GIT_ATTRIBUTES_FILE),
 )
 
 
@@ -44,6 +44,10 @@ BUNDLE_KIND = DirectoryKind(
 class Bundle:
     path: Path
     manifest: Manifest
+    # files whose hash has been found right, and which file each was then
+    _hashed: dict[str, tuple[int, ...] | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def open(cls, path: Path) -> "Bundle":
@@ -106,13 +110,12 @@ class Bundle:
             have = ", ".join(self.manifest.graphs)
             raise BundleError(f'{self.path}: no graph "{name}"; it has {have}')
         path = self.path / self.manifest.graphs[name].file
-        weights = PurePosixPath(f"{self.manifest.graphs[name].file}.data").as_posix()
         names = [self.manifest.graphs[name].file]
-        names += [weights] if weights in self.manifest.files else []
+        names += [WEIGHTS_FILE] if WEIGHTS_FILE in self.manifest.files else []
         with self._unchanged(names):
-            if external_data_files(path) and len(names) == 1:
+            if checked_weight_bytes(path) and len(names) == 1:
                 raise BundleError(
-                    f"{path}: reads weights from {path.name}.data, which is not one of the "
+                    f"{path}: reads weights from {WEIGHTS_FILE}, which is not one of the "
                     "manifest's files; refused"
                 )
             yield path
@@ -153,7 +156,14 @@ class Bundle:
             BundleError: one was altered, or is another file at the end, whatever the block says.
         """
         before = self._identities(names)
-        self.verify(names)
+        # graphs share their weights: what has been hashed, and is the same file, is not again
+        new = [
+            n
+            for n, identity in zip(names, before[1:], strict=True)
+            if identity is None or self._hashed.get(n) != identity
+        ]
+        self.verify(new)
+        self._hashed.update(zip(names, before[1:], strict=True))
         try:
             yield
         finally:
@@ -168,9 +178,9 @@ class Bundle:
 
     def graph_digest(self, name: str) -> str:
         """One hash for a graph and its weights, from the hashes in the manifest."""
-        stem = self.manifest.graphs[name].file
         records = self.manifest.files
-        parts = [f"{file} {records[file].sha256}" for file in records if file.startswith(stem)]
+        files = {self.manifest.graphs[name].file, WEIGHTS_FILE} & records.keys()
+        parts = [f"{file} {records[file].sha256}" for file in files]
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
     def checked_plan(self, record: PlanRecord) -> bytes:

@@ -39,8 +39,8 @@ def findings() -> list[Finding]:
         _python(),
         _memory(),
         _torch(),
-        _package("onnx", "export", install_command()),
-        _package("onnxscript", "export", install_command()),
+        _package("onnx", "export, running bundles", install_command()),
+        _package("onnxscript", "export", install_command("export")),
         _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
         _package("openvino", "backend openvino", install_command("openvino")),
@@ -69,9 +69,11 @@ def _memory() -> Finding:
 
 
 def _torch() -> Finding:
+    enables = "train, export, backends eager, compile and aoti"
+    if importlib.util.find_spec("torch") is None:
+        return Finding("torch", "not installed", "missing", enables, install_command("export"))
     import torch
 
-    enables = "train, export, backends eager, compile and aoti"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         version = f"{torch.__version__}, {name} (sm_{major}{minor}), CUDA {torch.version.cuda}"
@@ -126,8 +128,8 @@ def _onnxruntime() -> list[Finding]:
 
 def _gpu_providers(onnxruntime: ModuleType) -> list[Finding]:
     """Whether the GPU providers that are compiled in can be loaded: their libraries are others'."""
-    import torch  # noqa: F401  # brings CUDA's
-
+    with suppress(ImportError):
+        import torch  # noqa: F401  # brings CUDA's
     fixes = {
         "cuda": f"install a torch of CUDA {_cuda_of(onnxruntime)}: its libraries are used",
         "tensorrt": "install TensorRT as docs/tensorrt.md says",

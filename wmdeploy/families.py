@@ -1,7 +1,7 @@
 """What the rest of wmdeploy asks of a model family, and the one dict of families.
 
-A family is a kind of model: its modules, its files, its four graphs, what they should answer. All
-else treats a model as an `nn.Module` that it does not look into, and asks its family:
+A family is a kind of model: its modules, its files, its graphs and programs. All else treats a
+model as an `nn.Module` that it does not look into, and asks its family:
 
     model = load_model("models/pong")
     deployment = family_of(model).deployment(model, "token", "fp32")
@@ -13,17 +13,20 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wmdeploy.errors import BundleError, CheckpointError
-from wmdeploy.manifest import Layout, Manifest, Precision, TensorSpec, Wiring, not_the_folder
+from wmdeploy.errors import BundleError, CheckpointError, require
+from wmdeploy.manifest import Layout, Manifest, Precision, not_the_folder
+from wmdeploy.programs.contract import Programs, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from wmdeploy.codes import CodeCount, Ties
+    from wmdeploy.programs.record import Case
 
 # Each value is "module:object"; the object is a ModelFamily of that name. They are asked in this
 # order whether they recognise a source. The last one is asked for what none recognises, and says
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 FAMILIES = {
     "vqvae-transformer": "wmdeploy.models.family:FAMILY",
 }
-GRAPHS = ("encoder", "prefill", "step", "decoder")
 
 
 @dataclass(frozen=True)
@@ -45,26 +47,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What exporters and engines run of a model: its graphs, built one by one, and their wiring."""
+    """What exporters and engines run of a model: its graphs, built one by one, and its programs."""
 
     graphs: dict[str, Callable[[], Graph]]
-    wiring: Wiring
+    programs: Programs
 
-
-@dataclass(frozen=True)
-class Case:
-    """One run of one graph, on the CPU.
-
-    Attributes:
-        feeds: by input name, in the graph's own dtypes.
-        expected: a function of the graph's own outputs: where an encoder picks another code than
-            PyTorch, its token is judged by the code it picked. The values are float32, or integers.
-        count_codes: of an encoder: which of such codes tie and which are wrong.
-    """
-
-    feeds: dict[str, "Tensor"]
-    expected: Callable[[Mapping[str, "Tensor"]], dict[str, "Tensor"]]
-    count_codes: Callable[[Mapping[str, "Tensor"]], "CodeCount"] | None = None
+    def kept(self) -> "Deployment":
+        """The same, with each graph built once at most; in float32 they share their weights."""
+        return Deployment(
+            {name: cache(build) for name, build in self.graphs.items()}, self.programs
+        )
 
 
 @dataclass(frozen=True)
@@ -76,12 +68,14 @@ class ModelFacts:
         num_actions: 0, or its actions are integers from 0 to num_actions - 1.
         config: its sizes as JSON types, by part and name; a bundle's manifest holds it.
         parameters: how many trainable values it has, in all ("all") and by part.
+        action_size: 0, or its actions are vectors of so many floats.
     """
 
     image_size: int
     num_actions: int
     config: dict[str, dict[str, Any]]
     parameters: dict[str, int]
+    action_size: int = 0
 
 
 class ModelFamily(ABC):
@@ -145,37 +139,20 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def deployment(self, model: Any, layout: Layout, precision: Precision) -> Deployment:
-        """The four graphs, `GRAPHS`, and their wiring.
+        """The graphs that are exported, and the programs that call them.
 
         Each graph is built when it is asked for, and may share the model's weights. The contract
-        of the graphs is in `wmdeploy.models.graphs`.
+        is in `wmdeploy.programs.contract`.
         """
 
     @abstractmethod
     def baseline_deployment(self, model: Any, precision: Precision) -> Deployment:
-        """The model as its authors run it, with an empty cache and no step graph.
+        """The model as its authors run it, as graphs and programs of its own.
 
-        In fp32 it is what every backend is compared with.
+        In fp32 it is what every backend is compared with. A graph that is also among those of
+        `deployment`, by the same name, takes and gives the same there.
         """
 
-    @abstractmethod
-    def cases(
-        self,
-        model: Any,
-        layout: Layout,
-        precision: Precision,
-        frames: "Tensor",
-        actions: "Tensor | None",
-    ) -> dict[str, Case]:
-        """One case for each graph, with at least two rows; what is expected is float32's.
-
-        Args:
-            model: float32, on the CPU.
-            frames: (T, H, W, 3) uint8, T >= 2.
-            actions: (T,) int64 for a model with actions, else None.
-        """
-
-    @abstractmethod
     def find_ties(
         self,
         model: Any,
@@ -192,20 +169,77 @@ class ModelFamily(ABC):
             expected: (T, N) int, PyTorch's codes in float32.
             got: (T, N) int, the backend's; those that are no code are wrong.
             precision: of the backend.
-        """
 
-    @abstractmethod
+        Of a family that does not say otherwise, none ties.
+        """
+        from wmdeploy.codes import CodeCount, Ties
+
+        differs = expected != got
+        count = CodeCount(codes=differs.size, wrong=int(differs.sum()))
+        return Ties(differs & False, count)
+
     def encoded_change(
         self, model: Any, before: "np.ndarray", after: "np.ndarray"
     ) -> "dict[str, np.ndarray]":
         """By how much the encoder's other output changes with a frame's codes, (N,) int64 each.
 
-        Codes are given as `before` where they are the same; those that differ are codes of the
-        model on both sides.
+        Codes are given as `before` where they are the same. Where `after` has no code of the
+        model, nothing changes.
 
         Returns:
-            By the output's name in each layout: float32, of one row of that output.
+            By the output's name in each layout: float32, of one row of that output. Of a family
+            that does not say otherwise, nothing: its records are its codes.
         """
+        return {}
+
+
+def record_model(
+    model: "nn.Module", layout: Layout, frames: "np.ndarray", actions: "np.ndarray | None"
+) -> "dict[str, list[Case]]":
+    """What each graph is asked and answers in float32 rollouts of its module; see `record_cases`.
+
+    Args:
+        model: float32, on the CPU.
+        frames: (T, H, W, 3) uint8, T >= 2.
+        actions: (T, ...) for a model with actions, else None.
+    """
+    from wmdeploy.programs.modules import module_backend
+    from wmdeploy.programs.record import record_cases
+
+    deployed = family_of(model).deployment(model, layout, "fp32")
+    return record_cases(module_backend(deployed, name="recorded"), frames, actions)
+
+
+def expected_outputs(
+    model: "nn.Module",
+    graph: str,
+    case: "Case",
+    outputs: "Mapping[str, np.ndarray]",
+    *,
+    programs: Programs,
+    precision: Precision,
+) -> "tuple[dict[str, np.ndarray], CodeCount | None]":
+    """What a graph should answer, and for an encoder of codes, how they compare with PyTorch's.
+
+    Where an encoder picks another code, what else it gives is judged by the code it picked.
+
+    Args:
+        outputs: what it answered.
+    """
+    import numpy as np
+
+    expected = dict(case.outputs)
+    frames, codes = programs.frame_input()[1], programs.codes_output()
+    if graph != programs.frame_input()[0] or codes is None:
+        return expected, None
+    family, here, there = family_of(model), outputs[codes], expected[codes]
+    ties = family.find_ties(model, case.feeds[frames], there, here, precision)
+    for row in np.flatnonzero((there != here).any(1)):
+        moved = family.encoded_change(model, before=there[row], after=here[row])
+        for name in moved.keys() & expected.keys():
+            expected[name] = expected[name].copy()
+            expected[name][row] += moved[name]
+    return expected, ties.count
 
 
 def load_family(name: str) -> ModelFamily:
@@ -247,6 +281,7 @@ def load_model(source: str | Path, seed: int = 0, remarks: list[str] | None = No
     Raises:
         CheckpointError: no family can.
     """
+    require("torch", extra="export", purpose="loading a model")
     if advice := not_the_folder(Path(source)):
         raise CheckpointError(advice)
     return find_family(str(source)).load(str(source), seed, remarks)
@@ -260,8 +295,7 @@ def load_bundled_model(manifest: Manifest, directory: Path) -> "nn.Module":
         CheckpointError: the family is unknown, the manifest's sizes are no model's, or the model
             is damaged.
     """
-    import torch
-
+    torch = require("torch", extra="export", purpose="loading a bundle's PyTorch model")
     family = load_family(manifest.family)
     model = family.load(str(directory), 0, None)
     with torch.device("meta"):  # shapes and types, no memory

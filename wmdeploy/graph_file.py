@@ -11,6 +11,7 @@ from typing import Any
 from wmdeploy.errors import BundleError
 from wmdeploy.files import read_document
 
+WEIGHTS_FILE = "weights.data"  # of all graphs of a bundle
 LARGEST_GRAPH = 64 * 2**20  # bytes without weights; those of our models are below 1 MB
 STANDARD = ("", "ai.onnx")  # the one domain, by its two names
 
@@ -30,11 +31,12 @@ OPERATORS = frozenset(
 )
 
 
-def external_data_files(graph: Path) -> set[str]:
-    """The files that a graph reads weights from, relative to its own: none, or `<its name>.data`.
+def checked_weight_bytes(graph: Path) -> int:
+    """Bytes that a graph reads from the bundle's file of weights, each tensor once.
 
     Raises:
-        BundleError: it is not an ONNX file, or holds what no export of ours writes.
+        BundleError: it is not an ONNX file, holds what no export of ours writes, or reads weights
+            from any other file.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -50,11 +52,15 @@ def external_data_files(graph: Path) -> set[str]:
     tensors = [*model.graph.initializer, *_constants(model.graph.node)]
     entries = [entry for tensor in tensors for entry in tensor.external_data]
     files = {entry.value for entry in entries if entry.key == "location"}
-    if other := sorted(files - {f"{graph.name}.data"}):
+    if other := sorted(files - {WEIGHTS_FILE}):
         raise BundleError(
-            f"{graph}: reads weights from {other[0][:80]!r}, expected {graph.name}.data; refused"
+            f"{graph}: reads weights from {other[0][:80]!r}, expected {WEIGHTS_FILE}; refused"
         )
-    return files
+    places = {tuple((e.key, e.value) for e in tensor.external_data) for tensor in tensors}
+    lengths = [dict(place).get("length", "0") for place in places if place]
+    if odd := [length for length in lengths if not (length.isdecimal() and len(length) < 16)]:
+        raise BundleError(f"{graph}: a tensor's length is {odd[0][:80]!r}; refused")
+    return sum(map(int, lengths))
 
 
 def _unknown(model: Any) -> Iterator[str]:

@@ -4,86 +4,35 @@ It says everything that running the graphs takes; nothing here knows a model fam
 """
 
 import dataclasses
+import re
 import tarfile
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from wmdeploy.documents import unknown_setting
 from wmdeploy.errors import BundleError
 from wmdeploy.files import read_document, refuse_pointer, staged_file
+from wmdeploy.programs.check import find_fault
+from wmdeploy.programs.contract import (
+    BATCH,
+    PROGRAMS,
+    RESERVED_NAMES,
+    Call,
+    Noise,
+    Programs,
+    TensorSpec,
+)
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
-BATCH: Final = "B"  # the one symbolic dimension of a graph
-
-DType = Literal["uint8", "int64", "float16", "float32"]
-Shape = tuple[int | Literal["B"], ...]
 Layout = Literal["token", "latent"]
 Precision = Literal["fp32", "fp16"]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a graph. `shape` has "B" where the batch is, integers elsewhere."""
-
-    name: str
-    dtype: DType
-    shape: Shape
-
-    def __str__(self) -> str:
-        return f"{self.dtype} ({', '.join(map(str, self.shape))})"
-
-    @property
-    def item_bytes(self) -> int:
-        return {"uint8": 1, "int64": 8, "float16": 2, "float32": 4}[self.dtype]
-
-    def bytes(self, batch: int) -> int:
-        """Size of the tensor for one batch size."""
-        total = self.item_bytes
-        for size in self.shape:
-            total *= batch if size == BATCH else int(size)
-        return total
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wiring:
-    """How a session connects the graphs: tensor names, no model knowledge.
-
-    Attributes:
-        context: S, the tokens that the window holds.
-        num_actions: 0, or actions are integers below it.
-        frames, encoded, codes: the encoder's input, and its outputs for the window and for people.
-        window, length, window_actions: the prefill's inputs; actions are None without conditioning.
-        token, position, action: the step's inputs besides the cache.
-        feedback: the output of prefill and step that is the next `token`.
-        render: the output of prefill and step that the decoder reads, and the decoder's input.
-        frame: the decoder's output.
-        cache: pairs (step input, step output) that carry the KV cache; the prefill gives it under
-            the inputs' names, because an ONNX graph cannot have an output named like an input.
-            Empty: there is no step graph, and every frame is predicted by the prefill.
-    """
-
-    context: int
-    num_actions: int
-    frames: str
-    encoded: str
-    codes: str
-    window: str
-    length: str
-    window_actions: str | None
-    token: str
-    position: str
-    action: str | None
-    feedback: str
-    render: tuple[str, str]
-    frame: str
-    cache: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,19 +137,19 @@ class Manifest:
         plans: added by `wmdeploy build-engine`.
         other_layout_weight_bytes: what each graph's weights would take in the layout that this
             bundle is not in, for comparison; empty in older bundles.
-        family: of the model, a key of `wmdeploy.families.FAMILIES`; a bundle of a version that
-            knew one family does not say it.
+        family: of the model, a key of `wmdeploy.families.FAMILIES`.
+        programs: what a session runs.
     """
 
     schema: int
     recipe: Recipe
+    family: str
     model: dict[str, Any]
-    wiring: Wiring
+    programs: Programs
     graphs: dict[str, GraphRecord]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
     other_layout_weight_bytes: dict[str, int] = field(default_factory=dict)
-    family: str = "vqvae-transformer"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -228,10 +177,10 @@ def read_manifest(path: Path) -> Manifest:
                 "upgrade wmdeploy, or export the model again with this version"
             )
         manifest = msgspec.convert(document, Manifest)
-        if name := unknown_setting(document["wiring"], Wiring):
+        if name := _unknown_in_programs(document["programs"]):
             raise BundleError(
-                f'{file}: the wiring names "{name}", and this version of wmdeploy has no such '
-                "wiring; export the model again, or use the version that made the bundle"
+                f'{file}: the programs have "{name}", which this version of wmdeploy does not '
+                "know; export the model again, or use the version that made the bundle"
             )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); export the model again") from error
@@ -242,15 +191,30 @@ def read_manifest(path: Path) -> Manifest:
         odd = "\\" in name or not name.isprintable() or len(name) > 200
         if parts.is_absolute() or ".." in parts.parts or not parts.parts or odd:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
-    _check_wiring(manifest, path)
+    _check_sizes(manifest, path)
+    if fault := find_fault(manifest.programs, manifest.graphs):
+        raise BundleError(
+            f"{path}: {fault}; the manifest was altered, or is of another version: export again"
+        )
     return manifest
+
+
+def _unknown_in_programs(document: dict[str, Any]) -> str | None:
+    """A field of the programs, or of one of their parts, that this version does not know."""
+    parts: list[tuple[dict[str, Any], type]] = [(document, Programs)]
+    parts += [(call, Call) for name in PROGRAMS for call in document.get(name, ())]
+    parts += [(noise, Noise) for noise in document.get("noise", {}).values()]
+    parts += [
+        (t, TensorSpec) for kind in ("state", "records", "outputs") for t in document.get(kind, ())
+    ]
+    return next(filter(None, (unknown_setting(*part) for part in parts)), None)
 
 
 def not_the_folder(path: Path) -> str | None:
     """What to give instead of one file of a bundle, or of a packed one; None for anything else."""
     if not path.is_file():
         return None
-    if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".onnx.data", ".plan")):
+    if path.name == MANIFEST_FILE or path.name.endswith((".onnx", ".data", ".plan")):
         folder = path.absolute().parent
         return f"{path}: is one file of a bundle; give the bundle's folder: {folder}"
     with suppress(Exception):  # of a damaged archive; its reader in earnest says what is wrong
@@ -292,74 +256,25 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
         partial.write_bytes(document + b"\n")
 
 
-def _check_wiring(manifest: Manifest, path: Path) -> None:
-    """Every tensor that the wiring names is in the graph where a session looks for it.
+def _check_sizes(manifest: Manifest, path: Path) -> None:
+    """Tensors have sizes that a model has.
 
     Raises:
-        BundleError: a graph or a tensor is missing, or sizes are no sizes.
+        BundleError: they have others.
     """
-    wiring, graphs = manifest.wiring, manifest.graphs
-    caches = [given for given, _ in wiring.cache]
-    news = [new for _, new in wiring.cache]
-    wanted: dict[str, tuple[list[str | None], list[str | None]]] = {
-        "encoder": ([wiring.frames], [wiring.encoded, wiring.codes]),
-        "prefill": (
-            [wiring.window, wiring.length, wiring.window_actions],
-            [wiring.feedback, wiring.render[0], *caches],
-        ),
-        "decoder": ([wiring.render[1]], [wiring.frame]),
-    }
-    if wiring.cache:
-        wanted["step"] = (
-            [wiring.token, wiring.position, wiring.action, *caches],
-            [wiring.feedback, wiring.render[0], *news],
-        )
-    for name, sides in wanted.items():
-        if name not in graphs:
-            raise BundleError(f"{path}: the manifest has no {name} graph; export again")
-        specs = (graphs[name].inputs, graphs[name].outputs)
-        for names, declared in zip(sides, specs, strict=True):
-            missing = {n for n in names if n is not None} - {spec.name for spec in declared}
-            if missing:
-                raise BundleError(
-                    f'{path}: the wiring names "{min(missing)}", which is no tensor of the '
-                    f"{name} graph; the manifest was altered: export again"
-                )
-    _check_shapes(manifest, path)
-
-
-def _check_shapes(manifest: Manifest, path: Path) -> None:
-    """The tensors that a session makes or cuts have the shapes that it expects.
-
-    Raises:
-        BundleError: they have others, or sizes that no model has.
-    """
-    wiring, graphs = manifest.wiring, manifest.graphs
-
-    def shape(graph: str, name: str | None, given: bool = True) -> Shape:
-        specs = graphs[graph].inputs if given else graphs[graph].outputs
-        return next(spec.shape for spec in specs if spec.name == name)
-
-    window = shape("prefill", wiring.window)
-    frames = shape("encoder", wiring.frames)
-    token = (BATCH, *window[2:])
-    expected = {
-        f"encoder.{wiring.frames}": (frames, (BATCH, frames[1:2], frames[1:2], 3)),
-        f"prefill.{wiring.window}": (window, (BATCH, (wiring.context,), window[2:3])),
-        f"encoder.{wiring.encoded}": (shape("encoder", wiring.encoded, False), token),
-        f"prefill.{wiring.feedback}": (shape("prefill", wiring.feedback, False), token),
-    }
-    for given, new in wiring.cache:
-        cache = shape("step", given)
-        expected[f"step.{new}"] = (shape("step", new, False), cache)
-        expected[f"prefill.{given}"] = (shape("prefill", given, False), cache)
-    for name, (actual, wanted) in expected.items():
-        flat = tuple(n for size in wanted for n in (size if isinstance(size, tuple) else (size,)))
-        if actual != flat or len(actual) < 2:
-            raise BundleError(f"{path}: {name} has the shape {actual}, expected {flat}")
-    tensors = [t for graph in graphs.values() for t in (*graph.inputs, *graph.outputs)]
+    graphs = manifest.graphs.values()
+    tensors = [t for graph in graphs for t in (*graph.inputs, *graph.outputs)]
     sizes = [int(size) for tensor in tensors for size in tensor.shape if size != BATCH]
-    if min(sizes, default=1) < 1 or max(tensor.bytes(1) for tensor in tensors) > LARGEST_TENSOR:
+    if min(sizes, default=1) < 1 or any(t.bytes(1) > LARGEST_TENSOR for t in tensors):
         raise BundleError(f"{path}: the manifest has sizes that no model has; export again")
-    if wiring.context < 2 or manifest.recipe.max_batch < 1:
-        raise BundleError(f"{path}: the manifest has a context or a batch below its least")
+    for tensor in tensors:
+        if tensor.shape.count(BATCH) != 1:
+            raise BundleError(
+                f'{path}: the tensor "{tensor.name}" has the shape {tensor.shape}, expected one '
+                "batch axis; export again"
+            )
+    for name in manifest.graphs:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) or name in RESERVED_NAMES:
+            raise BundleError(f"{path}: the manifest names a graph {name[:40]!r}; export again")
+    if manifest.recipe.max_batch < 1:
+        raise BundleError(f"{path}: the manifest has a batch below 1; export again")

@@ -4,23 +4,26 @@ A provider that is asked for is the one that runs, or there is an error: ONNX Ru
 go on with another one (onnxruntime issues 25145 and 27006).
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import psutil
-import torch
-from torch import Tensor
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
-from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, require
-from wmdeploy.manifest import DType, GraphRecord, TensorSpec
+from wmdeploy.graph_file import WEIGHTS_FILE
+from wmdeploy.manifest import GraphRecord
+from wmdeploy.programs.arrays import NUMPY
+from wmdeploy.programs.contract import DType, TensorSpec
+from wmdeploy.programs.engine import Backend
 from wmdeploy.runtime import refusal
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -33,13 +36,11 @@ ORT_TYPES: dict[str, DType] = {
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
-# Their values are large: a pattern's block is kept beside what the first run took, a fifth of the
-# process's memory, and saves no time that shows.
-CONVOLUTIONAL = ("encoder", "decoder")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 class OrtEngine:
-    """One ONNX graph in ONNX Runtime; tensors are shared with torch, not copied."""
+    """One ONNX graph in ONNX Runtime, on numpy arrays."""
 
     def __init__(self, name: str, bundle: Bundle, threads: int | None = None) -> None:
         self.name = name
@@ -48,19 +49,20 @@ class OrtEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._checked = False  # whether a result is what the manifest says
         with bundle.graph_to_load(name) as path:
-            self._session = cpu_session(path, threads, pattern=name not in CONVOLUTIONAL)
+            self._session = cpu_session(path, threads)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arrays = {name: tensor.numpy() for name, tensor in feeds.items()}
+    def run(
+        self, feeds: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         try:
-            results = self._session.run(self._output_names, arrays)
+            results = self._session.run(self._output_names, feeds)
         except Exception as error:  # its exception types are private to its C extension
             raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
         if not self._checked:
-            check_results(self.name, self.outputs, results, batch_of(self.inputs, arrays))
+            check_results(self.name, self.outputs, results, batch_of(self.inputs, feeds))
             self._checked = True
-        return {n: torch.from_numpy(r) for n, r in zip(self._output_names, results, strict=True)}
+        return dict(zip(self._output_names, results, strict=True))
 
     def synchronize(self) -> None:
         """Nothing to wait for: the CPU provider has finished when `run` returns."""
@@ -72,40 +74,39 @@ class OrtEngine:
 def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
     """All graphs with the CPU provider.
 
-    Leaves one thread to torch, in the whole process: ONNX Runtime has its own, and torch's would
-    spin on the same cores after each small tensor operation of a session.
-
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses a graph.
         BundleError: a file is missing or altered.
     """
-    torch.set_num_threads(1)
     graphs = bundle.manifest.graphs
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
     recipe = bundle.manifest.recipe
     return Backend(
         name="ort-cpu",
         precision=recipe.precision,
-        device=CPU,
+        device="cpu",
+        arrays=NUMPY,
         engines=engines,
-        wiring=bundle.manifest.wiring,
-        encode_batch=recipe.max_batch,
+        programs=bundle.manifest.programs,
+        # more frames at once take the memory of more, and no less time
+        encode_batch=1,
+        render_batch=2,
         max_batch=recipe.max_batch,
         threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
     )
 
 
-def cpu_graph(path: Path) -> bytes:
+def cpu_graph(path: Path) -> onnx.ModelProto:
     """The graph as the CPU provider runs it fastest; weights stay in their file."""
     model = onnx.load(path, load_external_data=False)
     split_attention(model)
     follow_link(model, path)
-    return model.SerializeToString()
+    return model
 
 
 def weights_file(graph: Path) -> Path:
-    """The file with a graph's weights; where that is a link, what it leads to."""
-    return Path(os.path.realpath(f"{graph}.data"))
+    """The file with a bundle's weights; where that is a link, what it leads to."""
+    return Path(os.path.realpath(graph.parent / WEIGHTS_FILE))
 
 
 def follow_link(model: onnx.ModelProto, graph: Path) -> None:
@@ -115,16 +116,15 @@ def follow_link(model: onnx.ModelProto, graph: Path) -> None:
     """
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
-            if (entry.key, entry.value) == ("location", f"{graph.name}.data"):
+            if (entry.key, entry.value) == ("location", WEIGHTS_FILE):
                 entry.value = weights_file(graph).name
 
 
-def cpu_session(path: Path, threads: int | None = None, pattern: bool = True) -> Any:
+def cpu_session(path: Path, threads: int | None = None) -> Any:
     """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
 
     Args:
         threads: that one node is computed with; None: one for each core.
-        pattern: allocate all values of a run at once, once a first run has shown how many.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses the graph.
@@ -136,9 +136,31 @@ def cpu_session(path: Path, threads: int | None = None, pattern: bool = True) ->
         options.intra_op_num_threads = threads
     # the threads of one graph would otherwise go on spinning on the cores that the next one needs
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.enable_mem_pattern = pattern
+    share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    graph = cpu_graph(path)
+    if any(node.op_type in CONVOLUTIONS for node in graph.graph.node):
+        # Values are large: a pattern's block, allocated once a first run has shown how much there
+        # is, would be kept beside what that run took, and saves no time that shows.
+        options.enable_mem_pattern = False
+        # Nor do packed copies of the weights, beside those in the file: convolutions have their own
+        # order, and a projection is read once for a frame.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
-    return inference_session(path, cpu_graph(path), options, [(CPU_PROVIDER, {})])
+    return inference_session(path, graph.SerializeToString(), options, [(CPU_PROVIDER, {})])
+
+
+@functools.cache
+def share_memory() -> None:
+    """Let the sessions of this process that ask for it work in one arena.
+
+    Graphs run one after the other: memory for the values of the largest is enough for all.
+    """
+    import onnxruntime as ort
+
+    arena = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", arena, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)
 
 
 def inference_session(

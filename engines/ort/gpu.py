@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import cuda_device
 from wmdeploy.engines.ort.cpu import (
     WEIGHTS_FOLDER,
@@ -26,12 +26,15 @@ from wmdeploy.engines.ort.cpu import (
     weights_file,
 )
 from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
-from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of, on_stream
+from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, on_stream
 from wmdeploy.engines.trt.flavour import load_flavour
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.files import cache_file
-from wmdeploy.manifest import BATCH, GraphRecord
+from wmdeploy.manifest import GraphRecord
+from wmdeploy.programs.arrays import TorchArrays
+from wmdeploy.programs.contract import BATCH, state_inputs
+from wmdeploy.programs.engine import Backend, FixedMemory, powers_of_two
 
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
@@ -225,7 +228,8 @@ def _load(
     open_graph: Callable[[str, Path], Any],
 ) -> Backend:
     ort = require("onnxruntime", extra="gpu", purpose=f"backend {name}")
-    wiring, recipe = bundle.manifest.wiring, bundle.manifest.recipe
+    programs, recipe = bundle.manifest.programs, bundle.manifest.recipe
+    arrays = TorchArrays(device)
     engines = {}
     for graph, record in bundle.manifest.graphs.items():
         with bundle.graph_to_load(graph) as path:
@@ -235,18 +239,21 @@ def _load(
             name=graph,
             inputs=record.inputs,
             outputs=record.outputs,
-            feedback=feedback_of(graph, wiring),
+            state=state_inputs(programs, graph),
             device=device,
             bind=bound(ort, session, stream),
         )
     return Backend(
         name=name,
         precision=recipe.precision,
-        device=device,
+        device=device.type,
+        arrays=arrays,
         engines=engines,
-        wiring=wiring,
+        programs=programs,
         encode_batch=1,
         max_batch=recipe.max_batch,
+        buckets=powers_of_two(recipe.max_batch),
+        memory=FixedMemory(arrays),
     )
 
 

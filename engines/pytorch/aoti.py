@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import pytorch_device, torch_threads
 from wmdeploy.engines.pytorch.compiled import check_compiler
-from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
+from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.errors import BackendError
 from wmdeploy.families import Graph, family_of
-from wmdeploy.manifest import BATCH, TensorSpec
+from wmdeploy.programs.arrays import TorchArrays
+from wmdeploy.programs.contract import BATCH, TensorSpec
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.modules import ModuleEngine
 from wmdeploy.text import one_line
 
 SAMPLE_BATCH = 2  # torch.export specialises sizes 0 and 1
@@ -46,9 +49,10 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="aoti",
         precision=recipe.precision,
-        device=device,
+        device=device.type,
+        arrays=TorchArrays(device),
         engines=engines,
-        wiring=deployed.wiring,
+        programs=deployed.programs,
         encode_batch=recipe.max_batch,
         max_batch=recipe.max_batch,
         threads=threads,

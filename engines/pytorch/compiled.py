@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import float16_device, pytorch_device, torch_threads
-from wmdeploy.engines.pytorch.eager import ModuleEngine, bundled_model
+from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.errors import MissingError
 from wmdeploy.families import family_of
+from wmdeploy.programs.arrays import TorchArrays
+from wmdeploy.programs.engine import Backend, powers_of_two
+from wmdeploy.programs.modules import ModuleEngine
 
 InductorOptions = dict[str, str | int | bool | Callable[..., Any]]
 
@@ -51,10 +54,12 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="compile",
         precision=recipe.precision,
-        device=device,
+        device=device.type,
+        arrays=TorchArrays(device),
         engines=engines,
-        wiring=deployed.wiring,
+        programs=deployed.programs,
         encode_batch=1,
+        buckets=powers_of_two(None),
         threads=threads,
     )
 
@@ -77,10 +82,12 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="compile-fp16",
         precision="fp16",
-        device=device,
+        device=device.type,
+        arrays=TorchArrays(device),
         engines=engines,
-        wiring=deployed.wiring,
+        programs=deployed.programs,
         encode_batch=1,
+        buckets=powers_of_two(None),
     )
 
 

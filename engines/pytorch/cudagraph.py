@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import cuda_device
 from wmdeploy.engines.pytorch.eager import bundled_model
-from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, captured, feedback_of
+from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, captured
 from wmdeploy.families import family_of
+from wmdeploy.programs.arrays import TorchArrays
+from wmdeploy.programs.contract import state_inputs
+from wmdeploy.programs.engine import Backend, FixedMemory, powers_of_two
 
 
 def load(bundle: Bundle, settings: Settings) -> Backend:
@@ -30,13 +33,14 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     deployed = family_of(model).deployment(model, recipe.layout, recipe.precision)
     # all are built before any is moved: in float32 they share the model's weights
     graphs = {name: build() for name, build in deployed.graphs.items()}
+    arrays = TorchArrays(device)
     pool = torch.cuda.graph_pool_handle()  # one for all: they run one after the other
     engines = {
         name: StaticEngine(
             name=name,
             inputs=graph.inputs,
             outputs=graph.outputs,
-            feedback=feedback_of(name, deployed.wiring),
+            state=state_inputs(deployed.programs, name),
             device=device,
             bind=captured_module(graph.module.to(device), pool),
         )
@@ -45,10 +49,13 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="cudagraph",
         precision=recipe.precision,
-        device=device,
+        device=device.type,
+        arrays=arrays,
         engines=engines,
-        wiring=deployed.wiring,
+        programs=deployed.programs,
         encode_batch=1,
+        buckets=powers_of_two(None),
+        memory=FixedMemory(arrays),
     )
 
 

@@ -13,7 +13,7 @@ import onnx
 from wmdeploy.engines.trt.flavour import Flavour
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import BATCH, TensorSpec
+from wmdeploy.programs.contract import BATCH, TensorSpec
 from wmdeploy.progress import Progress
 
 PERCENT = 100  # parts of a build, for its progress

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Backend, Settings
+from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import cuda_device
-from wmdeploy.engines.static import Buffers, Launch, StaticEngine, captured, feedback_of
+from wmdeploy.engines.static import Buffers, Launch, StaticEngine, captured
 from wmdeploy.engines.trt.flavour import Context, Flavour, load_flavour
 from wmdeploy.engines.trt.plans import find_plan
 from wmdeploy.errors import BackendError
 from wmdeploy.files import cache_file
 from wmdeploy.manifest import GraphRecord, PlanRecord
+from wmdeploy.programs.arrays import TorchArrays
+from wmdeploy.programs.contract import state_inputs
+from wmdeploy.programs.engine import Backend, FixedMemory, powers_of_two
 
 
 def load_tensorrt(bundle: Bundle, settings: Settings) -> Backend:
@@ -39,31 +42,36 @@ def _load(bundle: Bundle, name: str) -> Backend:
     flavour = load_flavour(name)
     device = cuda_device(name)
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-    graphs, wiring = bundle.manifest.graphs, bundle.manifest.wiring
+    graphs, programs = bundle.manifest.graphs, bundle.manifest.programs
+    arrays = TorchArrays(device)
     records = {graph: find_plan(bundle, flavour, graph, architecture) for graph in graphs}
-    programs = {
+    plans = {
         graph: Plan(flavour, record, bundle.checked_plan(record), device)
         for graph, record in records.items()
     }
     engines = {
-        graph: PlanEngine(graphs[graph], plan, feedback_of(graph, wiring), device)
-        for graph, plan in programs.items()
+        graph: PlanEngine(graphs[graph], plan, state_inputs(programs, graph), device)
+        for graph, plan in plans.items()
     }
 
     def statistics() -> dict[str, float]:
         return {
-            "weights": sum(plan.weight_bytes for plan in programs.values()) / 1e6,
-            "scratch": sum(plan.scratch_bytes for plan in programs.values()) / 1e6,
+            "weights": sum(plan.weight_bytes for plan in plans.values()) / 1e6,
+            "scratch": sum(plan.scratch_bytes for plan in plans.values()) / 1e6,
         }
 
+    most = min(record.batches[-1] for record in records.values())
     return Backend(
         name=name,
         precision="fp16",
-        device=device,
+        device=device.type,
+        arrays=arrays,
         engines=engines,
-        wiring=wiring,
+        programs=programs,
         encode_batch=1,
-        max_batch=min(record.batches[-1] for record in records.values()),
+        max_batch=most,
+        buckets=powers_of_two(most),
+        memory=FixedMemory(arrays),
         statistics=statistics,
     )
 
@@ -72,13 +80,13 @@ class PlanEngine(StaticEngine):
     """A plan with buffers; closing it gives back the plan's memory too."""
 
     def __init__(
-        self, graph: GraphRecord, plan: "Plan", feedback: dict[str, str], device: torch.device
+        self, graph: GraphRecord, plan: "Plan", state: frozenset[str], device: torch.device
     ) -> None:
         super().__init__(
             name=plan.graph,
             inputs=graph.inputs,
             outputs=graph.outputs,
-            feedback=feedback,
+            state=state,
             device=device,
             bind=plan.bind,
         )

@@ -12,7 +12,6 @@ import pytest
 
 from wmdeploy.clips import count_frames, find_clips, read_clip
 from wmdeploy.clips.footage import clip_digest
-from wmdeploy.clips.read import open_source
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ClipError
 
@@ -183,15 +182,6 @@ def test_actions_that_are_none_are_none(tmp_path: Path) -> None:
     assert clip.notes == ("actions is None, so the clip is read without actions",)
     with pytest.raises(ClipError, match=r"actions: got object \(\), expected int64 \(6,\)"):
         read_clip(saved(tmp_path / "b.npz", frames=FRAMES, actions={"left": 1}))
-
-
-@pytest.mark.parametrize("stored", [np.zeros((T, 3), np.float32), ACTIONS.astype(float)])
-def test_continuous_actions_are_not_taken_for_indices(tmp_path: Path, stored: np.ndarray) -> None:
-    path = saved(tmp_path / "a.npz", frames=FRAMES, actions=stored)
-    with pytest.raises(ClipError, match="continuous actions cannot be used: train without act"):
-        open_source(path).actions()
-    clip = read_clip(path)
-    assert clip.actions is None and "continuous actions cannot be used" in clip.notes[0]
 
 
 @pytest.mark.parametrize(

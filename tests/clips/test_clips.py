@@ -52,14 +52,23 @@ def test_clip_refuses_other_frames(frames: np.ndarray, got: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "actions", [np.zeros(3, np.int64), np.zeros(4, np.int32), np.zeros((4, 1), np.int64), [0] * 4]
+    "actions",
+    [
+        *(np.zeros(3, np.int64), np.zeros(4, np.int32), np.zeros((4, 1), np.int64), [0] * 4),
+        *(np.zeros((size, 2), np.float32) for size in (3, 5)),
+        *(np.zeros(4, np.float32), np.zeros((4, 0), np.float32), np.zeros((4, 2))),
+    ],
 )
 def test_clip_refuses_other_actions(actions: np.ndarray) -> None:
-    with pytest.raises(ClipError, match=r"actions: got .*, expected int64 \(4,\); "):
+    with pytest.raises(
+        ClipError, match=r"actions: got .*, expected int64 \(4,\) or float32 \(4, n\); "
+    ):
         Clip(noise(4), actions, "one")
 
 
-def test_clip_refuses_negative_actions_and_bad_rates() -> None:
+def test_clip_refuses_negative_or_infinite_actions_and_bad_rates() -> None:
+    with pytest.raises(ClipError, match="actions: got values that are not finite"):
+        Clip(noise(2), np.array([[0, 1], [0, np.nan]], np.float32), "one")
     with pytest.raises(ClipError, match="got -1 as the lowest, expected 0 or more"):
         Clip(noise(2), np.array([0, -1]), "one")
     for fps in (0, -1, float("nan"), float("inf")):

@@ -120,7 +120,7 @@ def test_training_tells_what_is_not_read_before_it_begins(tmp_path: Path) -> Non
     ]
 
 
-def test_continuous_actions_are_no_silent_loss(tmp_path: Path) -> None:
+def test_float_actions_are_no_silent_loss(tmp_path: Path) -> None:
     for index in range(3):
         np.savez(tmp_path / f"{index}.npz", frames=FRAMES, actions=np.zeros((5, 6), np.float32))
     text = r"0 of 3 clips can be used.*train without actions.* \(2 more alike\)$"

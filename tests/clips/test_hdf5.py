@@ -91,9 +91,11 @@ def test_robomimic_demonstrations_are_clips(tmp_path: Path) -> None:
     assert clips == [path / "data" / f"demo_{number}" for number in range(11)]
     clip = read_clip(clips[10])
     np.testing.assert_array_equal(clip.frames, np.roll(FRAMES, 10, axis=0))
-    assert clip.actions is None and "continuous actions cannot be used" in clip.notes[-1]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(clip.actions, file["data/demo_10/actions"])
+    assert clip.actions is not None and clip.actions.dtype == np.float32
     with pytest.raises(ClipError, match="train without actions"):
-        open_source(clips[0]).actions()
+        open_source(clips[0]).integer_actions()
 
 
 def test_one_camera_of_several_is_chosen(tmp_path: Path) -> None:

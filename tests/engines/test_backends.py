@@ -7,21 +7,21 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import BACKENDS, Backend, Engine, Settings, load_backend
-from wmdeploy.engines.checks import check_feeds
-from wmdeploy.engines.devices import CPU
+from wmdeploy.engines.base import BACKENDS, Settings, load_backend
 from wmdeploy.engines.ort.cpu import inference_session
 from wmdeploy.engines.ort.gpu import CUDA
-from wmdeploy.engines.pytorch.eager import ModuleEngine
-from wmdeploy.engines.session import Session
 from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.manifest import Layout
 from wmdeploy.models.graphs import deployment
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.arrays import NUMPY, Array, Arrays
+from wmdeploy.programs.engine import Backend, Engine
+from wmdeploy.programs.inputs import check_feeds
+from wmdeploy.programs.modules import module_backend
+from wmdeploy.programs.session import Session
 
 S = MICRO.temporal.context
 Variant = tuple[str, Layout]
@@ -52,23 +52,11 @@ def load_or_skip(name: str, bundle: Bundle) -> Backend:
 
 def modules(model: WorldModel, layout: Layout = "token") -> Backend:
     """The graphs' own PyTorch modules as a backend: fast to make, for tests of the session."""
-    deployed = deployment(model, layout, "fp32")
-    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
-    return Backend(
-        name="modules",
-        precision="fp32",
-        device=CPU,
-        engines=engines,
-        wiring=deployed.wiring,
-        encode_batch=8,
-    )
+    return module_backend(deployment(model, layout, "fp32"), name="modules")
 
 
-def ones(engine: Engine, batch: int) -> dict[str, torch.Tensor]:
-    shapes = {s.name: [batch if size == "B" else size for size in s.shape] for s in engine.inputs}
-    return {
-        s.name: torch.ones(shapes[s.name], dtype=getattr(torch, s.dtype)) for s in engine.inputs
-    }
+def ones(engine: Engine, batch: int, arrays: Arrays = NUMPY) -> dict[str, Array]:
+    return {s.name: arrays.put(np.ones(s.sizes(batch), s.dtype)) for s in engine.inputs}
 
 
 def assert_same_pixels(got: np.ndarray, expected: np.ndarray) -> None:
@@ -91,28 +79,42 @@ def test_engine_has_the_contract(backend: Backend) -> None:
     for name, engine in backend.engines.items():
         assert engine.name == name and engine.inputs and engine.outputs
         batch = min(2, backend.encode_batch)  # 1 where another batch size costs a compilation
-        feeds = ones(engine, batch)
+        feeds = ones(engine, batch, backend.arrays)
         check_feeds(engine, feeds)
         outputs = engine.run(feeds)
         engine.synchronize()
         assert list(outputs) == [spec.name for spec in engine.outputs]
         for spec in engine.outputs:
-            value = outputs[spec.name]
-            assert tuple(value.shape) == tuple(batch if d == "B" else d for d in spec.shape)
-            assert str(value.dtype) == f"torch.{spec.dtype}"
+            assert type(outputs[spec.name]) is type(feeds[engine.inputs[0].name])
+            value = backend.arrays.host(outputs[spec.name])
+            assert value.shape == spec.sizes(batch) and value.dtype == spec.dtype
+
+
+def test_outputs_are_the_callers_own(backend: Backend) -> None:
+    """Of a backend without `memory`: neither the next run nor an input's owner writes over them."""
+    for engine in backend.engines.values():
+        feeds = ones(engine, 1, backend.arrays)
+        outputs = engine.run(feeds)
+        kept = {name: backend.arrays.host(value) for name, value in outputs.items()}
+        with backend.arrays.scope():
+            engine.run({name: value * 2 for name, value in feeds.items()})
+            for value in feeds.values():
+                value[:] = 0
+        for name, value in kept.items():
+            np.testing.assert_array_equal(backend.arrays.host(outputs[name]), value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f: f.pop("position"), 'step: input "position" is missing'),
-        (lambda f: f.update(extra=torch.ones(1)), 'input "extra" is unknown; expected token'),
+        (lambda f: f.update(extra=np.ones(1)), 'input "extra" is unknown; expected token'),
         (
-            lambda f: f.update(token=torch.ones(1, 3)),
+            lambda f: f.update(token=np.ones((1, 3), np.float32)),
             r'input "token": got float32 \(1, 3\), expected float32 \(B, 32\)',
         ),
-        (lambda f: f.update(position=torch.ones(1)), "got float32 .* expected int64"),
-        (lambda f: f.update(position=torch.zeros(2, dtype=torch.int64)), "got batches of"),
+        (lambda f: f.update(position=np.ones(1)), "got float64 .* expected int64"),
+        (lambda f: f.update(position=np.zeros(2, np.int64)), "got batches of"),
     ],
 )
 def test_wrong_feeds_say_what_was_given_and_expected(

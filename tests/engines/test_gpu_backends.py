@@ -11,11 +11,12 @@ import pytest
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.stand_in import machine
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import BACKENDS, Backend, Settings, load_backend
-from wmdeploy.engines.session import Session
+from wmdeploy.engines.base import BACKENDS, Settings, load_backend
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import MissingError
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.session import Session
 
 S = MICRO.temporal.context
 RUNNERS = [("eager", "fp32"), ("compile", "fp32"), ("cudagraph", "fp32"), ("ort-cuda", "fp32")]

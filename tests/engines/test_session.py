@@ -1,6 +1,7 @@
-"""The session, on any engines: windows, rows, observed frames, fixed buffers, misuse."""
+"""The session, on any engines: windows, rows, observed frames, misuse."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -8,16 +9,15 @@ import torch
 
 from tests.conftest import MICRO, Bundles, future_pixels
 from tests.engines.test_backends import assert_same_pixels, modules
-from wmdeploy.engines.base import Backend, load_backend
-from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.pytorch.cudagraph import run_into
+from tests.engines.test_fixed_buffers import static_engines
+from wmdeploy.engines.base import load_backend
 from wmdeploy.engines.pytorch.eager import baseline
-from wmdeploy.engines.session import Session
-from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine, feedback_of
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import Layout
-from wmdeploy.models.graphs import deployment
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.arrays import Array
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.record import recording
+from wmdeploy.programs.session import Session
 
 S = MICRO.temporal.context
 
@@ -37,20 +37,36 @@ def test_any_context_length_gives_the_baselines_frames(
 def test_step_runs_until_the_window_is_full_and_the_prefill_after(
     micro: WorldModel, frames: np.ndarray
 ) -> None:
-    kind, calls = modules(micro), []
-    for name, engine in kind.engines.items():
-        run = engine.run
-        engine.run = lambda f, n=name, r=run: (calls.append(n), r(f))[1]  # type: ignore
-    session = Session(kind)
+    calls: list[str] = []
+    session = Session(recording(modules(micro), lambda name, *tensors: calls.append(name)))
     session.reset(frames[:4])
     session.imagine(5)
     assert calls == ["encoder", "prefill", "step", "step", "prefill", "prefill"]
 
 
+def test_row_that_starts_anew_costs_the_others_nothing(
+    micro: WorldModel, frames: np.ndarray
+) -> None:
+    """It alone runs the prefill; once all have a cache, one step is of all rows again."""
+    found: list[tuple[str, int]] = []
+
+    def tell(name: str, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        found.append((name, outputs["hidden"].shape[0] if "hidden" in outputs else 0))
+
+    session = Session(recording(modules(micro), tell), batch=3)
+    session.reset(frames[:3])
+    session.step()
+    session.reset(frames[10:12], rows=[1])
+    del found[:]
+    session.advance()
+    session.advance()
+    assert found == [("prefill", 1), ("step", 2), ("step", 3)]
+
+
 def test_refill_is_the_documented_policy(micro: WorldModel, frames: np.ndarray) -> None:
     keep, horizon = 3, 9
-    tokens = list(micro.encode(torch.tensor(frames[None, :4]))[0][0])  # latents, (L,) each
-    window, expected = list(tokens), []
+    latents = list(micro.encode(torch.tensor(frames[None, :4]))[0][0])  # (L,) each
+    window, expected = list(latents), []
     for _ in range(horizon):
         if len(window) > S:
             window = window[-keep:]
@@ -58,12 +74,22 @@ def test_refill_is_the_documented_policy(micro: WorldModel, frames: np.ndarray) 
         expected.append(following)
         window.append(following)
     for kind in (modules(micro, "latent"), baseline(micro)):
-        session = Session(kind, refill=keep)
+        predicted: list[torch.Tensor] = []
+
+        def tell(
+            name: str,
+            feeds: Mapping[str, torch.Tensor],
+            outputs: Mapping[str, torch.Tensor],
+            predicted: list[torch.Tensor] = predicted,
+        ) -> None:
+            if "next_latent" in outputs:
+                predicted.append(outputs["next_latent"][0].clone())
+
+        session = Session(recording(kind, tell), refill=keep)
         session.reset(frames[:4])
-        for want in expected:
-            session.advance()
-            assert session._rendered is not None
-            torch.testing.assert_close(session._rendered[0], want, rtol=1e-3, atol=1e-4)
+        session.imagine(horizon)
+        for got, want in zip(predicted, expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
 
 
 def test_imagine_is_step_without_rendering(micro: WorldModel, frames: np.ndarray) -> None:
@@ -113,108 +139,7 @@ def test_rows_are_observed_on_their_own(micro: WorldModel, frames: np.ndarray) -
     assert_same_pixels(together[1:], future_pixels(micro, frames[10:14], 1))
 
 
-def test_session_survives_engines_that_reuse_their_outputs(
-    micro: WorldModel, frames: np.ndarray
-) -> None:
-    """As engines with static buffers do: two sets, the older one is overwritten."""
-    kind = modules(micro)
-    for engine in kind.engines.values():
-        run, kept = engine.run, [{}, {}]  # type: ignore[var-annotated]
-
-        def reuse(feeds, run=run, kept=kept):  # type: ignore[no-untyped-def]
-            kept.reverse()
-            for name, value in run(feeds).items():
-                kept[0].setdefault(name, value.clone()).copy_(value)
-            return kept[0]
-
-        engine.run = reuse  # type: ignore[method-assign]
-    session, steady = Session(kind), Session(modules(micro))
-    for start in (0, 15):
-        session.reset(frames[start : start + 3])
-        steady.reset(frames[start : start + 3])
-        for _ in range(2 * S):
-            np.testing.assert_array_equal(session.step(), steady.step())
-
-
-def static_engines(model: WorldModel, layout: Layout = "token") -> Backend:
-    """Engines with fixed buffers, as on a GPU; the programs run the modules on the CPU."""
-    deployed = deployment(model, layout, "fp32")
-
-    def bind_to(module: torch.nn.Module) -> Bind:
-        def bind(inputs: Buffers, outputs: Buffers) -> Launch:
-            return lambda: run_into(module, inputs, outputs)
-
-        return bind
-
-    engines = {}
-    for name, build in deployed.graphs.items():
-        graph = build()
-        engines[name] = StaticEngine(
-            name=name,
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            feedback=feedback_of(name, deployed.wiring),
-            device=CPU,
-            bind=bind_to(graph.module),
-        )
-    return Backend(
-        name="static",
-        precision="fp32",
-        device=CPU,
-        engines=engines,
-        wiring=deployed.wiring,
-        encode_batch=8,
-    )
-
-
-@pytest.mark.parametrize("layout", ["token", "latent"])
-def test_fixed_buffers_never_show_a_stale_cache(
-    micro: WorldModel, frames: np.ndarray, layout: Layout
-) -> None:
-    """After a reset, after the window slides, and when two sessions alternate."""
-    kind = static_engines(micro, layout)
-    sessions = [Session(kind), Session(kind), Session(kind, refill=2)]
-    steady = [Session(modules(micro, layout), refill=refill) for refill in (None, None, 2)]
-    for start in (0, 15):
-        for i, (session, other) in enumerate(zip(sessions, steady, strict=True)):
-            session.reset(frames[start + i : start + i + 3])
-            other.reset(frames[start + i : start + i + 3])
-        for t in range(2 * S):
-            for session, other in zip(sessions, steady, strict=True):
-                if t == 4:
-                    session.observe(frames[30])
-                    other.observe(frames[30])
-                np.testing.assert_array_equal(session.step(), other.step())
-
-
-def test_sessions_of_other_batches_share_fixed_buffers(
-    micro: WorldModel, frames: np.ndarray
-) -> None:
-    kind = static_engines(micro)
-    alone, pair = Session(kind), Session(kind, batch=2)
-    alone.reset(frames[:3])
-    pair.reset(frames[:3], rows=[0])
-    pair.reset(frames[10:12], rows=[1])
-    expected = future_pixels(micro, frames[:3], S)
-    for t in range(S):
-        one = alone.step()
-        assert_same_pixels(one, expected[t : t + 1])
-        assert_same_pixels(pair.step()[:1], one)
-
-
-def test_cache_changes_sides_without_a_copy(micro: WorldModel, frames: np.ndarray) -> None:
-    kind = static_engines(micro)
-    session = Session(kind)
-    session.reset(frames[:2])
-    session.step()
-    places = []
-    copies = []
-    for _ in range(3):
-        given = dict(session._cache)
-        session.advance()
-        places.append(session._cache["keys"].data_ptr())
-        copies.append(given["keys"].data_ptr() == session._cache["keys"].data_ptr())
-    assert places[0] == places[2] != places[1] and not any(copies)
+every_kind = pytest.mark.parametrize("make", [modules, static_engines])
 
 
 def test_encoder_sees_batches_of_the_session_and_no_other(
@@ -222,28 +147,23 @@ def test_encoder_sees_batches_of_the_session_and_no_other(
 ) -> None:
     """Where each batch size costs a captured graph."""
     kind = dataclasses.replace(modules(micro), encode_batch=1)
-    encoder, sizes = kind.engines["encoder"], []
-    run = encoder.run
-    encoder.run = lambda feeds: (sizes.append(len(feeds["frames"])), run(feeds))[1]  # type: ignore
-    session = Session(kind, batch=2)
+    sizes = []
+
+    def tell(name: str, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        if name == "encoder":
+            sizes.append(len(feeds["frames"]))
+
+    session = Session(recording(kind, tell), batch=2)
     session.reset(frames[:3])
     session.observe(frames[3])
     assert sizes == [2, 2, 2, 2]
 
 
-def test_frames_that_were_given_stay_as_they_are(micro: WorldModel, frames: np.ndarray) -> None:
-    session = Session(static_engines(micro))
-    session.reset(frames[:3])
-    first = session.step()
-    kept = first.copy()
-    assert not np.array_equal(session.step(), first)
-    np.testing.assert_array_equal(first, kept)
-
-
+@every_kind
 def test_rows_at_different_points_do_not_disturb_each_other(
-    micro: WorldModel, frames: np.ndarray
+    make: Callable[[WorldModel], Backend], micro: WorldModel, frames: np.ndarray
 ) -> None:
-    session = Session(modules(micro), batch=3)
+    session = Session(make(micro), batch=3)
     starts, contexts = (0, 10, 20), (2, 4, S)
     alone = []
     for row, (start, context) in enumerate(zip(starts, contexts, strict=True)):
@@ -261,8 +181,11 @@ def test_rows_at_different_points_do_not_disturb_each_other(
             )
 
 
-def test_snapshot_goes_back_exactly(micro: WorldModel, frames: np.ndarray) -> None:
-    session = Session(modules(micro))
+@every_kind
+def test_snapshot_goes_back_exactly(
+    make: Callable[[WorldModel], Backend], micro: WorldModel, frames: np.ndarray
+) -> None:
+    session = Session(make(micro))
     session.reset(frames[:3])
     session.step()
     before = session.snapshot()
@@ -294,7 +217,7 @@ def test_actions_reach_every_graph(
         (lambda s, f: s.step(), "call reset first"),
         (lambda s, f: s.reset(f[0]), "reset: got frames"),
         (lambda s, f: s.reset(f[:4].astype(np.float32)), "got float32 .*expected uint8"),
-        (lambda s, f: s.reset(f[:4, :16]), r"got uint8 \(4, 16, 32, 3\), expected uint8"),
+        (lambda s, f: s.reset(f[:4, :16]), r"got uint8 \(4, 16, 32, 3\), expected uint8 \(B"),
         (lambda s, f: (s.reset(f[:4]), s.render()), "nothing predicted yet"),
         (lambda s, f: (s.reset(f[:4]), s.step(action=1)), "takes no actions"),
         (lambda s, f: s.reset(f[:4], np.zeros(3, np.int64)), "takes no actions"),
@@ -303,7 +226,7 @@ def test_actions_reach_every_graph(
             r"got rows \[2\], expected different ones",
         ),
         (lambda s, f: (s.reset(f[:4]), s.observe(f[:2])), "got 2 frames, expected one for 1 rows"),
-        (lambda s, f: s.restore(Session(s.backend, batch=2).snapshot()), "another kind of session"),
+        (lambda s, f: s.restore(Session(s.backend, batch=2).snapshot()), "a snapshot of 2 rows"),
     ],
 )
 def test_misuse_is_explained(

@@ -16,13 +16,14 @@ from tests.stand_in.cuda import Gpu, round_to_tf32
 from wmdeploy.benchmarks.worker.graph_substitution import pytorch_backend, substitute_graphs
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
-from wmdeploy.engines.base import Backend, Settings, load_backend
-from wmdeploy.engines.session import Session
+from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.static import captured
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, MissingError
-from wmdeploy.manifest import TensorSpec
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.contract import TensorSpec
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.session import Session
 from wmdeploy.quality.predict import encode_frames
 
 
@@ -115,7 +116,8 @@ def test_all_captures_are_on_one_stream(gpu: Gpu, bundles: Bundles, frames: np.n
         rolled(backend, frames)
         rolled(backend, frames, batch=2)
     assert len(gpu.pools) == 1 and sum(gpu.pools.values()) > 0
-    assert len(next(iter(gpu.graphs.values()))) == 10  # step: two sides, and two batches
+    # of each batch one of the encoder; prefill, step and decoder have two sides
+    assert len(next(iter(gpu.graphs.values()))) == 2 * (1 + 3 * 2)
 
 
 def test_engines_give_their_memory_back(gpu: Gpu, bundles: Bundles, frames: np.ndarray) -> None:
@@ -125,12 +127,11 @@ def test_engines_give_their_memory_back(gpu: Gpu, bundles: Bundles, frames: np.n
         engine = backend.engines["step"]
         backend.close()
         with pytest.raises(AssertionError, match="closed"):
-            engine.run({spec.name: torch.ones(1, 1) for spec in engine.inputs})
+            engine.run(zeros(engine.inputs))
 
 
-def zeros(spec: TensorSpec) -> Tensor:
-    shape = [1 if size == "B" else size for size in spec.shape]
-    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+def zeros(specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+    return {s.name: torch.zeros(s.sizes(1), dtype=getattr(torch, s.dtype)) for s in specs}
 
 
 def test_what_a_capture_raises_is_what_is_told(gpu: Gpu, bundles: Bundles, tmp_path: Any) -> None:
@@ -154,17 +155,8 @@ def test_what_a_capture_raises_is_what_is_told(gpu: Gpu, bundles: Bundles, tmp_p
 
     object.__setattr__(flavour, "new_context", failing)
     specs = bundle.manifest.graphs["step"]
-    inputs, outputs = (
-        {
-            s.name: torch.zeros(
-                [1 if n == "B" else n for n in s.shape], dtype=getattr(torch, s.dtype)
-            )
-            for s in some
-        }
-        for some in (specs.inputs, specs.outputs)
-    )
     with gpu.running(), pytest.raises(BackendError, match="step: TensorRT could not run the plan"):
-        plan.bind(inputs, outputs)
+        plan.bind(zeros(specs.inputs), zeros(specs.outputs))
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
+import dataclasses
 import os
 import resource
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,19 +17,19 @@ from tests.conftest import MICRO, Bundles
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.clips.write import write_npz
-from wmdeploy.engines.base import Backend
-from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.pytorch.eager import ModuleEngine
-from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, ExportError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.exporters.verify import compare
 from wmdeploy.families import Graph
-from wmdeploy.manifest import Layout, TensorSpec
+from wmdeploy.manifest import Layout
 from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.graphs import deployment
+from wmdeploy.models.graphs import Feedback, GraphStep, deployment
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.contract import TensorSpec
+from wmdeploy.programs.modules import module_backend
+from wmdeploy.programs.record import recording
+from wmdeploy.programs.session import Session
 
 VARIANTS = [("token", "fp32"), ("latent", "fp32"), ("token", "fp16"), ("latent", "fp16")]
 
@@ -125,21 +128,74 @@ def test_option_out_of_range_is_refused(tmp_path: Path, changes: dict, message: 
     assert not list(tmp_path.iterdir())
 
 
-def test_failing_graph_writes_no_bundle(
+class WrongStep(torch.nn.Module):
+    """A step whose hidden state is off by a hundredth."""
+
+    def __init__(self, right: torch.nn.Module) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward(
+        self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, ...]:
+        hidden, *others = self.right(token, position, keys, values)
+        return hidden * 1.01, *others
+
+
+def test_graph_that_is_not_its_module_is_refused(
     micro: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wmdeploy.models.graphs import GraphStep
+    """As an exporter with a fault would write it: PyTorch answers otherwise on the same feeds."""
+    from wmdeploy.exporters import to_onnx
+
+    right = to_onnx.translate
+
+    def translate(graph: Graph, *given: Any, **more: Any) -> Any:
+        if isinstance(graph.module, GraphStep):
+            graph = dataclasses.replace(graph, module=WrongStep(graph.module))
+        return right(graph, *given, **more)
+
+    monkeypatch.setattr(to_onnx, "translate", translate)
+    save_model(micro, tmp_path / "model")
+    with pytest.raises(ExportError, match='step: output "hidden" differs from PyTorch by'):
+        export_bundle(options(tmp_path / "model", tmp_path / "b"))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def wrong_bias(patch: pytest.MonkeyPatch) -> None:
+    """Next tokens that are projected wrongly: the rewriting of the layout `token` is not exact."""
+    right = Feedback.__init__
+
+    def wrong(self: Feedback, model: WorldModel) -> None:
+        right(self, model)
+        self.bias += 0.5
+
+    patch.setattr(Feedback, "__init__", wrong)
+
+
+def wrong_position(patch: pytest.MonkeyPatch) -> None:
+    """A step that takes each frame for an earlier one, where the prefill does not."""
+    right = GraphStep.forward
 
     def wrong(
         self: GraphStep, token: Tensor, position: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, ...]:
-        hidden, following, keys, values = right(self, token, position, keys, values)
-        return hidden * 1.01, following, keys, values
+        return right(self, token, (position - 1).clamp_min(0), keys, values)
 
-    right = GraphStep.forward
-    monkeypatch.setattr(GraphStep, "forward", wrong)
+    patch.setattr(GraphStep, "forward", wrong)
+
+
+@pytest.mark.parametrize("rewrite", [wrong_bias, wrong_position])
+def test_rewriting_that_is_not_exact_is_refused(
+    micro: WorldModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rewrite: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    """Each ONNX graph is what its module is, and the modules are not the model."""
+    rewrite(monkeypatch)
     save_model(micro, tmp_path / "model")
-    with pytest.raises(ExportError, match='step: output "hidden" differs from PyTorch by'):
+    with pytest.raises(ExportError, match=r"frame \d of a rollout: it is .* dB from"):
         export_bundle(options(tmp_path / "model", tmp_path / "b"))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
@@ -187,40 +243,30 @@ def test_float16_stays_finite_on_frames_that_no_clip_has(
         "noise": noise,
         "saturated": (noise > 127) * 255,
     }[kind]
-    deployed = deployment(micro, layout, "fp16")
-    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
     seen: set[str] = set()
-    for name, engine in engines.items():
-        engine.run = lambda feeds, n=name, r=engine.run: finite(n, r(feeds), seen)  # type: ignore
-    backend = Backend(
-        name="modules",
-        precision="fp16",
-        device=CPU,
-        engines=engines,
-        wiring=deployed.wiring,
-        encode_batch=8,
-    )
-    session = Session(backend)
+
+    def tell(
+        name: str, feeds: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]
+    ) -> None:
+        seen.add(name)
+        for output, value in outputs.items():
+            assert value.isfinite().all(), f"{name}.{output}"
+
+    deployed = deployment(micro, layout, "fp16")
+    session = Session(recording(module_backend(deployed, name="modules", precision="fp16"), tell))
     session.reset(frames.astype(np.uint8))
     imagined = [session.step() for _ in range(2 * MICRO.temporal.context)]
     assert seen == set(deployed.graphs) and len({frame.tobytes() for frame in imagined}) > 1
 
 
-def finite(name: str, outputs: dict[str, torch.Tensor], seen: set[str]) -> dict[str, torch.Tensor]:
-    seen.add(name)
-    for output, value in outputs.items():
-        assert value.isfinite().all(), f"{name}.{output}"
-    return outputs
-
-
 def test_compare_measures_what_it_says() -> None:
-    parity = compare(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]), 0.1)
+    parity = compare(np.array([1.0, 2.5]), np.array([1.0, 2.0]), 0.1)
     assert (parity.max_abs, parity.mean_abs, parity.relative) == (0.5, 0.25, 0.25)
-    frames = torch.zeros(2, 2, 2, 3, dtype=torch.uint8)
-    other = frames.clone()
+    frames = np.zeros((2, 2, 2, 3), np.uint8)
+    other = frames.copy()
     other[1, 0] = 2  # half of the second frame's pixels
     assert compare(other, frames, 0.1).relative == pytest.approx(2**0.5 / 255)
-    codes = compare(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5]), 0.9)
+    codes = compare(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5]), 0.9)
     assert codes.agreement == 0.75
 
 

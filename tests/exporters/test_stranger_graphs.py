@@ -18,7 +18,7 @@ from wmdeploy.engines.base import load_backend
 from wmdeploy.engines.checks import check_results
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.files import sha256
-from wmdeploy.graph_file import OPERATORS, external_data_files
+from wmdeploy.graph_file import OPERATORS, checked_weight_bytes
 from wmdeploy.locks import exchange
 
 Change = Callable[[onnx.ModelProto], object]
@@ -101,15 +101,13 @@ def test_every_operator_of_ours_is_known_to_onnx() -> None:
     assert known >= OPERATORS and not {"If", "Loop", "Scan", "SequenceMap"} & OPERATORS
 
 
-@pytest.mark.parametrize(
-    "location", ["*/_ORT_MEM_ADDR_/*", "decoder.onnx.data", "./step.onnx.data"]
-)
+@pytest.mark.parametrize("location", ["*/_ORT_MEM_ADDR_/*", "step.onnx.data", "./weights.data"])
 def test_weights_of_another_name_are_refused_although_the_manifest_has_them(
     copy: Path, location: str
 ) -> None:
     (copy / location).parent.mkdir(parents=True, exist_ok=True)
     if not (copy / location).exists():
-        shutil.copy(copy / "step.onnx.data", copy / location)
+        shutil.copy(copy / "weights.data", copy / location)
         make_consistent(copy, location)
 
     def move(model: onnx.ModelProto) -> None:
@@ -118,7 +116,7 @@ def test_weights_of_another_name_are_refused_although_the_manifest_has_them(
                 entry.value = location if entry.key == "location" else entry.value
 
     change_step(copy, move)
-    with pytest.raises(BundleError, match="reads weights from .*, expected step.onnx.data"):
+    with pytest.raises(BundleError, match="reads weights from .*, expected weights.data"):
         load_backend("ort-cpu", Bundle.open(copy))
 
 
@@ -127,7 +125,7 @@ def test_weights_of_a_constant_are_seen(copy: Path) -> None:
     hidden.external_data.add(key="location", value="../../secret")
     change_step(copy, lambda m: add(m, "Constant", value=hidden))
     with pytest.raises(BundleError, match="reads weights from '../../secret'"):
-        external_data_files(copy / "step.onnx")
+        checked_weight_bytes(copy / "step.onnx")
 
 
 @pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.STRING])
@@ -151,7 +149,8 @@ def test_codes_of_another_dtype_or_shape_than_the_manifest_says_are_refused(
 ) -> None:
     def edit(manifest: dict[str, Any]) -> None:
         outputs = manifest["graphs"]["encoder"]["outputs"]
-        next(o for o in outputs if o["name"] == manifest["wiring"]["codes"]).update(change)
+        next(output for output in outputs if output["name"] == "codes").update(change)
+        manifest["programs"]["outputs"][0].update(change)
 
     edit_manifest(copy, edit)
     with pytest.raises(BackendError, match=r'encoder.onnx: the tensor "codes" is int64'):
@@ -181,8 +180,8 @@ def test_byte_that_is_no_text_in_the_manifest_is_one_line(copy: Path) -> None:
 def other(copy: Path, tmp_path: Path) -> Path:
     """A bundle of the same sizes, whole in itself, with other weights in its step."""
     shutil.copytree(copy, tmp_path / "other")
-    flip_byte(tmp_path / "other" / "step.onnx.data")
-    make_consistent(tmp_path / "other", "step.onnx.data")
+    flip_byte(tmp_path / "other" / "weights.data")
+    make_consistent(tmp_path / "other", "weights.data")
     return tmp_path / "other"
 
 

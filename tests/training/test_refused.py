@@ -87,6 +87,17 @@ def test_actions_of_only_some_clips_are_refused_unless_unused(tmp_path: Path) ->
     assert summary.num_actions == 0
 
 
+def test_float_actions_are_refused_unless_unused(tmp_path: Path) -> None:
+    floats = np.full((12, 2), 0.5, np.float32)
+    folder = write_two(tmp_path / "data", lambda frames, actions: (frames, floats))
+    with pytest.raises(
+        ClipError, match=r"1 of 2 clips .*1\.npz: got actions float32 \(12, 2\), exp"
+    ):
+        run(options(folder, tmp_path / "model"))
+    clips = find_data([folder], size=16, validation=0.5, seed=0, actions=False)
+    assert sum(map(len, clips.paths)) == 2 and not clips.skipped
+
+
 def test_unreadable_clips_are_left_out_and_named(tmp_path: Path) -> None:
     """One that cannot be opened, and one that only decoding shows to be damaged."""
     folder = tmp_path / "data"

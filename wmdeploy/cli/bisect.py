@@ -45,7 +45,7 @@ def bisect(
     graph: Annotated[
         list[str] | None,
         typer.Option(
-            help="Graph to examine: encoder, prefill, step or decoder; repeat the option or "
+            help="Graph to examine, such as decoder (see wmdeploy inspect); repeat the option or "
             "separate names with commas. Default: all."
         ),
     ] = None,

@@ -36,8 +36,8 @@ def build_engine(
     graph: Annotated[
         list[str] | None,
         typer.Option(
-            help="Graph to build: encoder, prefill, step or decoder; repeat the option or separate "
-            "names with commas. Default: all."
+            help="Graph to build, such as decoder (see wmdeploy inspect); repeat the option or "
+            "separate names with commas. Default: all."
         ),
     ] = None,
 ) -> None:

@@ -12,6 +12,7 @@ from wmdeploy import __version__
 from wmdeploy.cli.console import err, out, use_any_encoding
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import explained
+from wmdeploy.install import install_command
 from wmdeploy.text import one_line
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+EXPORT_PACKAGES = ("torch", "safetensors", "onnxscript", "einops")  # of the extra `export`
 # Errors of too little memory that have no type of their own: torch on a CPU, the loader, Python.
 _NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -46,6 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{name}: the name is not UTF-8, which this command needs; rename it")
     except (WmdeployError, MemoryError, RecursionError) as error:
         _fail(str(error) or f"{type(error).__name__}: too large for this machine")
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_PACKAGES:
+            raise
+        fix = install_command("export")
+        _fail(f"this needs {error.name}, which is not installed; install it with: {fix}")
     except (RuntimeError, ImportError) as error:  # of torch, which is not imported here
         text = str(error)
         if type(error).__name__ != "OutOfMemoryError" and not any(w in text for w in _NO_MEMORY):

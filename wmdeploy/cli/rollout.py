@@ -66,7 +66,7 @@ def rollout(
     )
     from wmdeploy.clips.read import open_source as open_clip
     from wmdeploy.engines.base import Settings
-    from wmdeploy.engines.rollout import image_size, open_source
+    from wmdeploy.engines.rollout import open_source
     from wmdeploy.engines.rollout import rollout as imagine
 
     check_suffix(output)
@@ -76,10 +76,11 @@ def rollout(
     length = count_frames(clip, read)
     remarks: list[str] = []
     engines = open_source(source, name, seed, Settings(device.value), remarks)
-    size = image_size(engines)
+    size = engines.image_size
     past = read_clip(clip, size=size, count=min(length, context), options=read)
     print_notes([*remarks, *past.remarks])
-    actions = open_clip(clip, read).actions()
+    takes_actions = engines.programs.action is not None
+    actions = open_clip(clip, read).actions() if takes_actions else None
     frames = imagine(engines, past, context, horizon, refill=refill, actions=actions)
     with show_progress() as progress:
         frames = _counted(frames, horizon, progress)

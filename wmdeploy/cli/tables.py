@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wmdeploy.bundle import Bundle
+from wmdeploy.cli.programs import calls_table, row_table
 from wmdeploy.doctor import Finding
 from wmdeploy.files import sha256
 from wmdeploy.manifest import Parity, PlanRecord
@@ -14,10 +15,11 @@ from wmdeploy.training.summary import StageSummary
 
 
 def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
-    """The graphs with their parity; with `details` also tensors, wiring and files."""
+    """The graphs with their parity; with `details` also tensors, programs and files."""
     tables = [_graphs(bundle)]
     if details:
-        tables += [_tensors(bundle), _wiring(bundle), _files(bundle)]
+        programs = bundle.manifest.programs
+        tables += [_tensors(bundle), row_table(programs), calls_table(programs), _files(bundle)]
         if bundle.manifest.plans:
             tables.append(plans_table(bundle.manifest.plans))
     return tables
@@ -110,30 +112,29 @@ def _graphs(bundle: Bundle) -> Table:
         caption_justify="left",
     )
     table.add_column("graph")
-    for heading in ("weights MB", "GFLOP per frame", "error", "tolerance", "codes equal"):
+    for heading in ("weights MB", "GFLOP per frame", "error", "tolerance", "integers equal"):
         table.add_column(heading, justify="right")
     for name, graph in bundle.manifest.graphs.items():
         floats = [p for p in graph.parity.values() if p.agreement is None]
-        none = Parity(max_abs=0, mean_abs=0, relative=0, agreement=None, tolerance=1)
-        worst = max(floats, key=lambda p: p.relative / (p.tolerance or 1), default=none)
+        worst = max(floats, key=lambda p: p.relative / (p.tolerance or 1), default=None)
         table.add_row(
             name,
             f"{graph.weight_bytes / 1e6:.1f}",
             f"{graph.flops / 1e9:.3g}",
-            f"{worst.relative:.1e}",
-            f"{worst.tolerance:.1e}",
+            f"{worst.relative:.1e}" if worst else "",
+            f"{worst.tolerance:.1e}" if worst else "",
             _agreement(graph.parity),
         )
     return table
 
 
 def _agreement(parity: dict[str, Parity]) -> str:
-    """Such as "100.00%" or "99.80%, 1 tied"."""
-    return "".join(
-        f"{p.agreement:.2%}" + (f", {p.tied:,} tied" if p.tied else "")
-        for p in parity.values()
-        if p.agreement is not None
-    )
+    """Of the integers that agree least, such as "100.00%" or "99.80%, 1 tied"."""
+    shares = [(p.agreement, p) for p in parity.values() if p.agreement is not None]
+    if not shares:
+        return ""
+    share, least = min(shares, key=lambda pair: pair[0])
+    return f"{share:.2%}" + (f", {least.tied:,} tied" if least.tied else "")
 
 
 def _tensors(bundle: Bundle) -> Table:
@@ -155,20 +156,6 @@ def _tensors(bundle: Bundle) -> Table:
                 f"{parity.relative:.1e}" if parity else "",
                 end_section=i == len(rows) - 1,
             )
-    return table
-
-
-def _wiring(bundle: Bundle) -> Table:
-    wiring = bundle.manifest.wiring
-    table = Table("from", "to", title="wiring", title_justify="left")
-    table.add_row(f"encoder.{wiring.encoded}", f"the window of {wiring.context}")
-    table.add_row("the window", f"prefill.{wiring.window} and step.{wiring.token}")
-    table.add_row(f"prefill, step: {wiring.feedback}", "the window's next entry")
-    for given, new in wiring.cache:
-        table.add_row(f"prefill.{given}, step.{new}", f"step.{given}")
-    table.add_row(f"prefill, step: {wiring.render[0]}", f"decoder.{wiring.render[1]}")
-    actions = f"0 to {wiring.num_actions - 1}" if wiring.num_actions else "none"
-    table.add_row("actions", actions)
     return table
 
 

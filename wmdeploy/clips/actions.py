@@ -1,4 +1,4 @@
-"""Actions as one index for each frame, from the ways in which data sets store them.
+"""Actions, an index or a vector of floats for each frame, as data sets store them.
 
 `actions[t]` is the action taken at frame t, which leads to frame t+1. Knows arrays, not files.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wmdeploy.clips.layout import MOST_ACTIONS, ContinuousActions, is_named
+from wmdeploy.clips.layout import MOST_ACTIONS, UnusableActions, is_named
 from wmdeploy.clips.npy import NpyArray, Stored
 from wmdeploy.errors import ClipError
 
@@ -22,17 +22,19 @@ def read_actions(
 ) -> tuple[np.ndarray | None, str]:
     """The actions of the frames `first` to `last` of `length`, and how they were read.
 
-    Taken are whole numbers of shape (T,), (T, 1) and (1, T), one action less than frames, and rows
-    with a single 1 in them. Frames that an action *led to* have none at the first one (Dreamer:
-    a row of zeros; Crafter, by its other arrays): their actions are moved by one.
+    Taken are whole numbers of shape (T,), (T, 1) and (1, T), one action less than frames, rows
+    with a single 1 in them, which are indices, and other rows of floats. Frames that an action
+    *led to* have none at the first one (Dreamer: a row of zeros; Crafter, by its other arrays):
+    their indices are moved by one.
 
     Returns:
-        (last - first,) int64, or None where `None` was saved; and a note, "" if there is none.
+        (last - first,) int64 or (last - first, n) float32, or None where `None` was saved; and a
+        note, "" if there is none.
 
     Raises:
-        ContinuousActions: they are no whole numbers.
-        ClipError: there are fewer or more than frames, several for each frame, or they are no
-            indices below `MOST_ACTIONS`.
+        UnusableActions: they are one float for each frame, or not finite.
+        ClipError: there are fewer or more than frames, several integers for each frame, or they
+            are no indices below `MOST_ACTIONS`.
     """
     array = arrays[name]
     if array.shape == () and isinstance(array, NpyArray) and _is_none(array):
@@ -40,63 +42,70 @@ def read_actions(
     shape = array.shape
     batch = len(shape) in (2, 3) and shape[0] == 1 != length
     rows = shape[1:] if batch else shape
-    expected = f"expected int64 ({length},)"
+    expected = f"expected int64 ({length},) or float32 ({length}, n)"
     if len(rows) not in (1, 2) or rows[0] not in (length, length - 1) or 0 in rows:
         raise ClipError(
             f"{place}: {name}: got {array.dtype} {shape}, {expected}; "
-            "give one action index for each frame"
+            "give one action for each frame"
         )
     width = 1 if len(rows) == 1 else rows[1]
     if array.dtype.kind not in "biuf" or length * width * array.dtype.itemsize > _MOST_BYTES:
-        raise ClipError(f"{place}: {name}: got {array.dtype} {shape}, {expected} of indices")
-    if array.dtype.kind == "f" and width == 1:
-        raise ContinuousActions(_continuous(place, name, array, expected))
+        raise ClipError(f"{place}: {name}: got {array.dtype} {shape}, {expected}")
+    floats = array.dtype.kind == "f"
+    if floats and len(rows) == 1:
+        raise UnusableActions(
+            f"{place}: {name}: got {array.dtype} {shape}, {expected}; save "
+            "actions.astype(numpy.int64) if they are indices, actions[:, None] if they are "
+            "continuous; or train without actions"
+        )
     notes = [] if name == "actions" else [f"actions are read from {name}"]
     array.check()
     stored = (array.unbatched() if batch else array).rows(first, min(last, rows[0]))
     values = np.array([row.reshape(width) for row in stored]).reshape(-1, width)
-    if width > 1:
-        moved, values = _indices(values, place, name, array, expected)
+    moved = len(values) > 1 and not values[0].any()
+    if width > 1 and _is_one_hot(values[1:] if moved else values):
+        actions = values.argmax(1)
+        _check_range(actions, place, name)
         notes.append("one-hot actions are read as indices")
+    elif floats:
+        actions = _vectors(values, place, name)
+        if moved:
+            notes.append("the first action is zeros; leave it out if each comes before its frame")
+        moved = False
+    elif width > 1:
+        raise ClipError(
+            f"{place}: {name}: got {array.dtype} {shape}, {width} numbers for each frame, "
+            f"{expected}; give each combination of them an index"
+        )
     else:
-        values = values[:, 0]
+        _check_range(values, place, name)
+        actions = values[:, 0].astype(np.int64)
         moved = any(is_named(other.partition("_")[0], ("achievement",)) for other in arrays)
-    _check_range(values, place, name)
-    indices = values.astype(np.int64)
     if moved:
         notes.append("each action comes before its frame; actions are shifted by one")
-        indices = indices[1:]
-    elif len(indices) < last - first:
+        actions = actions[1:]
+    elif len(actions) < last - first:
         notes.append("there is one action fewer than frames; the last one is repeated")
-    if not len(indices):
+    if not len(actions):
         return None, "its one frame has no action"
-    held = np.minimum(np.arange(last - first), len(indices) - 1)
-    return indices[held], ", ".join(notes)
+    held = np.minimum(np.arange(last - first), len(actions) - 1)
+    return actions[held], ", ".join(notes)
 
 
-def _indices(
-    rows: np.ndarray, place: str, name: str, array: Stored, expected: str
-) -> tuple[bool, np.ndarray]:
-    """Whether the first row is no action, and the index of the 1 in each row."""
-    ones = (rows == 1).sum(1) == 1
-    single = ones & ((rows != 0).sum(1) == 1)
-    moved = len(rows) > 1 and not rows[0].any()
-    if single[1:].all() and (moved or single[:1].all()):
-        return moved, rows.argmax(1)
-    if rows.dtype.kind == "f":
-        raise ContinuousActions(_continuous(place, name, array, expected))
-    raise ClipError(
-        f"{place}: {name}: got {array.dtype} {array.shape}, {rows.shape[1]} numbers for each frame,"
-        f" {expected}; give each combination of them an index"
-    )
+def _is_one_hot(rows: np.ndarray) -> bool:
+    """Whether each row has a single 1, and zeros."""
+    return bool((((rows == 1).sum(1) == 1) & ((rows != 0).sum(1) == 1)).all())
 
 
-def _continuous(place: str, name: str, array: Stored, expected: str) -> str:
-    return (
-        f"{place}: {name}: got {array.dtype} {array.shape}, {expected}; continuous actions cannot "
-        "be used: train without actions, or save whole numbers (astype(numpy.int64)) if they are "
-        "indices"
-    )
+def _vectors(values: np.ndarray, place: str, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        vectors = values.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UnusableActions(
+            f"{place}: {name}: got values that are not finite as float32, expected finite ones; "
+            "replace them, or train without actions"
+        )
+    return vectors
 
 
 def _check_range(indices: np.ndarray, place: str, name: str) -> None:

@@ -19,8 +19,8 @@ class Clip:
 
     Attributes:
         frames: (T, H, W, 3) uint8, RGB in 0..255.
-        actions: (T,) int64, never negative, or None. `actions[t]` is the action taken at frame t,
-            which leads to frame t+1.
+        actions: (T,) int64, never negative, or (T, n) float32, finite, or None. `actions[t]` is the
+            action taken at frame t, which leads to frame t+1.
         name: what to call the clip in messages and reports.
         fps: frames per second, for display only.
         notes: what a user should know of how the clip was read, such as "the frames are 33 to
@@ -52,31 +52,42 @@ class Clip:
         """The notes with the clip's name before each, to be shown to a user."""
         return [f"{self.name}: {note}" for note in self.notes]
 
-    def check_actions(self, num_actions: int) -> np.ndarray | None:
-        """The clip's actions for a model that takes `num_actions`; see the function below."""
-        return check_actions(self.actions, num_actions, self.name)
+    def check_actions(self, num_actions: int, action_size: int = 0) -> np.ndarray | None:
+        """The clip's actions for a model that takes such; see the function below."""
+        return check_actions(self.actions, num_actions, self.name, action_size)
 
 
-def check_actions(actions: np.ndarray | None, num_actions: int, name: str) -> np.ndarray | None:
+def check_actions(
+    actions: np.ndarray | None, num_actions: int, name: str, action_size: int = 0
+) -> np.ndarray | None:
     """The actions of a clip or of several, once they are known to fit a model.
 
     Args:
-        actions: (T,) int64, never negative, or None.
-        num_actions: actions that the model takes; 0 for a model without actions.
+        actions: (T,) integers, never negative, or (T, n) floats, or None.
+        num_actions: integer actions that the model takes; 0 for none, or where they are floats.
         name: what to call the clip in a message.
+        action_size: floats that the model takes as one action; 0 for none.
 
     Returns:
-        (T,) int64 in [0, num_actions); None for a model without actions, whatever the clip has.
+        (T,) in [0, num_actions), or (T, action_size) float32; None for a model without actions,
+        whatever the clip has.
 
     Raises:
         ClipError: the model takes actions, and there are none or others.
     """
+    if action_size:
+        return _float_actions(actions, name, action_size)
     if not num_actions:
         return None
+    takes = f"the model takes actions from 0 to {num_actions - 1}"
     if actions is None or not len(actions):
         raise ClipError(
-            f"{name}: got no actions, and the model takes actions from 0 to {num_actions - 1}; "
+            f"{name}: got no actions, and {takes}; "
             "use a clip that `wmdeploy record` wrote, or an .npz with frames and actions"
+        )
+    if actions.ndim != 1 or not np.issubdtype(actions.dtype, np.integer):
+        raise ClipError(
+            f"{name}: got actions {described(actions)}, and {takes}; use a clip of the model's game"
         )
     if actions.max() >= num_actions:
         raise ClipError(
@@ -84,6 +95,23 @@ def check_actions(actions: np.ndarray | None, num_actions: int, name: str) -> np
             "use a clip of the model's game"
         )
     return actions
+
+
+def _float_actions(actions: np.ndarray | None, name: str, size: int) -> np.ndarray:
+    takes = f"the model takes {size} float{'' if size == 1 else 's'} for each frame"
+    if actions is None or not len(actions):
+        raise ClipError(
+            f"{name}: got no actions, and {takes}; "
+            f"use an .npz with frames and actions, float32 (T, {size})"
+        )
+    if actions.shape[1:] != (size,) or not np.issubdtype(actions.dtype, np.floating):
+        raise ClipError(
+            f"{name}: got actions {described(actions)}, and {takes}; "
+            f"use a clip with actions float32 (T, {size})"
+        )
+    if not np.isfinite(actions).all():
+        raise ClipError(f"{name}: got actions that are not finite, and {takes}; replace them")
+    return actions.astype(np.float32, copy=False)
 
 
 def sum_up(notes: Sequence[Sequence[str]]) -> list[str]:
@@ -114,13 +142,20 @@ def _check_frames(frames: np.ndarray, name: str) -> None:
 
 
 def _check_type(actions: np.ndarray, length: int, name: str) -> None:
-    fits = isinstance(actions, np.ndarray) and actions.dtype == np.int64
-    if not fits or actions.shape != (length,):
+    known = isinstance(actions, np.ndarray)
+    indices = known and actions.dtype == np.int64 and actions.shape == (length,)
+    floats = known and actions.dtype == np.float32 and actions.ndim == 2 and actions.size > 0
+    if not indices and not (floats and len(actions) == length):
         raise ClipError(
-            f"clip {name}: actions: got {described(actions)}, expected int64 ({length},); "
-            "give one action index for each frame"
+            f"clip {name}: actions: got {described(actions)}, expected int64 ({length},) or "
+            f"float32 ({length}, n); give one action for each frame"
         )
-    if actions.min() < 0:
+    if floats and not np.isfinite(actions).all():
+        raise ClipError(
+            f"clip {name}: actions: got values that are not finite, expected finite ones; "
+            "replace them"
+        )
+    if indices and actions.min() < 0:
         raise ClipError(
             f"clip {name}: actions: got {actions.min()} as the lowest, expected 0 or more; "
             "number the actions from 0"

@@ -154,7 +154,7 @@ def read_footage(
         before = len(packed)
         try:
             _pack(path, size, options, packed, len(paths) - done)
-            clip_actions = open_source(path, options).actions() if actions else None
+            clip_actions = open_source(path, options).integer_actions() if actions else None
         except _TooLarge:
             raise
         except ClipError as error:

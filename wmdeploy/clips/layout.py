@@ -31,8 +31,8 @@ MOST_ACTIONS = 65_536
 _LEAST_SIDE = 8  # what other names than `frames` hold with a shorter side is no picture
 
 
-class ContinuousActions(ClipError):
-    """A clip has actions, and they are no indices; without them it can be read."""
+class UnusableActions(ClipError):
+    """A clip has actions that no model takes; without them it can be read."""
 
 
 @dataclass(frozen=True)

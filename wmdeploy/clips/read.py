@@ -28,7 +28,7 @@ from wmdeploy.clips.folder import (
 )
 from wmdeploy.clips.foreign import foreign
 from wmdeploy.clips.images import PictureSource
-from wmdeploy.clips.layout import ContinuousActions
+from wmdeploy.clips.layout import UnusableActions
 from wmdeploy.clips.npy import npy_array
 from wmdeploy.clips.source import AS_IS, Fit, ReadOptions, Source, Timeline, Wrapped
 from wmdeploy.clips.suffixes import CLIP_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
@@ -122,8 +122,9 @@ def read_clip(
         options: rate, shape of the squares, series of pictures; see `ReadOptions`.
 
     Returns:
-        frames (T, H, W, 3) uint8, RGB in 0..255, upright; actions (T,) int64, or None where there
-        are none or only continuous ones; and notes, where something of this should be known.
+        frames (T, H, W, 3) uint8, RGB in 0..255, upright; actions (T,) int64 or (T, n) float32, or
+        None where there are none or unusable ones; and notes, where something of this should be
+        known.
 
     Raises:
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
@@ -138,7 +139,7 @@ def read_clip(
     actions, notes = None, source.notes
     try:
         actions = source.actions()
-    except ContinuousActions as error:
+    except UnusableActions as error:
         notes = [*notes, str(error).removeprefix(f"{source.path}: ")]
     if actions is not None:
         actions = actions[start : start + len(frames)]

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from wmdeploy.clips.clip import described
 from wmdeploy.errors import ClipError
 
 Fit = Literal["squeeze", "crop", "pad"]
@@ -97,8 +98,18 @@ class Source:
         raise NotImplementedError
 
     def actions(self) -> np.ndarray | None:
-        """The actions of all frames, (T,) int64, or None."""
+        """The actions of all frames, (T,) int64 or (T, n) float32, or None."""
         return None
+
+    def integer_actions(self) -> np.ndarray | None:
+        """The same for what takes no floats, (T,) int64 or None."""
+        actions = self.actions()
+        if actions is not None and actions.dtype != np.int64:
+            raise ClipError(
+                f"{self.path}: got actions {described(actions)}, expected an index for each frame, "
+                f"int64 ({len(actions)},); use other clips, or train without actions"
+            )
+        return actions
 
     @cached_property
     def timeline(self) -> Timeline | None:

@@ -83,7 +83,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 
 def write_npz(path: Path, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
-    """Write frames (T, H, W, 3) uint8 and actions (T,) int64, compressed.
+    """Write frames (T, H, W, 3) uint8 and actions, (T,) int64 or (T, n) float32, compressed.
 
     Raises:
         ClipError: another suffix, type or shape.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wmdeploy.errors import WmdeployError
-from wmdeploy.families import Case, Deployment, ModelFacts, ModelFamily, family_of
-from wmdeploy.manifest import DType, Layout, Precision
+from wmdeploy.families import Deployment, ModelFacts, ModelFamily, family_of
+from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.config import PRESETS, WorldModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from wmdeploy.codes import Ties
     from wmdeploy.models.world_model import WorldModel
@@ -76,19 +76,6 @@ class ReferenceFamily(ModelFamily):
 
         return baseline_deployment(model, precision)
 
-    def cases(
-        self,
-        model: "WorldModel",
-        layout: Layout,
-        precision: Precision,
-        frames: "Tensor",
-        actions: "Tensor | None",
-    ) -> dict[str, Case]:
-        from wmdeploy.models.expected import world_model_cases
-
-        dtype: DType = "float32" if precision == "fp32" else "float16"
-        return world_model_cases(model, layout, dtype, frames, actions)
-
     def find_ties(
         self,
         model: "WorldModel",
@@ -111,6 +98,7 @@ class ReferenceFamily(ModelFamily):
         from torch.nn import functional as F
 
         vq = model.vqvae.vq
+        after = np.where((after >= 0) & (after < len(vq.embedding.weight)), after, before)
         with torch.inference_mode():
             there, here = (
                 vq.lookup(torch.tensor(codes[None], device=vq.embedding.weight.device))

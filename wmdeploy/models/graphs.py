@@ -8,6 +8,7 @@ W_out to the decoder. The modules here are exported by `exporters` and compiled 
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import cast
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wmdeploy.families import Deployment, Graph
-from wmdeploy.manifest import BATCH, DType, Layout, Precision, Shape, TensorSpec, Wiring
+from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.temporal import TemporalBlock
 from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
+from wmdeploy.programs.contract import BATCH, Call, DType, Programs, Shape, TensorSpec
 
 
 class GraphEncoder(nn.Module):
@@ -84,18 +86,22 @@ class Feedback(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What prefill and step share: the blocks, and the ends that the layout decides."""
+    """What prefill and step share: the blocks, and the ends that the layout decides.
+
+    Args:
+        feedback: of the token layout; None for the latent one.
+    """
 
     positions: Tensor
 
-    def __init__(self, model: WorldModel, layout: Layout) -> None:
+    def __init__(self, model: WorldModel, feedback: "Feedback | None") -> None:
         super().__init__()
         temporal = model.temporal_model
         self.layers = temporal.layers
         self.norm = temporal.norm
         self.action_embedding = temporal.action_embedding if temporal.config.num_actions else None
-        self.inward: nn.Module = nn.Identity() if layout == "token" else temporal.latent_proj
-        self.outward: nn.Module = Feedback(model) if layout == "token" else temporal.output_proj
+        self.inward: nn.Module = nn.Identity() if feedback else temporal.latent_proj
+        self.outward: nn.Module = feedback or temporal.output_proj
         self.register_buffer("positions", temporal.positions)
 
     def blocks(self) -> list[TemporalBlock]:
@@ -206,7 +212,7 @@ def to_half(module: nn.Module) -> nn.Module:
 
 
 def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deployment:
-    """The four graphs of a world model, and how a session wires them.
+    """The four graphs of a world model, and its programs.
 
     Each graph is built when it is asked for and shares the model's weights in fp32; fp16 copies the
     weights of that one graph.
@@ -236,6 +242,10 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         now.append(TensorSpec("action", "int64", (BATCH,)))
     rendered = [hidden] if token else [one]
 
+    @functools.cache
+    def feedback() -> Feedback | None:  # one for prefill and step
+        return Feedback(model) if token else None
+
     def graph(
         make: Callable[[], nn.Module],
         inputs: list[TensorSpec],
@@ -257,37 +267,73 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
                 (one, codes),
             ),
             "prefill": graph(
-                lambda: GraphPrefill(model, layout), window, (*predicted, keys, values)
+                lambda: GraphPrefill(model, feedback()), window, (*predicted, keys, values)
             ),
-            "step": graph(lambda: GraphStep(model, layout), now, (*predicted, *new_cache)),
+            "step": graph(lambda: GraphStep(model, feedback()), now, (*predicted, *new_cache)),
             "decoder": graph(
                 lambda: GraphDecoder(model, token),
                 rendered,
                 (TensorSpec("frame", "uint8", pixels),),
             ),
         },
-        wiring=Wiring(
-            context=config.context,
-            num_actions=config.num_actions,
-            frames="frames",
-            encoded=name,
-            codes="codes",
-            window=f"{name}s",
-            length="length",
-            window_actions="actions" if config.num_actions else None,
-            token=name,
-            position="position",
-            action="action" if config.num_actions else None,
-            feedback=f"next_{name}",
-            render=("hidden", "hidden") if token else ("next_latent", "latent"),
-            frame="frame",
-            cache=(("keys", "next_keys"), ("values", "next_values")),
+        programs=_programs(
+            one, hidden, codes, (keys, values), context=config.context, actions=config.num_actions
+        ),
+    )
+
+
+def _programs(
+    record: TensorSpec,
+    hidden: TensorSpec,
+    codes: TensorSpec,
+    cache: tuple[TensorSpec, ...],
+    *,
+    context: int,
+    actions: int,
+) -> Programs:
+    """The step while the window grows, the prefill once it slides.
+
+    The cache is behind by one: a step first takes up the newest frame, real or imagined.
+
+    Args:
+        record: a token or a latent.
+        hidden: what the decoder renders a token from; a latent is rendered itself.
+    """
+    name, token = record.name, record.name == "token"
+    action = TensorSpec("action", "int64", (BATCH,)) if actions else None
+    shown = {"state.shown": "hidden"} if token else {}
+    predicted = {f"new.{name}": f"next_{name}", **shown}
+    window = {f"{name}s": f"window.{name}", "length": "length"}
+    now = {name: f"newest.{name}", "position": "position"}
+    if action is not None:
+        window["actions"], now["action"] = "window.action", "action"
+    now |= {spec.name: f"state.{spec.name}" for spec in cache}
+    return Programs(
+        context=context,
+        keep=context,
+        action=action,
+        num_actions=actions,
+        state=(*cache, TensorSpec("shown", hidden.dtype, hidden.shape)) if token else cache,
+        records=(record,),
+        outputs=(codes,),
+        encode=(Call("encoder", {"frames": "frame"}, {f"new.{name}": name, "out.codes": "codes"}),),
+        predict=(
+            Call("step", now, predicted | {f"state.{s.name}": f"next_{s.name}" for s in cache}),
+        ),
+        refresh=(Call("prefill", window, predicted | {f"state.{s.name}": s.name for s in cache}),),
+        refresh_predicts=True,
+        render=(
+            Call(
+                "decoder",
+                {"hidden": "state.shown"} if token else {name: f"newest.{name}"},
+                {"frame": "frame"},
+            ),
         ),
     )
 
 
 def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Deployment:
-    """The model as its authors run it, under the same contract: no step, the window each time."""
+    """The model as its authors run it, under the same contract: the window for every frame."""
     latent = deployment(model, "latent", precision)
 
     def predict() -> Graph:
@@ -296,8 +342,11 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
         module = module if precision == "fp32" else to_half(module)
         return Graph(module, signature.inputs, signature.outputs[1:2])
 
+    programs = latent.programs
+    (prefill,) = programs.refresh
+    every = (dataclasses.replace(prefill, gives={"new.latent": "next_latent"}),)
     graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
     return Deployment(
         graphs={**graphs, "prefill": predict},
-        wiring=dataclasses.replace(latent.wiring, cache=()),
+        programs=dataclasses.replace(programs, state=(), predict=every, refresh=every),
     )

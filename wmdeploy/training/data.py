@@ -143,7 +143,7 @@ def find_data(
             source = open_source(path, read)
             count = source.count()
             reason = "" if count > 1 else f"has {count} frame, and nothing follows it"
-            clip_actions = source.actions() if actions else None
+            clip_actions = source.integer_actions() if actions else None
             look(source, size, read.fit)
         except ClipError as error:
             reason = str(error).removeprefix(f"{path}: ")

@@ -1,0 +1,137 @@
+"""Families that sample, one of them with float actions: exported, rolled out, benched."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.bench import quick
+from tests.lean.make_bundles import FAMILIES, PRESETS, float_clip
+from tests.test_imports import ROOT
+from wmdeploy import families
+from wmdeploy.benchmarks.bench import workers
+from wmdeploy.benchmarks.bench.options import BenchOptions, write_clips
+from wmdeploy.benchmarks.bisect.run import recorded_feeds
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.engines.base import load_backend
+from wmdeploy.engines.rollout import rollout
+from wmdeploy.errors import ClipError, ExportError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.families import ModelFacts, load_model
+from wmdeploy.programs.check import find_fault
+from wmdeploy.programs.contract import BATCH, TensorSpec
+
+INTEGERS = r"^clip-00000: got actions int64 \(\d+,\), and the model takes 2 floats"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(families, "FAMILIES", FAMILIES | families.FAMILIES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return float_clip(tmp_path_factory.mktemp("clips") / "floats.npz")
+
+
+@pytest.fixture(scope="module")
+def recurrent(known: None, floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported("recurrent", floats, tmp_path_factory.mktemp("bundles"))
+
+
+def exported(name: str, clip: Path, folder: Path) -> Bundle:
+    return export_bundle(ExportOptions(source=PRESETS[name], output=folder / name, clip=clip))[0]
+
+
+def benched(bundle: Bundle, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "WORKER", "tests.sampled_worker")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    report = quick.run(bundle, "ort-cpu", clips=(clip,))
+    assert {row.verdict for row in report.rows} == {"pass"}
+    parity = quick.row(report, "ort-cpu", "frame").parity
+    assert parity and parity.psnr_db and min(parity.psnr_db.values()) > 60
+    variation = parity.outputs["logits"].variation
+    assert variation is not None and variation < 1e-5
+
+
+@pytest.mark.slow
+def test_sampled_tokens_are_benched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benched(exported("sampled", SAMPLE_CLIP, tmp_path), SAMPLE_CLIP, monkeypatch)
+
+
+@pytest.mark.slow
+def test_float_actions_are_benched(
+    recurrent: Bundle, floats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benched(recurrent, floats, monkeypatch)
+
+
+def test_float_actions_lead_a_rollout(recurrent: Bundle, floats: Path) -> None:
+    assert recurrent.manifest.programs.action_size == 2
+    ort, eager = (load_backend(name, recurrent) for name in ("ort-cpu", "eager"))
+    clip = read_clip(floats, size=16, count=6)
+    assert clip.actions is not None
+    frames = np.array(list(rollout(ort, clip, 4, 12)))
+    np.testing.assert_array_equal(list(rollout(eager, clip, 4, 12)), frames)
+    # past the clip's end its last action is held, and which one that is matters
+    held = np.concatenate([clip.actions, np.repeat(clip.actions[-1:], 9, axis=0)])
+    np.testing.assert_array_equal(list(rollout(ort, clip, 4, 12, actions=held)), frames)
+    held[9:] += 3
+    changed = np.array(list(rollout(ort, clip, 4, 12, actions=held)))
+    same = (changed == frames).reshape(12, -1).all(1)
+    assert same[:6].all() and not same[6:].all()
+    with pytest.raises(ClipError, match=INTEGERS):
+        rollout(ort, read_clip(SAMPLE_CLIP, size=16, count=6), 4, 12)
+
+
+def test_float_actions_reach_the_workers_and_bisect(
+    recurrent: Bundle, floats: Path, tmp_path: Path
+) -> None:
+    options = BenchOptions(bundle=recurrent.path, clips=(floats,), context=4)
+    (path,) = write_clips(options, recurrent, tmp_path, [])
+    clip = read_clip(floats, size=16, count=8)
+    assert clip.actions is not None
+    with np.load(path) as written:
+        np.testing.assert_array_equal(written["actions"][:8], clip.actions)
+    feeds = recorded_feeds(load_model(PRESETS["recurrent"]), recurrent, clip)
+    asked = feeds["prior"]["action"].numpy()
+    assert all((row == clip.actions).all(1).any() for row in asked)
+    other = BenchOptions(bundle=recurrent.path, clips=(SAMPLE_CLIP,), context=4)
+    with pytest.raises(ClipError, match=INTEGERS):
+        write_clips(other, recurrent, tmp_path, [])
+    with pytest.raises(ClipError, match=INTEGERS):
+        recorded_feeds(
+            load_model(PRESETS["recurrent"]), recurrent, read_clip(SAMPLE_CLIP, size=16, count=8)
+        )
+
+
+def test_float_actions_that_are_no_vectors_are_a_fault(recurrent: Bundle) -> None:
+    manifest = recurrent.manifest
+    assert find_fault(manifest.programs, manifest.graphs) is None
+    flat = dataclasses.replace(manifest.programs, action=TensorSpec("action", "float32", (BATCH,)))
+    assert find_fault(flat, manifest.graphs) == "actions of float32 (B)"
+
+
+def test_other_actions_are_refused_at_export(floats: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=INTEGERS):
+        exported("recurrent", SAMPLE_CLIP, tmp_path)
+    with pytest.raises(ClipError, match=r"^floats: got actions float32 \(8, 2\), .* from 0 to 2"):
+        exported("sampled", floats, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_facts_that_are_not_the_programs_are_found_at_export(
+    floats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.recurrent import SIZE, RecurrentFamily
+
+    facts = ModelFacts(SIZE, 0, {}, {"all": 1})
+    monkeypatch.setattr(RecurrentFamily, "facts", lambda self, model: facts)
+    with pytest.raises(ExportError, match="facts have 0 actions of size 0, its programs 0 of 2"):
+        exported("recurrent", floats, tmp_path)
