@@ -130,7 +130,8 @@ Command = Warm | Block | MeasureMemory | Record | CountTies | RunAtRate | Substi
 class Loaded:
     """`threads` is None on a GPU.
 
-    `stages` are those that the backend has at batch 1, in the order in which they are timed.
+    `device` is "cpu" or "cuda". `stages` are those that the backend has at batch 1, in the order in
+    which they are timed.
     """
 
     precision: Precision
@@ -141,11 +142,6 @@ class Loaded:
     stages: list[StageName]
     load_ms: float
     first_call_ms: float
-
-    @property
-    def device_type(self) -> str:
-        """The device without its number: cpu or cuda."""
-        return self.device.split(":")[0]
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class CountedTies:
-    """By clip."""
+    """By clip; empty where the model has no codes."""
 
     counts: list[CodeCount]
 

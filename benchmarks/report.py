@@ -14,13 +14,14 @@ from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
 from wmdeploy.manifest import Layout, Precision, Recipe
 
-SCHEMA = 4
+SCHEMA = 5
 MOST_ROUNDS = 400  # of a stage
 MOST_POOLED = 16  # reports that are read as one
 LARGEST_REPORT = 64 * 2**20  # bytes; sixteen pooled ones take 10 MB
 
 Verdict = Literal["pass", "fail", "skipped"]
 Bound = Literal["bandwidth", "compute"]
+AnyStage = Annotated[StageName, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,40}$")]  # as graphs' names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +103,30 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """A named output, such as logits, that follows true frames, beside the baseline's.
+
+    Attributes:
+        agreement: of integers, the share of equal ones.
+        relative: of floats, the largest error over the baseline's largest value.
+        variation: of logits, the mean total variation between the distributions that they stand
+            for: how often what is drawn from them with the same noise may differ.
+    """
+
+    agreement: float | None = None
+    relative: float | None = None
+    variation: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """Errors against the baseline. None does not apply to the stage.
 
     `max_abs` and `mean_abs` are in the tensor's own unit (levels of 255 for frames). `psnr_db` is
     of the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst
-    of them; keys are h. `code_agreement` is the share of equal codes, `codes` what the others are.
+    of them; keys are h. `forced_worst_db` is of the worst frame that follows true ones.
+    `code_agreement` is the share of equal codes, `codes` what the others are. `outputs` are of all
+    clips together, by name.
     """
 
     max_abs: float | None = None
@@ -117,6 +136,8 @@ class Parity:
     worst_frame_psnr_db: dict[str, float] | None = None
     code_agreement: float | None = None
     codes: CodeCount | None = None
+    forced_worst_db: float | None = None
+    outputs: dict[str, OutputParity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +163,7 @@ class Row:
     backend: str
     precision: Precision | None = None
     device: str | None = None
-    stage: StageName
+    stage: AnyStage
     batch: int
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -214,22 +235,28 @@ class Curve:
             horizon 1.
         forced_db: the same where each frame is predicted from the clip's true frames before it;
             as many as the clip has after the context.
-        code_agreement: share of equal codes of the clip's own frames.
-        imagined_agreement: share of equal codes when each backend encodes its own imagined frames.
+        code_agreement: share of equal codes of the clip's own frames; None of a model without.
+        imagined_agreement: share of equal codes when each backend encodes its own imagined frames;
+            None likewise.
         first_difference: the first horizon at which one of those codes differs; None if none does.
         codes: which of the clip's codes tie, and which are wrong.
         own_db: as `free_db`, from the backend's own codes; empty where no code of any clip ties.
+        outputs: named outputs that follow true frames, by name.
+        first_draw: the first horizon at which an integer output, such as what was drawn, differs;
+            None if none does.
     """
 
     backend: str
     clip: str
     free_db: list[float]
     forced_db: list[float]
-    code_agreement: float
-    imagined_agreement: float
+    code_agreement: float | None
+    imagined_agreement: float | None
     first_difference: int | None
     codes: CodeCount | None = None
     own_db: list[float] = field(default_factory=list)
+    outputs: dict[str, OutputParity] = field(default_factory=dict)
+    first_draw: int | None = None
 
     @property
     def worst_frame(self) -> int:
@@ -285,7 +312,7 @@ def read_json(path: Path) -> Report:
         document = read_document(path, LARGEST_REPORT)
         schema = msgspec.json.decode(document, type=_Numbered).schema
         if schema != SCHEMA:
-            other = "update wmdeploy" if schema > SCHEMA else "measure again"
+            other = "update wmdeploy" if schema > SCHEMA else "run wmdeploy bench again"
             raise WmdeployError(f"{path}: has schema {schema}, expected {SCHEMA}; {other}")
         return msgspec.json.decode(document, type=Report)
     except OSError as error:

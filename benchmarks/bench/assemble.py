@@ -9,12 +9,14 @@ from wmdeploy.benchmarks.bench.roofline import Floor, floors, moved_bytes
 from wmdeploy.benchmarks.bench.workers import Result
 from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult
+from wmdeploy.benchmarks.parity.metrics import judged_window
 from wmdeploy.benchmarks.report import SCHEMA, BundleFacts, FixedRate, GraphFacts, Report, Row
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.stages import Stage, find_stage, stages_of
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.bundle import Bundle
 from wmdeploy.files import real_path, sha256
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.contract import Programs
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages
 
@@ -40,16 +42,22 @@ def assemble(
         if result.verdict != "pass" or result.loaded is None:
             rows += rows_without_times(result)
             continue
-        ceilings = environment.ceilings[result.loaded.device_type]
+        ceilings = environment.ceilings[result.loaded.device]
         least = {b: floors(bundle.manifest, ceilings, b, options.refill) for b in result.memory}
         given = parity.get(result.label, ParityResult())
         for run in result.runs:
             floor = least[run.batch].get(run.stage)
             row = row_of(
-                result, run, baseline=baseline.runs, floor=floor, parity=given, options=options
+                result,
+                run,
+                baseline=baseline.runs,
+                floor=floor,
+                parity=given,
+                options=options,
+                programs=bundle.manifest.programs,
             )
             rows.append(row)
-    order = list(STAGES)
+    order = list(stages_of(bundle.manifest.graphs))
     rows.sort(key=lambda row: order.index(row.stage))  # stable: backends keep their order
     return Report(
         schema=SCHEMA,
@@ -96,15 +104,17 @@ def row_of(
     floor: Floor | None,
     parity: ParityResult,
     options: BenchOptions,
+    programs: Programs,
 ) -> Row:
     """A row with all that follows from its raw samples.
 
     Args:
         baseline: all runs of the baseline.
+        programs: the bundle's.
     """
     assert result.loaded is not None
     wall, device, memory = run.samples.wall, run.samples.device, result.memory[run.batch]
-    p50 = percentile(wall, 50)
+    p50, frames = percentile(wall, 50), frames_of(find_stage(run.stage), programs)
     row = Row(
         backend=result.label,
         precision=result.loaded.precision,
@@ -114,7 +124,7 @@ def row_of(
         p50_ms=p50,
         p90_ms=percentile(wall, 90),
         p99_ms=percentile(wall, 99),
-        frames_per_s=run.batch * 1e3 / p50 if STAGES[run.stage].frames else None,
+        frames_per_s=run.batch * frames * 1e3 / p50 if frames else None,
         device_p50_ms=percentile(device, 50) if device else None,
         memory_mb=memory.headline[0],
         memory=memory,
@@ -146,6 +156,20 @@ def row_of(
     )
 
 
+def frames_of(stage: Stage, programs: Programs) -> float:
+    """The part of a session's frame that one run of a stage makes or takes; 0: none, as a refresh.
+
+    A graph that is called several times for a frame makes a part of it.
+    """
+    if stage.graph is None:
+        return float(stage.frames)
+    for calls in (programs.predict + programs.render, programs.encode):
+        runs = sum(call.times for call in calls if call.graph == stage.graph)
+        if runs:
+            return 1 / runs
+    return 0.0
+
+
 def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> BundleFacts:
     """What the report says of the bundle and of what was asked of it.
 
@@ -158,7 +182,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         manifest_sha256=sha256(bundle.path / MANIFEST_FILE),
         recipe=manifest.recipe,
         model=manifest.model,
-        context_length=manifest.wiring.context,
+        context_length=manifest.programs.context,
         graphs={
             name: GraphFacts(
                 flops=graph.flops,
@@ -171,7 +195,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         bundle_bytes=sum(record.bytes for record in manifest.files.values()),
         clips=clips,
         context=options.context,
-        horizon=options.horizon_for(manifest.wiring.context),
+        horizon=options.horizon_for(judged_window(manifest.programs)),
         refill=options.refill,
     )
 

@@ -6,6 +6,7 @@ from wmdeploy.benchmarks.bench.interleave import Run, interleave
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.workers import Result, Workers
 from wmdeploy.benchmarks.environment import Effort
+from wmdeploy.benchmarks.parity.metrics import judged_window
 from wmdeploy.benchmarks.protocol import (
     CountedTies,
     CountTies,
@@ -20,8 +21,9 @@ from wmdeploy.benchmarks.protocol import (
     Substitute,
     Substituted,
 )
-from wmdeploy.benchmarks.stages import STAGES, StageName
+from wmdeploy.benchmarks.stages import COMMON, StageName, stages_of
 from wmdeploy.engines.base import BACKENDS
+from wmdeploy.manifest import Manifest
 
 SUBSTITUTED_PAST_CONTEXT = 8  # frames with a window that slides
 
@@ -41,14 +43,13 @@ def start(workers: Workers, job: Job, has_gpu: bool) -> Result:
     return result
 
 
-def measure(workers: Workers, baseline: str, options: BenchOptions, window: int) -> None:
+def measure(workers: Workers, baseline: str, options: BenchOptions, manifest: Manifest) -> None:
     """Ask the workers for everything; what needs little memory comes first.
 
     Args:
         baseline: its label.
-        window: S, the slots of the model's window.
     """
-    _time(workers, options.effort)
+    _time(workers, list(stages_of(manifest.graphs)), options.effort)
     for label in workers.each("parity", workers.alive):
         workers.ask(label, Record(), Recorded, "parity")
     _time_batches(workers, options)
@@ -61,6 +62,7 @@ def measure(workers: Workers, baseline: str, options: BenchOptions, window: int)
             workers.results[label].fixed_rate = times
     others = [label for label in workers.alive if label != baseline]
     if options.swap:
+        window = judged_window(manifest.programs)
         frames = min(options.horizon_for(window), window + SUBSTITUTED_PAST_CONTEXT)
         for label in workers.each("substitution", others):
             substituted = workers.ask(
@@ -71,15 +73,15 @@ def measure(workers: Workers, baseline: str, options: BenchOptions, window: int)
         _resolve_ties(workers, baseline, label)
 
 
-def _time(workers: Workers, effort: Effort) -> None:
+def _time(workers: Workers, names: list[StageName], effort: Effort) -> None:
     """Every stage at batch 1, and the memory that this took."""
     stages = {label: workers.loaded(label).stages for label in workers.alive}
-    labels = {name: [label for label in stages if name in stages[label]] for name in STAGES}
+    labels = {name: [label for label in stages if name in stages[label]] for name in names}
     _interleave(workers, labels, 1, effort)
 
 
 def _time_batches(workers: Workers, options: BenchOptions) -> None:
-    batched = [stage.name for stage in STAGES.values() if stage.batched]
+    batched = [stage.name for stage in COMMON.values() if stage.batched]
     for batch in (batch for batch in dict.fromkeys(options.batches) if batch > 1):
         largest = {label: workers.loaded(label).max_batch for label in workers.alive}
         labels = [label for label, most in largest.items() if most is None or batch <= most]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.benchmarks.environment import Effort
+from wmdeploy.benchmarks.parity.metrics import judged_window
 from wmdeploy.benchmarks.protocol import Job
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
@@ -17,8 +18,10 @@ from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BACKENDS, BASELINE, DEFAULT_BACKENDS, Settings
 from wmdeploy.errors import BackendError
 from wmdeploy.files import real_path
+from wmdeploy.programs.contract import Programs
 
 LONGEST_HORIZON = 4096
+LONGEST_CONTEXT = 4096  # of a model whose state takes up frame after frame
 LARGEST_BATCH = 1024
 
 
@@ -28,7 +31,7 @@ class BenchOptions:
 
     Attributes:
         clips: parity is measured on all, times on the first.
-        horizon: frames imagined on each clip; None is 4·S.
+        horizon: frames imagined on each clip; None is 4·S, or 32 of a model without a window.
         refill: as in `Session`, the baseline's too.
         batches: besides batch 1, whole frames and steps are timed for each that a backend takes.
         threads: of backends on the CPU, which run once for each number; empty: their own choice.
@@ -58,32 +61,37 @@ class BenchOptions:
         return 4 * window if self.horizon is None else self.horizon
 
 
-def check(options: BenchOptions, context: int, cpus: int) -> None:
+def check(options: BenchOptions, programs: Programs, cpus: int) -> None:
     """Refuse an option out of its range.
 
     Args:
-        context: S of the bundle.
+        programs: of the bundle.
         cpus: how many CPUs this process may use.
 
     Raises:
-        BackendError: an unknown backend, or an option out of range.
+        BackendError: an option is out of range, or the model has no frames to compare.
     """
+    context = programs.context
+    if not programs.render:
+        raise BackendError("bench: the model renders no frames, and frames are what is compared")
     seconds, refill = options.effort.seconds, options.refill
     if not 0 <= seconds < math.inf or not (refill is None or 1 <= refill < context):
+        allowed = f"a refill of 1 to {context - 1}" if context > 1 else "no refill"
         raise BackendError(
             f"bench: got {seconds} seconds and refill {refill}, expected finite seconds of 0 or "
-            f"more and a refill of 1 to {context - 1}"
+            f"more and {allowed}"
         )
     if not 0 < options.effort.precision < 1:
         raise BackendError(
             f"precision: got {100 * options.effort.precision:g}%, expected more than 0% and less "
             "than 100%"
         )
-    horizon = options.horizon_for(context)
-    if not 1 <= options.context <= context or not 1 <= horizon <= LONGEST_HORIZON:
+    horizon = options.horizon_for(judged_window(programs))
+    least, most = programs.least, LONGEST_CONTEXT if programs.absorb else context
+    if not least <= options.context <= most or not 1 <= horizon <= LONGEST_HORIZON:
         raise BackendError(
             f"bench: got context {options.context} and horizon {horizon}, expected a context of "
-            f"1 to {context} and a horizon of 1 to {LONGEST_HORIZON}"
+            f"{least} to {most} and a horizon of 1 to {LONGEST_HORIZON}"
         )
     for option, numbers, most in (
         ("batch", options.batches, LARGEST_BATCH),
@@ -173,7 +181,7 @@ def write_clips(
         read = _read(clip, bundle, options)
         remarks += read.remarks
         arrays = {"frames": read.frames}
-        if bundle.manifest.wiring.window_actions and read.actions is not None:
+        if bundle.manifest.programs.action is not None and read.actions is not None:
             arrays["actions"] = read.actions
         np.savez(path, allow_pickle=False, **arrays)
         files.append(path)
@@ -181,8 +189,14 @@ def write_clips(
 
 
 def _read(path: Path, bundle: Bundle, options: BenchOptions) -> Clip:
-    size, context = int(bundle.manifest.graphs["encoder"].inputs[0].shape[1]), options.context
-    count = context + options.horizon_for(bundle.manifest.wiring.context)
-    clip = read_clip(path, size=size, count=count, fewest=context, options=options.read)
-    clip.check_actions(bundle.manifest.wiring.num_actions)
+    programs, context = bundle.manifest.programs, options.context
+    graph, name = programs.frame_input()
+    (pixels,) = (spec for spec in bundle.manifest.graphs[graph].inputs if spec.name == name)
+    # of a model that draws noise, frames that follow true ones are judged
+    fewest = context + 1 if programs.noise else context
+    count = context + options.horizon_for(judged_window(programs))
+    clip = read_clip(
+        path, size=int(pixels.shape[1]), count=count, fewest=fewest, options=options.read
+    )
+    clip.check_actions(programs.num_actions, programs.action_size)
     return clip

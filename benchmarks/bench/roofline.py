@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from wmdeploy.benchmarks.environment import Ceilings
 from wmdeploy.benchmarks.report import Bound
-from wmdeploy.benchmarks.stages import GRAPH_STAGES, StageName
+from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.manifest import GraphRecord, Manifest
+from wmdeploy.programs.contract import Call
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,22 @@ def floors(
     manifest: Manifest, ceilings: Ceilings, batch: int, refill: int | None
 ) -> dict[StageName, Floor]:
     """The floor of each stage for a bundle's graphs, whatever runs them on that device."""
-    graphs = manifest.graphs
+    graphs, programs = manifest.graphs, manifest.programs
     rate = ceilings.rate(manifest.recipe.precision)
 
-    def floor(graph: GraphRecord) -> tuple[float, float]:
+    def floor(name: str, times: int = 1) -> tuple[float, float]:
+        graph = graphs[name]
         by_bytes = moved_bytes(graph, batch) / (ceilings.bandwidth_gb_s * 1e9)
         by_operations = batch * graph.flops / (rate * 1e9)
-        return 1e3 * by_bytes, 1e3 * by_operations
+        return 1e3 * times * by_bytes, 1e3 * times * by_operations
 
-    parts = {stage: [floor(graphs[graph])] for stage, graph in GRAPH_STAGES.items()}
-    parts["imagine"] = parts["step"]
-    parts["slide"] = parts["step"] if refill else parts["prefill"]
-    parts["frame"] = parts["slide"] + parts["decode"]  # one after the other: each has its own
+    def called(calls: tuple[Call, ...]) -> list[tuple[float, float]]:
+        return [floor(call.graph, call.times) for call in calls]
+
+    parts = {name: [floor(name)] for name in graphs}
+    parts["imagine"] = called(programs.predict)
+    parts["slide"] = called(programs.steady(refill))
+    parts["frame"] = parts["slide"] + called(programs.render)  # one after the other
     return {stage: _total(part) for stage, part in parts.items()}
 
 

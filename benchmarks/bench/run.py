@@ -17,6 +17,7 @@ from wmdeploy.benchmarks.bench.options import (
 from wmdeploy.benchmarks.bench.workers import Result, Workers
 from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
+from wmdeploy.benchmarks.parity.metrics import judged_window
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
@@ -35,24 +36,25 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
     bundle.verify()
     machine = this_machine()
     cpus = sorted(os.sched_getaffinity(0))
-    window = bundle.manifest.wiring.context
-    check(options, window, len(cpus))
+    programs = bundle.manifest.programs
+    check(options, programs, len(cpus))
     names = clip_names(options.clips)
     tf32 = options.settings.tf32
     with scratch_directory("wmdeploy-bench-") as scratch:
         remarks: list[str] = []
         clips = write_clips(options, bundle, scratch, remarks)
-        first, *others = jobs(options, clips, options.horizon_for(window), scratch)
+        horizon = options.horizon_for(judged_window(programs))
+        first, *others = jobs(options, clips, horizon, scratch)
         with Workers(progress=progress) as workers:
             baseline = start(workers, first, has_gpu=True)
             assert baseline.loaded is not None
             # of the baseline's device alone now, so that the arrays find room
-            before = ceilings_of([baseline.loaded.device_type], tf32, progress)
+            before = ceilings_of([baseline.loaded.device], tf32, progress)
             for job in workers.each("load", others):
                 start(workers, job, baseline.loaded.has_gpu)
-            measure(workers, first.label, options, window)
+            measure(workers, first.label, options, bundle.manifest)
         results = workers.results
-        devices = [result.loaded.device_type for result in results.values() if result.loaded]
+        devices = [result.loaded.device for result in results.values() if result.loaded]
         after = ceilings_of(devices, tf32, progress)
         parity = {
             label: _parity(result, baseline, bundle, names)

@@ -7,7 +7,7 @@ goes on from the backend's choice.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, Row
     from wmdeploy.benchmarks.bisect.torch_values import Operation, PytorchValues, Visit
     from wmdeploy.codes import CodeCount
-    from wmdeploy.families import Case
 
 BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 
@@ -45,10 +44,16 @@ class Node:
 
 
 class Comparison:
-    """Errors of one graph's rows; see the module's docstring for the two kinds."""
+    """Errors of one graph's rows; see the module's docstring for the two kinds.
 
-    def __init__(self, exact: "PytorchValues", tested: "OnnxValues", case: "Case") -> None:
-        self._exact, self._tested, self._feeds = exact, tested, case.feeds
+    Args:
+        feeds: of the graph's inputs by name, in its own types.
+    """
+
+    def __init__(
+        self, exact: "PytorchValues", tested: "OnnxValues", feeds: "Mapping[str, Tensor]"
+    ) -> None:
+        self._exact, self._tested, self._feeds = exact, tested, feeds
         self._rows = {row.name: row for row in tested.rows}
         self._own: dict[str, float | None] = {}
         self._accumulated: dict[str, float] = {}
@@ -128,7 +133,8 @@ class Comparison:
                 got = values.pop(name)
                 if operation.kind in COSTS and got.shape == value.shape:
                     self._choices[name] = got.to(value.dtype)
-                if operation.kind == "argmin" and got.shape == value.shape:
+                chooses_codes = operation.kind == "argmin" and self._exact.gives_codes
+                if chooses_codes and got.shape == value.shape:
                     ties = self._exact.find_ties(self._feeds, value, got)
                     self.codes = ties.count
                     got = value.where(torch.from_numpy(ties.tied), got)

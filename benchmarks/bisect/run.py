@@ -9,7 +9,7 @@ asked for are not fused away, so what only a fusion gets wrong is not found.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,19 +21,18 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.codes import CodeCount
-from wmdeploy.errors import WmdeployError
+from wmdeploy.errors import BundleError, WmdeployError
 from wmdeploy.manifest import Precision
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
-    from wmdeploy.families import Case
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
-FRAMES = 4  # of the clip; a window repeats them
+FRAMES = 4  # of the clip; a rollout repeats them
 TRACERS = ("torch", "onnxscript")  # they decide how values are named
 
 
@@ -97,7 +96,7 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, check_backend
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
     from wmdeploy.engines.pytorch.eager import bundled_model
-    from wmdeploy.families import GRAPHS, family_of
+    from wmdeploy.families import family_of
 
     bundle = Bundle.open(options.bundle)
     recipe = bundle.manifest.recipe
@@ -105,8 +104,7 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
     if not 0 < tolerance < math.inf:
         raise WmdeployError(f"tolerance: got {tolerance}, expected a number above 0, as 1e-3")
     check_backend(options.backend)
-    graphs = tuple(dict.fromkeys(options.graphs))
-    graphs = graphs or tuple(name for name in GRAPHS if name in bundle.manifest.graphs)
+    graphs = tuple(dict.fromkeys(options.graphs)) or tuple(bundle.manifest.graphs)
     for graph in graphs:
         bundle.checked_graph(graph)
     progress("load", 0, 2, "the model")
@@ -114,17 +112,19 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
     progress("load", 1, 2, "what PyTorch computes from real frames")
     size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=FRAMES, options=options.read)
-    cases = _cases(model, bundle, clip)
+    feeds = recorded_feeds(model, bundle, clip)
     versions = tuple(_other_versions(recipe.tools))
     warnings = (*clip.remarks, *versions)
     for graph in graphs:
+        if graph not in feeds:
+            raise BundleError(f"graphs: no program runs {graph}, choose others")
         progress(graph, 0, 1, "trace")
         exact = PytorchValues(model, recipe, graph)
         tested = OnnxValues(bundle, graph, options.backend, exact.operations, bool(versions))
         yield examine(
             exact,
             tested,
-            case=cases[graph],
+            feeds=feeds[graph],
             tolerance=tolerance,
             progress=progress,
             warnings=warnings,
@@ -134,13 +134,13 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
 def examine(
     exact: "PytorchValues",
     tested: "OnnxValues",
-    case: "Case",
+    feeds: "Mapping[str, Tensor]",
     tolerance: float,
     progress: Progress = silent,
     warnings: tuple[str, ...] = (),
 ) -> Findings:
     """Compare one graph; arguments and errors as of `bisect`."""
-    comparison = Comparison(exact, tested, case)
+    comparison = Comparison(exact, tested, feeds)
     progress(exact.graph, 0, 1, "each node alone")
     comparison.measure_own()
     done = 0
@@ -162,17 +162,32 @@ def examine(
     )
 
 
-def _cases(model: "nn.Module", bundle: Bundle, clip: Clip) -> "dict[str, Case]":
-    """Feeds of each graph, two rows of real frames, as at export."""
+def recorded_feeds(
+    model: "nn.Module", bundle: Bundle, clip: Clip
+) -> "dict[str, dict[str, Tensor]]":
+    """What each graph that runs is asked in a rollout of real frames, by graph and input.
+
+    It is of the last run with two rows, or else of the last one.
+    """
     import torch
 
-    from wmdeploy.families import family_of
+    from wmdeploy.families import record_model
+    from wmdeploy.programs.record import ROWS
 
-    recipe = bundle.manifest.recipe
-    taken = clip.check_actions(bundle.manifest.wiring.num_actions)
-    actions = None if taken is None else torch.from_numpy(taken)
-    frames = torch.from_numpy(clip.frames)
-    return family_of(model).cases(model, recipe.layout, recipe.precision, frames, actions)
+    manifest = bundle.manifest
+    programs = manifest.programs
+    actions = clip.check_actions(programs.num_actions, programs.action_size)
+    recorded = record_model(model, manifest.recipe.layout, clip.frames, actions)
+    feeds = {}
+    for name, cases in ((name, cases) for name, cases in recorded.items() if cases):
+        inputs = manifest.graphs[name].inputs
+        first = inputs[0]
+        together = [c for c in cases if c.feeds[first.name].shape[first.batch_axis] == ROWS]
+        case = (together or cases)[-1]
+        feeds[name] = {
+            spec.name: torch.from_numpy(case.feeds[spec.name].astype(spec.dtype)) for spec in inputs
+        }
+    return feeds
 
 
 def _other_versions(tools: dict[str, str]) -> Iterator[str]:

@@ -46,12 +46,18 @@ Visit = Callable[[Operation, Tensor, tuple[Any, ...]], Tensor]
 
 
 class PytorchValues:
-    """The operations of one graph of a model, ready to be run on feeds."""
+    """The operations of one graph of a model, ready to be run on feeds.
+
+    `gives_codes` says whether it is the graph that chooses the codes of real frames.
+    """
 
     def __init__(self, model: nn.Module, recipe: Recipe, graph: str) -> None:
         self.graph, self.precision = graph, recipe.precision
         self._model, deployment = model, family_of(model).deployment
-        self._exact = deployment(model, recipe.layout, "fp32").graphs[graph]()
+        deployed = deployment(model, recipe.layout, "fp32")
+        self._exact = deployed.graphs[graph]()
+        encoder, self._frames = deployed.programs.frame_input()
+        self.gives_codes = graph == encoder and deployed.programs.codes_output() is not None
         traced = self._exact
         if recipe.precision != "fp32":
             traced = deployment(model, recipe.layout, recipe.precision).graphs[graph]()
@@ -73,7 +79,7 @@ class PytorchValues:
 
     def find_ties(self, feeds: Mapping[str, Tensor], expected: Tensor, got: Tensor) -> Ties:
         """Which of the codes (B, N) that an encoder chose otherwise are ties."""
-        (frames,) = (feeds[spec.name].numpy() for spec in self._exact.inputs)
+        frames = feeds[self._frames].numpy()
         find_ties = family_of(self._model).find_ties
         return find_ties(self._model, frames, expected.numpy(), got.numpy(), self.precision)
 
@@ -87,9 +93,10 @@ class PytorchValues:
         given = _widened(feeds)
         results = self._exact.module(*(given[spec.name] for spec in self._exact.inputs))
         results = results if isinstance(results, tuple) else (results,)
-        for spec, expected in zip(self._exact.outputs, results, strict=True):
-            tolerance = TOLERANCES["fp32"][expected.dtype]
-            parity = compare(outputs[spec.name], expected, tolerance)
+        for spec, result in zip(self._exact.outputs, results, strict=True):
+            expected = result.numpy()
+            tolerance = TOLERANCES["fp32"][str(expected.dtype)]
+            parity = compare(outputs[spec.name].numpy(), expected, tolerance)
             agreed = parity.agreement is None or parity.agreement >= tolerance
             if not agreed or (parity.agreement is None and not parity.relative <= tolerance):
                 raise ExportError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from wmdeploy.benchmarks.compare.equal_state import FEWEST_ROUNDS, slowdown_at_equal_state
 from wmdeploy.benchmarks.report import MOST_POOLED, MOST_ROUNDS, Key, Row
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.stages import find_stage
 from wmdeploy.benchmarks.stats import LogValue, noise
 
 Status = Literal["regression", "improvement", "unclear", "information", "unchanged"]
@@ -58,7 +58,7 @@ def speed_changes(
             continue
         base = (baseline, stage, batch)
         old, new = speed_up_of(a), speed_up_of(b)
-        if name == baseline or STAGES[stage].once or old is None or new is None:
+        if name == baseline or find_stage(stage).once or old is None or new is None:
             if same:
                 changes.append(_absolute(key, a.p50_ms, b.p50_ms, fail_on))
             continue

@@ -1,18 +1,19 @@
 """How parity changed between two reports.
 
 There is no noise to allow for: on one machine, with the same versions, a rollout gives the same
-bits each time. The tolerances are for what a new version of a library may round otherwise.
+bits each time. The tolerances are for what a new version of a library may round otherwise. Where
+rounding changed what a model drew, its free rollout goes another way, and is not compared further.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 
 import numpy as np
 
 from wmdeploy.benchmarks.compare.change import Change, Status
-from wmdeploy.benchmarks.report import Curve, Key, Report, Row
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.report import Curve, Key, OutputParity, Report, Row
+from wmdeploy.benchmarks.stages import find_stage
 
 DB_DROP = 1.0
 EXACT_DB = 100.0  # above it frames differ in a few pixels by one level, if at all
@@ -31,18 +32,21 @@ def parity_changes(
             verdicts can be held against each other and these are information.
     """
     changes: list[Change] = []
+    drawn = {c.backend for c in (*old.curves, *new.curves) if c.first_draw is not None}
     for key in (key for key in before if key in after and key[2] == 1):
         (name, stage, _), a, b = key, before[key].parity, after[key].parity
-        if a is None or b is None or not STAGES[stage].errors:
+        if a is None or b is None or not find_stage(stage).errors:
             continue
-        if a.max_abs is not None and b.max_abs is not None:
+        free = name not in drawn or not find_stage(stage).session
+        if free and a.max_abs is not None and b.max_abs is not None:
             changes.append(_error(stage, name, a.max_abs, b.max_abs))
         if a.code_agreement is not None and b.code_agreement is not None:
             pair = a.code_agreement, b.code_agreement
             changes.append(_agreement(stage, name, "codes equal", *pair))
         was, now = a.worst_frame_psnr_db or {}, b.worst_frame_psnr_db or {}
-        pairs = [(h, was[h], now[h]) for h in was if h in now]
+        pairs = [(h, was[h], now[h]) for h in was if h in now and free]
         changes += _worst(name, "worst frame", [(f"to {h}", x, y) for h, x, y in pairs])
+        changes += _outputs(name, a.outputs, b.outputs)
     changes += _curves(old.curves, new.curves)
     return changes if same else [_as_information(change) for change in changes]
 
@@ -57,19 +61,45 @@ def _curves(old: list[Curve], new: list[Curve]) -> list[Change]:
         for what in ("free", "forced"):
             points = []
             for a, b in pairs:
-                was, now = (_worst_so_far(getattr(curve, f"{what}_db")) for curve in (a, b))
+                was, now = (_worst_so_far(_frames(curve, what)) for curve in (a, b))
                 both = zip(was, now, strict=False)
                 points += [(f"{a.clip} to {h}", x, y) for h, (x, y) in enumerate(both, 1)]
             changes += _worst(name, f"worst frame, {what}", points)
         for a, b in pairs:
-            pair = a.code_agreement, b.code_agreement
-            changes.append(_agreement("encode", name, f"codes equal, {a.clip}", *pair))
-            changes.append(_imagined(name, a, b))
+            if a.code_agreement is not None and b.code_agreement is not None:
+                pair = a.code_agreement, b.code_agreement
+                changes.append(_agreement("", name, f"codes equal, {a.clip}", *pair))
+                changes.append(_imagined(name, a, b))
+    return changes
+
+
+def _outputs(
+    name: str, old: Mapping[str, OutputParity], new: Mapping[str, OutputParity]
+) -> list[Change]:
+    """Named outputs that both reports have, such as logits and rewards."""
+    changes = []
+    for output, a, b in ((output, old[output], new[output]) for output in old if output in new):
+        if a.agreement is not None and b.agreement is not None:
+            changes.append(_agreement("frame", name, f"{output} equal", a.agreement, b.agreement))
+        for what, was, now in (
+            ("max error", a.relative, b.relative),
+            ("variation", a.variation, b.variation),
+        ):
+            if was is not None and now is not None:
+                changes.append(_error("frame", name, was, now, f"{output}, {what}"))
     return changes
 
 
 def _of(curves: list[Curve], backend: str) -> Iterable[Curve]:
     return (curve for curve in curves if curve.backend == backend)
+
+
+def _frames(curve: Curve, what: str) -> list[float]:
+    """The dB of free frames up to the first that another draw decides, or of forced ones."""
+    if what == "forced":
+        return curve.forced_db
+    first = curve.first_draw
+    return curve.free_db if first is None else curve.free_db[: max(0, first - 1)]
 
 
 def _worst_so_far(db: list[float]) -> list[float]:
@@ -124,7 +154,7 @@ def _agreement(stage: str, name: str, what: str, old: float, new: float) -> Chan
     )
 
 
-def _error(stage: str, name: str, old: float, new: float) -> Change:
+def _error(stage: str, name: str, old: float, new: float, what: str = "max error") -> Change:
     status: Status = "unchanged"
     small, large = sorted((old, new))
     if large > ERROR_GROWTH * small and large > LEAST_ERROR:
@@ -134,7 +164,7 @@ def _error(stage: str, name: str, old: float, new: float) -> Change:
         stage=stage,
         backend=name,
         batch=None,
-        what="max error",
+        what=what,
         old=f"{old:.2g}",
         new=f"{new:.2g}",
         change=change,

@@ -71,7 +71,7 @@ def compare(old: Report, new: Report, fail_on: float = 0.05) -> Comparison:
     order = list(STYLES)
     shown = {status: order.index(status) < len(ALWAYS_SHOWN) for status in order}
     changes.sort(key=lambda c: (order.index(c.status), -c.size if shown[c.status] else 0.0))
-    return Comparison(changes, common.notes, fail_on)
+    return Comparison(changes, [*common.notes, *_stages_of_one(before, after)], fail_on)
 
 
 def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list[Change]:
@@ -103,7 +103,7 @@ def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list
         )
     for name, stage, batch in dict.fromkeys((*before, *after)):
         if old.get(name) == new.get(name) == "pass":
-            for side, rows in (("OLD", before), ("NEW", after)):
+            for other, rows in (("NEW", before), ("OLD", after)):
                 if (name, stage, batch) not in rows:
                     missing = Change(
                         stage=stage,
@@ -111,9 +111,16 @@ def _presence(before: dict[Key, Row], after: dict[Key, Row], same: bool) -> list
                         batch=batch,
                         what="row",
                         old="",
-                        new=f"not in {side}",
+                        new=f"only in {other}",
                         change="",
                         status="information",
                     )
                     changes.append(missing)
     return changes
+
+
+def _stages_of_one(before: dict[Key, Row], after: dict[Key, Row]) -> list[str]:
+    """Stages that no backend has in the other report: a graph has another name, or is new."""
+    old, new = (dict.fromkeys(stage for _, stage, _ in rows) for rows in (before, after))
+    only = {"OLD": [s for s in old if s not in new], "NEW": [s for s in new if s not in old]}
+    return [f"only in {side}: {', '.join(stages)}" for side, stages in only.items() if stages]

@@ -22,13 +22,13 @@ from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
 from wmdeploy.engines.devices import pytorch_device
 from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import TieFinder, with_same_codes
-from wmdeploy.engines.session import Session
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.families import family_of, load_model
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
 from wmdeploy.models.checkpoint import TrainingNotes, read_training
 from wmdeploy.models.precision import allow_tf32
+from wmdeploy.programs.session import Session
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.plots import strip
@@ -74,7 +74,7 @@ class SessionRunner:
         self.name = backend.name
         self._ties = TieFinder(model, backend.precision)
         self._session = Session(with_same_codes(backend, self._ties))
-        self._conditioned = bool(backend.wiring.window_actions)
+        self._conditioned = backend.programs.action is not None
 
     @property
     def codes(self) -> CodeCount:
@@ -219,7 +219,7 @@ def _usable(
                 skipped.append(f"{path}: has {count} frame, and nothing follows it")
                 continue
             if conditioned:
-                source.actions()
+                source.integer_actions()
             look(source, size, options.read.fit)
         except ClipError as error:
             skipped.append(str(error))

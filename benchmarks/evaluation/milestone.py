@@ -135,7 +135,8 @@ def run_milestone(
 
 
 def _actions(model: nn.Module, clip: Clip) -> torch.Tensor | None:
-    actions = clip.check_actions(family_of(model).facts(model).num_actions)
+    facts = family_of(model).facts(model)
+    actions = clip.check_actions(facts.num_actions, facts.action_size)
     if actions is None:
         return None
     return torch.from_numpy(actions[None]).to(next(model.parameters()).device)

@@ -1,13 +1,20 @@
 """How far a backend's tensors, frames and codes are from the baseline's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from wmdeploy.benchmarks.report import Curve, Parity
+from wmdeploy.programs.contract import Programs
 from wmdeploy.psnr import psnr
 
+WITHOUT_WINDOW = 8
 Recording = Mapping[str, np.ndarray]  # of one clip, see `record` in `worker/rollouts.py`
+
+
+def judged_window(programs: Programs) -> int:
+    """S, in multiples of which rollouts are judged; 8 of a model whose state says all."""
+    return programs.context if programs.context > 1 else WITHOUT_WINDOW
 
 
 def horizons(context: int, frames: int) -> list[int]:
@@ -46,17 +53,29 @@ def rollout_parity(
 
 def curve(backend: str, clip: str, got: Recording, expected: Recording) -> Curve:
     """Two workers' recordings of one clip."""
-    same = got["imagined_codes"] == expected["imagined_codes"]  # (T, N)
-    differs = np.flatnonzero(~same.all(axis=1))
     return Curve(
         backend=backend,
         clip=clip,
         free_db=[psnr(float(mse)) for mse in frame_errors(got["free"], expected["free"])],
         forced_db=[psnr(float(mse)) for mse in frame_errors(got["forced"], expected["forced"])],
-        code_agreement=float((got["codes"] == expected["codes"]).mean()),
-        imagined_agreement=float(same.mean()),
-        first_difference=int(differs[0]) + 1 if len(differs) else None,
+        code_agreement=_agreement(got, expected, "codes"),
+        imagined_agreement=_agreement(got, expected, "imagined_codes"),
+        first_difference=first_difference(got, expected, ["imagined_codes"]),
     )
+
+
+def _agreement(got: Recording, expected: Recording, name: str) -> float | None:
+    return float((got[name] == expected[name]).mean()) if name in expected else None
+
+
+def first_difference(got: Recording, expected: Recording, names: Iterable[str]) -> int | None:
+    """The first horizon, from 1 on, at which one of these arrays (T, ...) differs."""
+    differs = [
+        np.flatnonzero((got[name] != expected[name]).reshape(len(expected[name]), -1).any(1))
+        for name in names
+        if name in expected
+    ]
+    return min((int(at[0]) + 1 for at in differs if len(at)), default=None)
 
 
 def tensor_parity(got: np.ndarray, expected: np.ndarray) -> Parity:

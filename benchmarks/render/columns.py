@@ -1,12 +1,12 @@
 """What can stand in a table of a report: one definition of a column for every renderer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from wmdeploy.benchmarks.render.format import figure, interval, speed_up, worst_db
-from wmdeploy.benchmarks.report import Curve, FixedRate, Memory, Row
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.report import Curve, FixedRate, Memory, OutputParity, Row
+from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.benchmarks.stats import percentile
 
 BOUNDS = {"compute": "ops", "bandwidth": "bytes"}
@@ -61,8 +61,13 @@ def _row_parity(row: Row) -> Cell:
     return number(row.parity.max_abs if row.parity else None, ".1e")
 
 
-def _stage(row: Row) -> Cell:
-    return Cell(row.stage.removesuffix("_call"), float(list(STAGES).index(row.stage)))
+def stage_column(stages: Sequence[StageName]) -> Column[Row]:
+    """Sorted in the order of `stages`, which has all of the rows."""
+
+    def cell(row: Row) -> Cell:
+        return Cell(row.stage.removesuffix("_call"), float(stages.index(row.stage)))
+
+    return Column(heading="stage", cell=cell, words=True)
 
 
 def verdict(row: Row, baseline: str = "") -> Cell:
@@ -122,9 +127,17 @@ def _latency(rate: FixedRate, q: float) -> Cell:
 
 
 def _first_difference(curve: Curve) -> Cell:
-    if curve.first_difference is None:
-        return Cell("none", 1e9)
-    return number(curve.first_difference, "d")
+    coded = curve.imagined_agreement is not None
+    return _first(curve.first_difference) if coded else Cell("")
+
+
+def _first_draw(curve: Curve) -> Cell:
+    draws = any(output.agreement is not None for output in curve.outputs.values())
+    return _first(curve.first_draw) if draws else Cell("")
+
+
+def _first(horizon: int | None) -> Cell:
+    return Cell("none", 1e9) if horizon is None else number(horizon, "d")
 
 
 BACKEND = Column[Row](heading="backend", cell=lambda row: Cell(row.backend), words=True)
@@ -139,7 +152,6 @@ OF_FLOOR = Column[Row](heading="of floor", cell=_of_floor)
 MEMORY_MB = Column[Row](heading="memory MB", cell=lambda row: _figure(row.memory_mb))
 
 LATENCY: tuple[Column[Row], ...] = (
-    Column(heading="stage", cell=_stage, words=True),
     BACKEND,
     Column(heading="runs", cell=lambda row: number(len(row.samples_ms), "d")),
     P50,
@@ -165,7 +177,6 @@ SUMMARY: tuple[Column[Row], ...] = (
     Column(heading="verdict", cell=_verdict_with_reason, words=True),
 )
 BATCHES: tuple[Column[Row], ...] = (
-    Column(heading="stage", cell=_stage, words=True),
     BACKEND,
     Column(heading="sessions", cell=lambda row: number(row.batch, "d")),
     P50,
@@ -192,6 +203,10 @@ PARITY_LEFT: tuple[Column[Row], ...] = (
 )
 PARITY_RIGHT: tuple[Column[Row], ...] = (
     Column(
+        heading="forced dB",
+        cell=lambda row: number(row.parity.forced_worst_db if row.parity else None, ".1f"),
+    ),
+    Column(
         heading="max of 255",
         cell=lambda row: number(row.parity.max_abs if row.parity else None, ".0f"),
     ),
@@ -211,6 +226,14 @@ CLIPS: tuple[Column[Curve], ...] = (
     Column(heading="tied", cell=lambda c: number(c.codes.tied or None if c.codes else None, "d")),
     Column(heading="imagined codes", cell=lambda c: number(c.imagined_agreement, ".3%")),
     Column(heading="first other code at", cell=_first_difference),
+    Column(heading="first other draw at", cell=_first_draw),
+)
+OUTPUTS: tuple[Column[tuple[str, str, OutputParity]], ...] = (
+    Column(heading="backend", cell=lambda item: Cell(item[0]), words=True),
+    Column(heading="output", cell=lambda item: Cell(item[1]), words=True),
+    Column(heading="equal", cell=lambda item: number(item[2].agreement, ".3%")),
+    Column(heading="largest error", cell=lambda item: number(item[2].relative, ".1e")),
+    Column(heading="variation", cell=lambda item: number(item[2].variation, ".1e")),
 )
 FIXED_RATE: tuple[Column[FixedRate], ...] = (
     Column(heading="backend", cell=lambda rate: Cell(rate.backend), words=True),

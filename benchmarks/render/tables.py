@@ -11,7 +11,7 @@ import msgspec
 from wmdeploy.benchmarks.render import columns as of
 from wmdeploy.benchmarks.render.columns import Cell, Column, Item
 from wmdeploy.benchmarks.report import Report, Row, flatten
-from wmdeploy.benchmarks.stages import STAGES
+from wmdeploy.benchmarks.stages import COMMON, Stage, StageName, stages_of
 
 LONGEST = 300  # characters of a value of the environment
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
@@ -40,6 +40,12 @@ class Table:
         )
 
 
+def stages_in(report: Report) -> dict[StageName, Stage]:
+    """All stages of a report, in its order; what is no common one is taken for a graph's."""
+    others = (row.stage for row in report.rows if row.stage not in COMMON)
+    return stages_of(dict.fromkeys([*report.bundle.graphs, *others]))
+
+
 def latency(report: Report) -> Table:
     """All stages at batch 1."""
     ceilings = report.environment.ceilings.items()
@@ -63,22 +69,24 @@ def latency(report: Report) -> Table:
     if any(row.device_p50_ms is not None for row in report.rows):
         captions.insert(2, "Device: between two CUDA events")
     rows = [row for row in report.rows if row.batch == 1 and row.is_timed]
+    columns = [of.stage_column(list(stages_in(report))), *of.LATENCY]
     return _table(
-        f"{report.bundle.name}: latency, batch 1", rows, of.LATENCY, f"{'. '.join(captions)}."
+        f"{report.bundle.name}: latency, batch 1", rows, columns, f"{'. '.join(captions)}."
     )
 
 
 def summary(report: Report) -> Table:
     """The stages that matter most, and backends without times, for a pull request."""
-    shown = [stage.name for stage in STAGES.values() if stage.summary]
-    shown.sort(key=lambda name: not STAGES[name].session)  # stable
-    rows = [row for name in shown for row in report.rows if row.stage == name and row.is_timed]
+    shown = [stage for stage in stages_in(report).values() if stage.summary]
+    shown.sort(key=lambda stage: not stage.session)  # stable
+    rows = [r for stage in shown for r in report.rows if r.stage == stage.name and r.is_timed]
     return _table("summary", rows, of.SUMMARY)
 
 
 def batches(report: Report) -> Table:
     """Whole frames and steps of several sessions together; no rows where only one session ran."""
-    rows = [row for row in report.rows if STAGES[row.stage].batched and row.is_timed]
+    stages = stages_in(report)
+    rows = [row for row in report.rows if stages[row.stage].batched and row.is_timed]
     rows = rows if any(row.batch > 1 for row in rows) else []
     single = {(r.backend, r.stage): r.frames_per_s for r in rows if r.batch == 1}
 
@@ -89,7 +97,7 @@ def batches(report: Report) -> Table:
     return _table(
         "batches: sessions that run together",
         rows,
-        [*of.BATCHES, Column[Row](heading="gain", cell=gain)],
+        [of.stage_column(list(stages)), *of.BATCHES, Column[Row](heading="gain", cell=gain)],
         "Per s: frames, or steps without rendering, of all sessions together. "
         "Gain: over one session. "
         "Memory: includes what the smaller batches needed.",
@@ -138,6 +146,23 @@ def parity(report: Report) -> Table:
 def clips(report: Report) -> Table:
     """Each backend on each clip: worst frames, and how codes hold."""
     return _table("clips", report.curves, of.CLIPS)
+
+
+def outputs(report: Report) -> Table:
+    """Named outputs, such as logits and rewards; no rows where the model gives none."""
+    items = [
+        (row.backend, name, output)
+        for row in report.frames()
+        for name, output in (row.parity.outputs if row.parity else {}).items()
+    ]
+    return _table(
+        "named outputs",
+        items,
+        of.OUTPUTS,
+        "Of predictions that follow true frames. Equal: of integers. Largest error: relative to "
+        "the baseline's largest value. Variation: of logits, the mean total variation, which is "
+        "how often what is drawn from them may differ.",
+    )
 
 
 def substitutions(report: Report) -> Table:

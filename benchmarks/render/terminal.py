@@ -17,13 +17,14 @@ GROUPED = ("stage", "backend")  # a first column that is shown where it changes
 
 
 def report_tables(report: Report) -> list[RichTable]:
-    """Latency by stage; batches, fixed rate and substitutions if there are any; parity."""
+    """Latency by stage; what else there is, such as batches and named outputs; parity."""
     chosen = (
         tables.latency(report),
         tables.batches(report),
         tables.fixed_rate(report),
         tables.memory(report),
         tables.substitutions(report),
+        tables.outputs(report),
         tables.parity(report),
     )
     failed = {row.backend for row in report.rows if row.verdict == "fail"}

@@ -20,15 +20,13 @@ from torch.nn import functional as F
 
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
-from wmdeploy.engines.base import Backend
-from wmdeploy.engines.devices import CPU
-from wmdeploy.engines.pytorch.eager import ModuleEngine
 from wmdeploy.engines.rollout import rollout
 from wmdeploy.families import family_of
 from wmdeploy.manifest import Precision
 from wmdeploy.models import graphs
 from wmdeploy.models.family import FAMILY, reference_model
 from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.programs.modules import module_backend
 from wmdeploy.psnr import psnr
 
 HALF = torch.float16
@@ -98,18 +96,11 @@ def imagine(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames (horizon, H, W, 3) imagined, and the codes of the real ones."""
     deployed = family_of(model).deployment(model, "token", precision)
-    engines = {name: ModuleEngine(name, build(), CPU) for name, build in deployed.graphs.items()}
-    backend = Backend(
-        name="modules",
-        precision=precision,
-        device=CPU,
-        engines=engines,
-        wiring=deployed.wiring,
-        encode_batch=8,
-    )
+    backend = module_backend(deployed, name="modules", precision=precision)
     frames = np.stack(list(rollout(backend, clip, context, horizon)))
-    feeds = torch.from_numpy(clip.frames).split(8)
-    codes = [engines["encoder"].run({"frames": part})["codes"].numpy() for part in feeds]
+    encoder = backend.engines["encoder"]
+    feeds = torch.from_numpy(clip.frames).split(backend.encode_batch)
+    codes = [encoder.run({"frames": part})["codes"].numpy() for part in feeds]
     return frames, np.concatenate(codes)
 
 

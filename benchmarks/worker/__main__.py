@@ -41,7 +41,7 @@ from wmdeploy.benchmarks.protocol import (
     Warmed,
     rollout_file,
 )
-from wmdeploy.benchmarks.stages import STAGES, StageName
+from wmdeploy.benchmarks.stages import StageName, find_stage
 from wmdeploy.benchmarks.worker.memory import MemoryMeter
 from wmdeploy.errors import MissingError, WmdeployError
 from wmdeploy.text import one_line
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.worker.rollouts import Filled
     from wmdeploy.benchmarks.worker.timing import Workload
     from wmdeploy.benchmarks.worker.workloads import Feeds
-    from wmdeploy.engines.base import Backend
+    from wmdeploy.programs.engine import Backend
 
 WARM_FRAMES = 3  # before the fixed rate
 FILL_CONTEXT = 2  # frames given where only the time of a full window matters
@@ -60,8 +60,7 @@ class Worker:
     """A loaded backend and a session, with which it goes through the clips.
 
     Stages take turns, and `frame` and `slide` go on from where they were: they have sessions of
-    their own. The stages of bare engines may write over what these keep in an engine's memory; that
-    matters to no time.
+    their own, and stages of bare engines have arrays of their own.
     """
 
     def __init__(self, job: Job) -> None:
@@ -71,7 +70,7 @@ class Worker:
         from wmdeploy.benchmarks.worker.workloads import stage_names
         from wmdeploy.bundle import Bundle
         from wmdeploy.engines.base import load_backend
-        from wmdeploy.engines.session import Session
+        from wmdeploy.programs.session import Session
 
         self.job = job
         self.bundle = Bundle.open(job.bundle)
@@ -92,14 +91,14 @@ class Worker:
             self.rollouts[0].step()
             session.synchronize()
             called = time.perf_counter()
-        self.on_gpu = self.backend.device.type == "cuda"
+        self.on_gpu = self.backend.on_gpu
         self.loaded = Loaded(
             precision=self.backend.precision,
-            device=str(self.backend.device),
+            device=self.backend.device,
             has_gpu=torch.cuda.is_available(),
             threads=self.backend.threads,
             max_batch=self.backend.max_batch,
-            stages=stage_names(self.backend),
+            stages=stage_names(self.backend, self.bundle.manifest),
             load_ms=(loaded - start) * 1e3,
             first_call_ms=(called - begun) * 1e3,
         )
@@ -126,16 +125,13 @@ class Worker:
 
     def _warm(self, command: Warm) -> Warmed:
         from wmdeploy.benchmarks.worker.timing import measure, warm_up
-        from wmdeploy.benchmarks.worker.workloads import engine_feeds, engine_stage
 
         if command.batch != self._batch:  # the smaller batch's memory goes first
             self._workloads.clear()
             self._batch, self._feeds, self._filled = command.batch, None, None
-        if STAGES[command.stage].session:
-            stage = self._session_stage(command.stage)
-        else:
-            self._feeds = self._feeds or engine_feeds(self.backend, self.rollouts[0].frames)
-            stage = engine_stage(self.backend, self._feeds, command.stage)
+        session = find_stage(command.stage).session
+        make = self._session_stage if session else self._engine_stage
+        stage = make(command.stage)
         self._workloads[command.stage] = stage
         times = warm_up(lambda: measure(stage, 1).wall[0])
         return Warmed(len(times), min(times[-2:]))
@@ -149,10 +145,26 @@ class Worker:
         samples = measure(stage, command.runs)
         return Timed(samples, gpu_state() if self.on_gpu else None)
 
+    def _engine_stage(self, name: StageName) -> "Workload":
+        from wmdeploy.benchmarks.worker.workloads import (
+            download_stage,
+            engine_stage,
+            graph_behind,
+            record_feeds,
+        )
+
+        if self._feeds is None:
+            self._feeds = record_feeds(self.backend, self.rollouts[0])
+        if name == "download":
+            return download_stage(self.backend, self._feeds)
+        graph = graph_behind(name, self.backend.programs, self.bundle.manifest.programs)
+        assert graph is not None, "a stage of `stage_names`"
+        return engine_stage(self.backend, self._feeds, graph)
+
     def _session_stage(self, name: StageName) -> "Workload":
         from wmdeploy.benchmarks.worker.rollouts import Rollout
         from wmdeploy.benchmarks.worker.workloads import session_stage
-        from wmdeploy.engines.session import Session
+        from wmdeploy.programs.session import Session
 
         rollout = self.rollouts[0]
         if self._batch > 1 or name != "imagine":  # which goes back to the same moment each time
@@ -167,7 +179,7 @@ class Worker:
     def _record(self, same_codes: bool) -> Recorded:
         from wmdeploy.benchmarks.worker.graph_outputs import backend_answers, baseline_cases
         from wmdeploy.benchmarks.worker.rollouts import Rollout, record
-        from wmdeploy.engines.session import Session
+        from wmdeploy.programs.session import Session
 
         job, first = self.job, self.rollouts[0]
         backend, rollouts, directory = self.backend, self.rollouts, job.directory
@@ -180,7 +192,7 @@ class Worker:
             arrays = record(rollout, job.horizon)
             np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
         if job.is_baseline:
-            frames = first.frames[: max(2, job.context)]  # a family's cases take two at least
+            frames = first.frames[: max(2, job.context)]  # what is recorded takes two at least
             frames = np.repeat(frames, 2, axis=0) if len(frames) < 2 else frames
             arrays = baseline_cases(self.bundle, frames, first.actions)
         else:

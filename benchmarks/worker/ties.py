@@ -23,7 +23,7 @@ def write_ties(
     directory: Path,
     precision: Precision,
 ) -> list[CodeCount]:
-    """Compare the codes of what two workers recorded; counts by clip.
+    """Compare the codes of what two workers recorded; counts by clip, none without codes.
 
     Args:
         clips: frames (T, H, W, 3) uint8 of each.
@@ -31,6 +31,8 @@ def write_ties(
             corrections go into `TIES_FILE` of the latter.
     """
     files = [rollout_file(number) for number in range(len(clips))]
+    if not bundle.manifest.programs.codes_output():
+        return []
     recorded = [(_codes(baseline / name), _codes(directory / name)) for name in files]
     if all(np.array_equal(*pair) for pair in recorded):
         return [CodeCount(codes=expected.size) for expected, _ in recorded]

@@ -1,87 +1,133 @@
 """What is timed in a worker: each engine alone, and whole steps of a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
+from wmdeploy.benchmarks.stages import StageName, stages_of
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.benchmarks.worker.timing import Workload
-from wmdeploy.engines.base import Backend, Engine
-from wmdeploy.engines.static import feedback_of
-from wmdeploy.manifest import Wiring
+from wmdeploy.manifest import Manifest
+from wmdeploy.programs.arrays import Array
+from wmdeploy.programs.contract import Programs
+from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.record import recording
+from wmdeploy.programs.session import Session
 
-Feeds = dict[str, dict[str, Tensor]]
+Feeds = dict[str, dict[str, Array]]
 
 
-def stage_names(backend: Backend) -> list[StageName]:
+def stage_names(backend: Backend, manifest: Manifest) -> list[StageName]:
     """What a backend has at batch 1."""
-    on_gpu = backend.device.type == "cuda"
     return [
         stage.name
-        for stage in STAGES.values()
-        if stage.graph or stage.session or (stage.name == "download" and on_gpu)
+        for stage in stages_of(manifest.graphs).values()
+        if (stage.session and (stage.name != "slide" or backend.programs.context > 1))
+        or (stage.graph and graph_behind(stage.graph, backend.programs, manifest.programs))
+        or (stage.name == "download" and backend.on_gpu)
     ]
 
 
-def engine_stage(backend: Backend, feeds: Feeds, name: StageName) -> Workload:
-    """An engine at batch 1 with a full window, or the way of its frame to the host."""
-    on_gpu = backend.device.type == "cuda"
-    if name == "download":
-        decoder = backend.engines["decoder"]
-        pixels = decoder.run(feeds["decoder"])[backend.wiring.frame]
-        return Workload(pixels.cpu, decoder.synchronize, on_gpu=on_gpu)
-    # without a step graph, as in the baseline, a step is the whole window once more
-    graph = GRAPH_STAGES[name] if GRAPH_STAGES[name] in backend.engines else "prefill"
-    engine = backend.engines[graph]
-    run = running(engine, dict(feeds[graph]), backend.wiring)
-    return Workload(run, engine.synchronize, on_gpu=on_gpu)
+def graph_behind(name: str, own: Programs, bundled: Programs) -> str | None:
+    """The graph of a backend that does what the bundle's graph of this name does; None: none.
+
+    The baseline has graphs of its own. Where it and the bundle each predict a frame by one run of
+    one graph, these do the same.
+    """
+    if name in own.graphs():
+        return name
+    return _predicting(own) if _predicting(bundled) == name else None
 
 
-@torch.inference_mode()  # as the session's tensors: torch.compile compiles again for others
-def engine_feeds(backend: Backend, frames: np.ndarray) -> Feeds:
-    """By graph: what the graphs before it gave for the clip's first frame."""
-    engines, wiring = backend.engines, backend.wiring
-    pixels = torch.tensor(frames[:1], device=backend.device)
-    encoded = engines["encoder"].run({wiring.frames: pixels})[wiring.encoded].clone()
-    feeds: Feeds = {"encoder": {wiring.frames: pixels}}
-    feeds["prefill"] = {
-        wiring.window: encoded[:, None].repeat_interleave(wiring.context, dim=1),
-        wiring.length: torch.tensor([wiring.context], device=backend.device),
-    }
-    feeds["step"] = {
-        wiring.token: encoded,
-        wiring.position: torch.tensor([wiring.context - 1], device=backend.device),
-    }
-    if wiring.window_actions and wiring.action:
-        zeros = torch.zeros(1, wiring.context, dtype=torch.int64, device=backend.device)
-        feeds["prefill"][wiring.window_actions] = zeros
-        feeds["step"][wiring.action] = zeros[:, 0]
-    predicted = {k: v.clone() for k, v in engines["prefill"].run(feeds["prefill"]).items()}
-    feeds["step"] |= {name: predicted[name] for name, _ in wiring.cache}
-    feeds["decoder"] = {wiring.render[1]: predicted[wiring.render[0]]}
-    return feeds
+def _predicting(programs: Programs) -> str | None:
+    """The graph one run of which predicts a frame, if there is one."""
+    call, *others = programs.predict
+    return call.graph if not others and call.times == 1 else None
 
 
-def running(engine: Engine, feeds: dict[str, Tensor], wiring: Wiring) -> Callable[[], object]:
-    """One run after another; a step's outputs are the next step's inputs, as in a rollout."""
-    fed_back = feedback_of(engine.name, wiring)
+def record_feeds(backend: Backend, rollout: Rollout) -> Feeds:
+    """By graph, what one row with a full window asks of it.
+
+    Of graphs that refresh alone, that is when the window slides; of others, at its last slot.
+
+    Args:
+        rollout: on the clip; it stays where it is.
+    """
+    asked: Feeds = {}
+
+    def note(name: str, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        asked[name] = dict(feeds)
+
+    session = Session(recording(backend, note))
+    there = Rollout(session, rollout.frames, rollout.actions, rollout.context)
+    there.nearly_full()
+    there.advance()
+    there.step()
+    session.observe(rollout.frames[-1])
+    programs, at_last_slot = backend.programs, dict(asked)
+    there.step()
+    others = {call.graph for name, call in programs.calls() if name != "refresh"}
+    return asked | {name: feeds for name, feeds in at_last_slot.items() if name in others}
+
+
+def engine_stage(backend: Backend, feeds: Feeds, graph: str) -> Workload:
+    """An engine at batch 1."""
+    run = running(backend, graph, feeds[graph])
+    return Workload(run, backend.engines[graph].synchronize, on_gpu=backend.on_gpu)
+
+
+def download_stage(backend: Backend, feeds: Feeds) -> Workload:
+    """The way of a frame to the host."""
+    call = next(call for call in backend.programs.render if "frame" in call.gives)
+    engine = backend.engines[call.graph]
+    pixels = engine.run(feeds[call.graph])[call.gives["frame"]]
+    return Workload(lambda: backend.arrays.host(pixels), engine.synchronize, on_gpu=backend.on_gpu)
+
+
+def running(backend: Backend, graph: str, feeds: Mapping[str, Array]) -> Callable[[], object]:
+    """One run after another; the state that a run gives is the next one's, as in a rollout.
+
+    An engine that is bound to addresses writes it to a second set of arrays, which takes turns with
+    the first.
+    """
+    engine, held, back = backend.engines[graph], dict(feeds), fed_back(backend.programs, graph)
+    other: dict[str, Array] = {}
+    if backend.memory is not None:
+        with backend.arrays.scope():
+            held |= {name: backend.arrays.copy(held[name]) for name in back}
+            other = {name: backend.arrays.copy(held[name]) for name in back}
 
     def run() -> None:
-        outputs = engine.run(feeds)
-        for given, output in fed_back.items():
-            feeds[given] = outputs[output]
+        into = {back[name]: array for name, array in other.items()}
+        outputs = engine.run(held, into)
+        for name, output in back.items():
+            if name in other:
+                other[name] = held[name]
+            held[name] = outputs[output]
 
     return run
 
 
+def fed_back(programs: Programs, graph: str) -> dict[str, str]:
+    """The inputs of a graph that are a state which it gives too, and those outputs.
+
+    But for integers: what counts would run past the window.
+    """
+    floats = {f"state.{spec.name}" for spec in programs.state if spec.dtype.startswith("float")}
+    return {
+        name: call.gives[source]
+        for _, call in programs.calls()
+        for name, source in call.feeds.items()
+        if call.graph == graph and source in floats & call.gives.keys()
+    }
+
+
 def session_stage(rollout: Rollout, name: StageName) -> Workload:
-    """A step of a session whose window is full; `imagine` is the last one before it slides."""
+    """A step of a session whose window is full; `imagine` is the last one before it slides.
+
+    Where no window slides, each is a step like any other.
+    """
     session = rollout.session
     before = rollout.nearly_full()
-    on_gpu = session.backend.device.type == "cuda"
+    on_gpu = session.backend.on_gpu
     if name == "imagine":
 
         def go_to_last_slot() -> None:

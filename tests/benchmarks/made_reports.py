@@ -22,14 +22,14 @@ from wmdeploy.benchmarks.report import (
     Report,
     Row,
 )
-from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
+from wmdeploy.benchmarks.stages import StageName, find_stage, stages_of
 from wmdeploy.engines.base import Settings
 from wmdeploy.files import write_document
 from wmdeploy.manifest import Recipe
 
 TIMES: dict[StageName, tuple[float, float]] = {  # ms of the baseline; of the second, the ratio
-    "load": (900.0, 1.2), "first_call": (250.0, 1.1), "encode": (16.0, 1.1), "prefill": (8.0, 6.0),
-    "step": (11.0, 29.0), "decode": (30.0, 1.4), "frame": (45.0, 1.9), "imagine": (13.0, 20.0),
+    "load": (900.0, 1.2), "first_call": (250.0, 1.1), "encoder": (16.0, 1.1), "prefill": (8.0, 6.0),
+    "step": (11.0, 29.0), "decoder": (30.0, 1.4), "frame": (45.0, 1.9), "imagine": (13.0, 20.0),
     "slide": (13.0, 7.0),
 }  # fmt: skip
 HORIZONS = (1, 8, 32, 64)
@@ -156,8 +156,8 @@ def made_report(
         name: _rollout_parity([c for c in curves if c.backend == name]) for name in backends[1:]
     }
     rows = []
-    for stage in (stage for stage in STAGES if stage in TIMES):
-        for batch in batches if STAGES[stage].batched else (1,):
+    for stage in (stage for stage in stages_of(GRAPHS) if stage in TIMES):
+        for batch in batches if find_stage(stage).batched else (1,):
             # they vary together, round by round
             rounds = TIMES[stage][0] * batch * np.exp(rng.normal(0, 0.05, ROUNDS))
             for position, name in enumerate(backends):
@@ -166,8 +166,8 @@ def made_report(
                     ratio /= slower.get(stage, 1.0)
                 spread = half_width * np.sqrt(ROUNDS) / 1.96 / 1.25  # 1.25: median, not mean
                 ratios = ratio * np.exp(rng.normal(0, spread if position else 0, ROUNDS))
-                given = parity.get(name) if STAGES[stage].session else None
-                if stage in GRAPH_STAGES and position:
+                given = parity.get(name) if find_stage(stage).session else None
+                if find_stage(stage).graph and position:
                     given = Parity(max_abs=2e-5 * position, mean_abs=1e-6, cosine=1.0)
                 row = _timed(rng, row_of(name, stage, batch=batch), rounds, ratios)
                 row = dataclasses.replace(row, parity=None if batch > 1 else given)
@@ -218,7 +218,7 @@ def png(width: int = 384, height: int = 128) -> str:
 
 def _timed(rng: np.random.Generator, row: Row, rounds: np.ndarray, ratios: np.ndarray) -> Row:
     """A row with what follows from the baseline's rounds and its ratios, (rounds,) each."""
-    single = STAGES[row.stage].once
+    single = find_stage(row.stage).once
     times = rounds / ratios
     speedup, low, high = float(np.median(ratios)), None, None
     if not single and np.ptp(ratios) > 0:

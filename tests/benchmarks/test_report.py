@@ -47,7 +47,7 @@ def test_report_reads_back_as_it_was(report: Report, tmp_path: Path) -> None:
     write_document(report, tmp_path / "r.json")
     assert read_json(tmp_path / "r.json") == report
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
-    assert document["schema"] == SCHEMA == 4
+    assert document["schema"] == SCHEMA == 5
 
 
 def test_committed_reports_read() -> None:
@@ -58,11 +58,10 @@ def test_committed_reports_read() -> None:
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        (1, "has schema 1, expected 4; measure again"),
-        (2, "has schema 2, expected 4; measure again"),
-        (3, "has schema 3, expected 4; measure again"),
-        (5, "has schema 5, expected 4; update wmdeploy"),
-        (-1, "has schema -1, expected 4; measure again"),
+        (1, "has schema 1, expected 5; run wmdeploy bench again"),
+        (4, "has schema 4, expected 5; run wmdeploy bench again"),
+        (6, "has schema 6, expected 5; update wmdeploy"),
+        (-1, "has schema -1, expected 5; run wmdeploy bench again"),
     ],
 )
 def test_other_schema_is_refused_whatever_else_it_holds(
@@ -104,7 +103,9 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (("rows", 0), {"p50_ms": "1"}, "$.rows[0].p50_ms"),
         (("rows", 0), {"samples_ms": [None]}, "$.rows[0].samples_ms[0]"),
         (("rows", 0), {"memory": {"resident": None}}, "$.rows[0].memory.resident"),
+        (("rows", 0), {"stage": "x" * 41}, "$.rows[0].stage"),
         (("curves", 0), {"free_db": ["a"]}, "$.curves[0].free_db[0]"),
+        (("curves", 0), {"outputs": {"reward": 1}}, "$.curves[0].outputs"),
         (("fixed_rate", 0), {"fps": None}, "$.fixed_rate[0].fps"),
     ],
 )

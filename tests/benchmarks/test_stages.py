@@ -1,23 +1,27 @@
-"""The table of stages, and what follows from it."""
+"""The stages of a benchmark, and what follows from them."""
 
-from typing import get_args
+from wmdeploy.benchmarks.stages import COMMON, find_stage, stages_of
 
-from wmdeploy.benchmarks.stages import GRAPH_STAGES, STAGES, StageName
-
-
-def test_table_has_every_name_once_in_the_order_of_a_report() -> None:
-    assert tuple(STAGES) == get_args(StageName)
-    assert all(stage.name == name for name, stage in STAGES.items())
+GRAPHS = ("encoder", "denoise")
 
 
-def test_graphs_have_a_stage_each() -> None:
-    assert GRAPH_STAGES == {
-        "encode": "encoder", "prefill": "prefill", "step": "step", "decode": "decoder"
-    }  # fmt: skip
+def test_graphs_have_a_stage_each_between_the_common_ones() -> None:
+    stages = stages_of(GRAPHS)
+    assert list(stages) == [
+        "load", "first_call", "encoder", "denoise", "download", "frame", "imagine", "slide"
+    ]  # fmt: skip
+    assert all(stage.name == name for name, stage in stages.items())
+    assert {n: s.graph for n, s in stages.items() if s.graph} == {g: g for g in GRAPHS}
+
+
+def test_stage_is_found_by_its_name() -> None:
+    for name, stage in stages_of(GRAPHS).items():
+        assert find_stage(name) == stage
+    assert find_stage("frame") is COMMON["frame"]
 
 
 def test_stages_are_of_one_kind() -> None:
-    for stage in STAGES.values():
+    for stage in stages_of(GRAPHS).values():
         assert sum((stage.once, stage.graph is not None, stage.session)) <= 1, stage
         assert stage.session or not stage.batched, stage  # several sessions
         assert not stage.once or not (stage.frames or stage.errors or stage.summary), stage

@@ -133,6 +133,7 @@ def _content(report: Report) -> dict[str, Any]:
         "batches": tables.batches(report),
         "parity": tables.parity(report),
         "clips": tables.clips(report),
+        "outputs": tables.outputs(report),
         "substitutions": tables.substitutions(report),
         "fixed_rate": tables.fixed_rate(report),
         "facts": tables.facts(report),

@@ -17,13 +17,13 @@ from wmdeploy.benchmarks.render.html.svg import (
     to_svg,
 )
 from wmdeploy.benchmarks.report import Report, Row
-from wmdeploy.benchmarks.stages import GRAPH_STAGES
+from wmdeploy.benchmarks.stages import find_stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAR, HEAD = 0.3, 0.8  # inches: of a bar, and of what is around them
-MARKERS = {"encode": "o", "prefill": "s", "step": "^", "decode": "D"}
+MARKERS = "os^Dv<>Pp*"  # of graphs, in turns
 
 
 def memory(report: Report) -> list[Markup]:
@@ -83,7 +83,7 @@ def roofline(report: Report, colours: Mapping[str, int]) -> list[Markup]:
             (row, cost.flops / cost.moved_bytes, cost.flops / row.p50_ms / 1e6)
             for row in report.rows
             if row.batch == 1 and row.p50_ms and (row.device or "").split(":")[0] == device
-            and (cost := graphs.get(GRAPH_STAGES.get(row.stage, ""))) is not None
+            and (cost := graphs.get(find_stage(row.stage).graph or "")) is not None
             and _drawable(cost.flops, cost.moved_bytes, row.p50_ms)
         ]  # fmt: skip
         if points and _drawable(ceilings.bandwidth_gb_s, ceilings.gflop_s):
@@ -117,16 +117,18 @@ def _roofline(
         legend = f"{bandwidth:,.0f} GB/s, {rate:,.0f} GFLOP/s in {precision}"
         axes.plot(corners, np.minimum(bandwidth * corners, rate), color=TEXT, linewidth=1,
                   linestyle="-" if precision == "float32" else "--", label=legend)  # fmt: skip
-    stages = dict.fromkeys(row.stage for row, _, _ in points)
+    stages = list(dict.fromkeys(row.stage for row, _, _ in points))
+    markers = {stage: MARKERS[i % len(MARKERS)] for i, stage in enumerate(stages)}
     lowest = min(y for _, _, y in points)
     for stage in stages:
         at = next(x for row, x, _ in points if row.stage == stage)
         axes.axvline(at, color=LINE, linewidth=0.6, zorder=0)
     for row, x, y in points:
-        axes.plot(x, y, MARKERS[row.stage], color=series_colour(colours[row.backend]),
+        axes.plot(x, y, markers[row.stage], color=series_colour(colours[row.backend]),
                   markersize=4.5, alpha=0.9)  # fmt: skip
     for stage in stages:
-        axes.plot([], [], MARKERS[stage], color=TEXT, markersize=4, linestyle="none", label=stage)
+        axes.plot([], [], markers[stage], color=TEXT, markersize=4, linestyle="none",
+                  label=label(stage))  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)

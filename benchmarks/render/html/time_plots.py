@@ -12,8 +12,8 @@ from wmdeploy.benchmarks.render.html.svg import (
     series_colour,
     to_svg,
 )
+from wmdeploy.benchmarks.render.tables import stages_in
 from wmdeploy.benchmarks.report import Report, Row
-from wmdeploy.benchmarks.stages import STAGES
 
 PIXELS = 1200  # samples that would fall on the same one of so many across are drawn once
 WIDE = 8.0  # largest over smallest from which on an axis is logarithmic
@@ -23,11 +23,11 @@ WHISKERS = 1.5  # times the distance of the quartiles: what is further out is an
 
 def distributions(report: Report, colours: Mapping[str, int]) -> list[Markup]:
     """A plot for each stage at batch 1: every sample, quartiles and median of each backend."""
-    plots = []
-    for stage in STAGES:
+    plots: list[Markup] = []
+    for stage in stages_in(report):
         rows = [r for r in report.rows if (r.stage, r.batch) == (stage, 1) and _timed(r)]
         if rows:
-            plots.append(_distribution(stage, rows, colours))
+            plots.append(_distribution(f"times-{len(plots)}", stage, rows, colours))
     return plots
 
 
@@ -35,7 +35,7 @@ def _timed(row: Row) -> bool:
     return len(row.samples_ms) > 1 and all(0 < ms < 1e12 for ms in row.samples_ms)
 
 
-def _distribution(stage: str, rows: list[Row], colours: Mapping[str, int]) -> Markup:
+def _distribution(name: str, stage: str, rows: list[Row], colours: Mapping[str, int]) -> Markup:
     figure = new_figure(HEAD + LANE * len(rows))
     axes = figure.add_subplot()
     low = min(min(row.samples_ms) for row in rows)
@@ -64,9 +64,9 @@ def _distribution(stage: str, rows: list[Row], colours: Mapping[str, int]) -> Ma
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"{stage}, ms" + (" (logarithmic)" if wide else ""), fontweight="bold")
+    axes.set_title(f"{label(stage)}, ms" + (" (logarithmic)" if wide else ""), fontweight="bold")
     axes.grid(axis="x")
-    return to_svg(figure, f"times-{stage}", f"times of {stage} in ms, every sample by backend")
+    return to_svg(figure, name, f"times of {label(stage)} in ms, every sample by backend")
 
 
 def _thinned(samples: np.ndarray, low: float, high: float, wide: bool) -> np.ndarray:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.made_reports import row_of
-from wmdeploy.benchmarks.bench.assemble import clock_warnings, noise_warning
+from wmdeploy.benchmarks.bench.assemble import clock_warnings, frames_of, noise_warning
 from wmdeploy.benchmarks.bench.interleave import Run
 from wmdeploy.benchmarks.bench.workers import Result
 from wmdeploy.benchmarks.protocol import Samples
+from wmdeploy.benchmarks.stages import stages_of
 from wmdeploy.gpu import GpuState
+from wmdeploy.programs.contract import Call, Programs
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,22 @@ def test_noise_is_told_in_one_line() -> None:
         "x: the machine was too noisy: the speed-up is precise to ±4% only: frame, frame (batch 8)"
     )
     assert noise_warning(rows[1:2]) is None
+
+
+def test_graph_makes_the_part_of_a_frame_that_its_runs_are_of() -> None:
+    """Frames per second of a graph that is called 16 times for a frame are a 16th of its runs."""
+    programs = Programs(
+        context=20,
+        keep=1,
+        encode=(Call("encoder", {}, {}), Call("embed", {}, {})),
+        absorb=(Call("absorb", {}, {}),),
+        predict=(Call("begin", {}, {}), Call("token", {}, {}, times=15), Call("token", {}, {})),
+        refresh=(Call("restart", {}, {}), Call("begin", {}, {})),
+        render=(Call("embed", {}, {}), Call("decoder", {}, {})),
+    )
+    stages = stages_of((*programs.graphs(), "never"))
+    assert {name: frames_of(stage, programs) for name, stage in stages.items()} == {
+        "load": 0, "first_call": 0, "encoder": 1, "embed": 1, "absorb": 0, "begin": 1,
+        "token": 1 / 16, "restart": 0, "decoder": 1, "never": 0, "download": 0, "frame": 1,
+        "imagine": 1, "slide": 1,
+    }  # fmt: skip

@@ -62,10 +62,10 @@ def test_backends_take_turns_and_the_first_changes() -> None:
 def test_stages_take_turns_until_each_is_precise() -> None:
     """What a neighbour does for some seconds is in a few rounds of all, not in all of a few."""
     machine = Machine({"a": [10.0]})
-    labels: dict[StageName, list[str]] = {"load": [], "encode": ["a"], "step": ["a"]}
+    labels: dict[StageName, list[str]] = {"load": [], "encoder": ["a"], "step": ["a"]}
     found = list(interleave(machine, labels, 1, Effort(runs=3), lambda: machine.now))
-    assert machine.stages() == ["encode", "step"] * 3
-    assert [(label, run.stage) for label, run in found] == [("a", "encode"), ("a", "step")]
+    assert machine.stages() == ["encoder", "step"] * 3
+    assert [(label, run.stage) for label, run in found] == [("a", "encoder"), ("a", "step")]
 
 
 def test_stage_that_looks_precise_goes_on_with_the_others() -> None:
@@ -74,14 +74,14 @@ def test_stage_that_looks_precise_goes_on_with_the_others() -> None:
 
     def ask(label: str, command: Command, kind: type[Any], doing: str) -> Any:
         noisy = machine(label, command, kind, doing)
-        if isinstance(command, Block) and command.stage == "encode":
+        if isinstance(command, Block) and command.stage == "encoder":
             return Timed(Samples([7.0]), None)
         return noisy
 
-    labels: dict[StageName, list[str]] = {"encode": ["a", "b"], "step": ["a", "b"]}
+    labels: dict[StageName, list[str]] = {"encoder": ["a", "b"], "step": ["a", "b"]}
     found = list(interleave(ask, labels, 1, Effort(seconds=2), lambda: machine.now))
     rounds_of = {run.stage: len(run.round_ms) for _, run in found}
-    assert DEFAULT.runs < rounds_of["step"] and abs(rounds_of["encode"] - rounds_of["step"]) < 10
+    assert DEFAULT.runs < rounds_of["step"] and abs(rounds_of["encoder"] - rounds_of["step"]) < 10
 
 
 def test_long_stage_is_spread_over_the_time_of_all() -> None:
@@ -165,7 +165,7 @@ def test_progress_never_goes_back() -> None:
     times = {label: random.normal(10, 0.3, 400).tolist() for label in "ab"}
     machine, shares = Machine(times), list[float]()
     labels: dict[StageName, list[str]] = {
-        name: list("ab") for name in ("encode", "step", "decode", "frame")
+        name: list("ab") for name in ("encoder", "step", "decoder", "frame")
     }
     list(interleave(machine, labels, 1, Effort(), lambda: machine.now, shares.append))
     assert len(set(shares)) > 3 and shares == sorted(shares)

@@ -23,6 +23,8 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import Settings
 from wmdeploy.errors import BackendError
 
+OPTIONS = BenchOptions(bundle=Path(), clips=(SAMPLE_CLIP,), context=4)
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -40,11 +42,32 @@ from wmdeploy.errors import BackendError
         ({"clips": ()}, "got no clip"),
     ],
 )
-def test_options_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
-    options = BenchOptions(bundle=Path(), clips=(SAMPLE_CLIP,), context=4)
-    check(options, context=6, cpus=2)
+def test_options_out_of_range_are_refused(
+    changes: dict[str, Any], message: str, bundles: Bundles
+) -> None:
+    options, programs = OPTIONS, bundles().manifest.programs
+    check(options, programs, cpus=2)
     with pytest.raises(BackendError, match=message):
-        check(dataclasses.replace(options, **changes), context=6, cpus=2)
+        check(dataclasses.replace(options, **changes), programs, cpus=2)
+
+
+def test_context_is_what_the_model_can_take(bundles: Bundles) -> None:
+    programs = bundles().manifest.programs
+    needs = dataclasses.replace(programs, least=5)
+    with pytest.raises(BackendError, match="context 4 .* expected a context of 5 to 6"):
+        check(OPTIONS, needs, cpus=2)
+    recurrent = dataclasses.replace(programs, context=1, keep=1, absorb=programs.predict)
+    check(dataclasses.replace(OPTIONS, context=100), recurrent, cpus=2)
+    with pytest.raises(BackendError, match="context 4097 .* expected a context of 1 to 4096"):
+        check(dataclasses.replace(OPTIONS, context=4097), recurrent, cpus=2)
+    with pytest.raises(BackendError, match="refill 1, expected .* and no refill"):
+        check(dataclasses.replace(OPTIONS, refill=1), recurrent, cpus=2)
+
+
+def test_model_without_frames_is_refused(bundles: Bundles) -> None:
+    blind = dataclasses.replace(bundles().manifest.programs, render=())
+    with pytest.raises(BackendError, match="the model renders no frames"):
+        check(OPTIONS, blind, cpus=2)
 
 
 def test_unknown_backend_is_refused() -> None:

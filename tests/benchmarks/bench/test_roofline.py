@@ -26,7 +26,7 @@ def test_floor_of_a_frame_is_that_of_its_graphs_one_after_the_other(bundles: Bun
     assert least["slide"].ms == least["prefill"].ms
     assert {floor.bound for floor in least.values()} == {"bandwidth"}
     least = floors(manifest, slow_processor, 2, None)
-    assert least["encode"].ms == pytest.approx(2 * manifest.graphs["encoder"].flops / 1e3)
+    assert least["encoder"].ms == pytest.approx(2 * manifest.graphs["encoder"].flops / 1e3)
     assert {floor.bound for floor in least.values()} == {"compute"}
 
 
@@ -35,11 +35,22 @@ def test_window_that_is_refilled_slides_by_a_step(bundles: Bundles) -> None:
     assert least["slide"] == least["step"] != least["prefill"]
 
 
+def test_graph_that_runs_several_times_takes_as_often_its_time(bundles: Bundles) -> None:
+    manifest = bundles().manifest
+    predict = tuple(dataclasses.replace(call, times=3) for call in manifest.programs.predict)
+    programs = dataclasses.replace(manifest.programs, predict=predict, refresh=())
+    looped = dataclasses.replace(manifest, programs=programs)
+    once, thrice = (floors(m, Ceilings(10, 100, 1), 1, None) for m in (manifest, looped))
+    assert thrice["step"] == once["step"]
+    assert thrice["slide"].ms == thrice["imagine"].ms == pytest.approx(3 * once["imagine"].ms)
+    assert thrice["frame"].ms == pytest.approx(thrice["slide"].ms + once["decoder"].ms)
+
+
 def test_float16_has_the_rate_of_the_gpu(bundles: Bundles) -> None:
     manifest = bundles().manifest
     half = dataclasses.replace(
         manifest, recipe=dataclasses.replace(manifest.recipe, precision="fp16")
     )
     ceilings = Ceilings(1e9, 1.0, 1, half_gflop_s=4.0)
-    single, double = (floors(m, ceilings, 1, None)["decode"].ms for m in (manifest, half))
+    single, double = (floors(m, ceilings, 1, None)["decoder"].ms for m in (manifest, half))
     assert single == pytest.approx(4 * double)

@@ -1,35 +1,32 @@
 """PyTorch's side of the graphs, made once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from torch import Tensor
 
 from tests.benchmarks.bisect.faults import SHAPE, Exact
+from wmdeploy.benchmarks.bisect.run import recorded_feeds
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 from wmdeploy.bundle import Bundle
-from wmdeploy.families import Case
-from wmdeploy.manifest import DType
+from wmdeploy.clips.clip import Clip
 from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.expected import world_model_cases
 
 
 @pytest.fixture(scope="module")
 def exact() -> Exact:
     """PyTorch's side of a graph, which no fault in a file changes, made once."""
-    made: dict[tuple[Path, str], tuple[PytorchValues, Case]] = {}
+    made: dict[tuple[Path, str], tuple[PytorchValues, Mapping[str, Tensor]]] = {}
 
-    def get(bundle: Bundle, graph: str) -> tuple[PytorchValues, Case]:
+    def get(bundle: Bundle, graph: str) -> tuple[PytorchValues, Mapping[str, Tensor]]:
         key = bundle.path, graph
         if key not in made:
-            recipe = bundle.manifest.recipe
             model = load_model(bundle.checked_model())
-            frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8))
-            acted = torch.arange(6) % 3 if model.config.temporal.num_actions else None
-            dtype: DType = "float32" if recipe.precision == "fp32" else "float16"
-            cases = world_model_cases(model, recipe.layout, dtype, frames, acted)
-            made[key] = PytorchValues(model, recipe, graph), cases[graph]
+            frames = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+            feeds = recorded_feeds(model, bundle, Clip(frames, np.arange(6) % 3, "noise"))
+            made[key] = PytorchValues(model, bundle.manifest.recipe, graph), feeds[graph]
         return made[key]
 
     return get

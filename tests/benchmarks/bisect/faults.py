@@ -1,17 +1,17 @@
 """Graphs with a planted fault, and what bisect says of them. No test is in here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import onnx
+from torch import Tensor
 
 from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
 from wmdeploy.benchmarks.bisect.run import Findings, examine
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 from wmdeploy.bundle import Bundle
-from wmdeploy.families import Case
 from wmdeploy.manifest import Layout, Precision
 
-Exact = Callable[[Bundle, str], tuple[PytorchValues, Case]]
+Exact = Callable[[Bundle, str], tuple[PytorchValues, Mapping[str, Tensor]]]
 
 
 SHAPE = (6, 32, 32, 3)  # of a clip
@@ -25,9 +25,9 @@ TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 6e-2}
 
 
 def examined(intact: Bundle, bundle: Bundle, graph: str, exact: Exact) -> Findings:
-    pytorch, case = exact(intact, graph)
+    pytorch, feeds = exact(intact, graph)
     tested = OnnxValues(bundle, graph, "ort-cpu", pytorch.operations)
-    return examine(pytorch, tested, case, TOLERANCES[bundle.manifest.recipe.precision])
+    return examine(pytorch, tested, feeds, TOLERANCES[bundle.manifest.recipe.precision])
 
 
 def node_of(model: onnx.ModelProto, name: str) -> onnx.NodeProto:

@@ -21,7 +21,7 @@ def test_portions_change_no_error(
     intact = bundles(*ACTED)
     whole = examined(intact, intact, "encoder", exact)
     monkeypatch.setattr(node_errors, "BYTES_AT_ONCE", 1e5)
-    pytorch, case = exact(intact, "encoder")
+    pytorch, feeds = exact(intact, "encoder")
     tested = OnnxValues(intact, "encoder", "ort-cpu", pytorch.operations)
     calls, run = [], tested.run
 
@@ -30,7 +30,7 @@ def test_portions_change_no_error(
         return run(feeds, names)
 
     monkeypatch.setattr(tested, "run", counted)
-    parts = examine(pytorch, tested, case, 1e-3)
+    parts = examine(pytorch, tested, feeds, 1e-3)
     assert len(calls) > 5 and sum(calls) == len(whole.nodes)
     for one, other in zip(whole.nodes, parts.nodes, strict=True):
         assert one.accumulated == pytest.approx(other.accumulated, abs=1e-5)

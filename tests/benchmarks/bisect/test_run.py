@@ -24,19 +24,21 @@ from tests.conftest import Bundles
 from tests.planted import planted
 from tests.ties import Tied
 from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
-from wmdeploy.benchmarks.bisect.run import BisectOptions, bisect, examine
+from wmdeploy.benchmarks.bisect.run import BisectOptions, bisect, examine, recorded_feeds
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 from wmdeploy.bundle import Bundle, describe_files
+from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import (
     BackendError,
     BundleError,
     WmdeployError,
 )
-from wmdeploy.families import GRAPHS
+from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.manifest import Layout, Precision, write_manifest
 from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.expected import world_model_cases
+
+GRAPHS = ("encoder", "prefill", "step", "decoder")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -169,7 +171,7 @@ def test_bad_input_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     write_manifest(dataclasses.replace(manifest, files=describe_files(slim)), slim)
     refused(BundleError, "carries no PyTorch model", bundle=slim)
     shutil.copytree(path, tmp_path / "cut")
-    with (tmp_path / "cut" / "decoder.onnx.data").open("r+b") as file:
+    with (tmp_path / "cut" / WEIGHTS_FILE).open("r+b") as file:
         file.write(b"wrong")
     refused(BundleError, "the file was altered", bundle=tmp_path / "cut", graphs=("decoder",))
     renamed = planted(
@@ -190,9 +192,9 @@ def test_bisect_counts_a_tie_and_finds_no_culprit(
     tie_bundle: Bundle, tied: Tied, pictures: np.ndarray
 ) -> None:
     exact = PytorchValues(tied.model, tie_bundle.manifest.recipe, "encoder")
-    cases = world_model_cases(tied.model, "token", "float32", torch.tensor(pictures), None)
+    feeds = recorded_feeds(tied.model, tie_bundle, Clip(pictures, None, "pictures"))
     tested = OnnxValues(tie_bundle, "encoder", "ort-cpu", exact.operations)
-    found = examine(exact, tested, cases["encoder"], 1e-3)
+    found = examine(exact, tested, feeds["encoder"], 1e-3)
     assert found.culprit is None
     assert found.codes and (found.codes.tied, found.codes.wrong) == (1, 0)
     node = next(node for node in found.nodes if node.operation == "argmin")

@@ -40,7 +40,7 @@ def test_a_slower_baseline_and_single_times_are_information(report: Report) -> N
 
     found = compare(report, with_rows(report, change))
     assert not found.regressions
-    assert status(found, "eager", "p50 ms", "decode") == "information"
+    assert status(found, "eager", "p50 ms", "decoder") == "information"
     assert status(found, "ort-cpu", "p50 ms", "load") == "information"
 
 

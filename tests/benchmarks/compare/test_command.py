@@ -27,12 +27,12 @@ def test_command_exits_with_1_on_a_regression(
     assert compare_command(tmp_path, report, made_report(1)) == 0
     told = capsys.readouterr().out
     assert told.startswith("no regressions, no improvements") and "NEW against OLD" not in told
-    slow = made_report(1, slower={"decode": 1.1})
+    slow = made_report(1, slower={"decoder": 1.1})
     assert compare_command(tmp_path, report, slow) == 1
     told = capsys.readouterr().out
-    assert "regression" in told and "decode" in told and "encode" not in told
+    assert "regression" in told and "decoder" in told and "encoder" not in told
     assert compare_command(tmp_path, report, slow, "--all", "--fail-on", "20") == 0
-    assert "encode" in capsys.readouterr().out
+    assert "encoder" in capsys.readouterr().out
 
 
 def test_command_refuses_in_one_line(
@@ -59,7 +59,7 @@ def test_command_compares_folders_of_runs(
 ) -> None:
     old = write_runs(tmp_path / "old", runs(0, 3))
     same = write_runs(tmp_path / "same", runs(3, 2))
-    slower = write_runs(tmp_path / "slower", runs(3, 3, slower={"decode": 1.2}))
+    slower = write_runs(tmp_path / "slower", runs(3, 3, slower={"decoder": 1.2}))
     assert compared(old, same) == 0
     assert "runs pooled: 3 of OLD, 2 of NEW" in capsys.readouterr().out
     assert compared(old, slower) == 1

@@ -63,8 +63,8 @@ def test_on_other_hardware_only_ratios_are_judged(report: Report, values: dict[s
     found = compare(report, moved)
     assert not found.regressions and any("other hardware" in note for note in found.notes)
     assert not any(c.what == "p50 ms" for c in found.changes)
-    slow = with_environment(made_report(1, slower={"decode": 1.2}), **values)
-    assert {c.stage for c in compare(report, slow).regressions} == {"decode"}
+    slow = with_environment(made_report(1, slower={"decoder": 1.2}), **values)
+    assert {c.stage for c in compare(report, slow).regressions} == {"decoder"}
     worse = with_parity(moved, "ort-cpu", "step", max_abs=1.0)
     assert status(compare(report, worse), "ort-cpu", "max error", "step") == "information"
 

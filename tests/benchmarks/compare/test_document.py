@@ -24,19 +24,19 @@ SLOWER = Comparison(
     [
         change("frame", "regression", "a|b"),
         change("step", "unclear"),
-        change("encode", "unchanged"),
+        change("encoder", "unchanged"),
     ],
     ["the machines differ: @cpu"],
     0.05,
 )
-SAME = Comparison([change("encode", "unchanged")], [], 0.05)
+SAME = Comparison([change("encoder", "unchanged")], [], 0.05)
 
 
 def test_markdown_begins_with_the_verdict() -> None:
     lines = to_markdown(SLOWER).splitlines()
     assert lines[0].startswith("**wmdeploy compare: fail**: 1 regression, no improvements")
     assert lines[2].startswith("| stage | backend |")
-    rows = [line for line in lines if line.startswith(("| frame", "| step", "| encode"))]
+    rows = [line for line in lines if line.startswith(("| frame", "| step", "| encoder"))]
     assert [row.split(" | ")[0] for row in rows] == ["| frame", "| step"]
     assert "| a\\|b |" in rows[0] and rows[0].endswith("| 4.1% | regression |")
     assert rows[1].endswith("| too noisy |")
@@ -47,7 +47,7 @@ def test_markdown_begins_with_the_verdict() -> None:
 def test_markdown_of_no_change_has_no_table() -> None:
     text = to_markdown(SAME)
     assert text.startswith("**wmdeploy compare: pass**: no regressions") and "|" not in text
-    assert "| encode | ort-cpu | 1 |" in to_markdown(SAME, everything=True)
+    assert "| encoder | ort-cpu | 1 |" in to_markdown(SAME, everything=True)
 
 
 def test_document_has_all_changes_and_their_counts() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.compare.helpers import status
 from tests.benchmarks.made_reports import with_curves, with_parity, with_rows
 from wmdeploy.benchmarks.compare.run import compare
-from wmdeploy.benchmarks.report import Curve, Parity, Report
+from wmdeploy.benchmarks.report import Curve, OutputParity, Parity, Report
 from wmdeploy.benchmarks.stages import StageName
 
 
@@ -76,3 +76,56 @@ def test_parity_that_only_one_has_is_left_alone(report: Report) -> None:
     none = with_rows(report, lambda row: dataclasses.replace(row, parity=Parity()))
     for other in (bare, none):
         assert not compare(report, dataclasses.replace(other, curves=[])).regressions
+
+
+def test_model_without_codes_is_compared_by_its_frames(report: Report) -> None:
+    bare = with_curves(
+        report, lambda c: dataclasses.replace(c, code_agreement=None, imagined_agreement=None)
+    )
+    whats = {change.what for change in compare(bare, bare).changes}
+    assert not any("code" in what and ".mkv" in what for what in whats)
+    assert any(what.startswith("worst frame, free") for what in whats)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"agreement": 0.99}, "reward equal"),
+        ({"relative": 3e-4}, "reward, max error"),
+        ({"variation": 3e-4}, "reward, variation"),
+    ],
+)
+def test_named_outputs_may_get_no_worse(
+    report: Report, values: dict[str, float], what: str
+) -> None:
+    exact = {"agreement": 1.0, "relative": 1e-4, "variation": 1e-4}
+
+    def outputs(**changed: float) -> Report:
+        parity = OutputParity(**exact | changed)
+        return with_parity(report, "ort-cpu", "frame", outputs={"reward": parity})
+
+    assert not compare(outputs(), outputs()).regressions
+    (flagged,) = compare(outputs(), outputs(**values)).regressions
+    assert (flagged.what, flagged.stage, flagged.backend) == (what, "frame", "ort-cpu")
+    assert not compare(outputs(**values), outputs()).regressions
+
+
+def test_what_follows_another_draw_is_not_compared(report: Report) -> None:
+    """Of a model that draws tokens: from horizon 9 on it is another rollout."""
+
+    def drawn(at: int | None, db: float) -> Report:
+        made = with_parity(
+            report, "ort-cpu", "frame", worst_frame_psnr_db={"64": db}, max_abs=200.0 - db
+        )
+        return with_curves(
+            made,
+            lambda c: (
+                dataclasses.replace(c, free_db=[90.0] * 8 + [db] * 8, first_draw=at)
+                if c.backend == "ort-cpu"
+                else c
+            ),
+        )
+
+    assert not compare(drawn(None, 90.0), drawn(9, 12.0)).regressions
+    assert compare(drawn(None, 90.0), drawn(None, 12.0)).regressions
+    assert compare(drawn(None, 90.0), drawn(10, 12.0)).regressions  # one frame before it is off

@@ -57,13 +57,13 @@ def width(row: Row) -> float:
 
 
 def test_several_runs_tell_what_one_cannot() -> None:
-    slower = {"decode": 1.1}
+    slower = {"decoder": 1.1}
     alone = compare(made_report(0, half_width=NOISY),
                     made_report(1, half_width=NOISY, slower=slower))  # fmt: skip
     assert not alone.regressions and alone.counts["unclear"]
     old, new = runs(0, 8, half_width=NOISY), runs(8, 8, half_width=NOISY, slower=slower)
     together = compare(pooled(old), pooled(new))
-    assert [(c.stage, c.backend) for c in together.regressions] == [("decode", "compile")]
+    assert [(c.stage, c.backend) for c in together.regressions] == [("decoder", "compile")]
     unchanged = compare(pooled(old), pooled(runs(8, 8, half_width=NOISY)))
     assert not unchanged.regressions
 
@@ -97,7 +97,7 @@ def lowered(report: Report, backend: str, what: str, db: float) -> Report:
         if what == "row" and row.stage == "frame" and parity.worst_frame_psnr_db:
             frames = {h: value - db for h, value in parity.worst_frame_psnr_db.items()}
             parity = dataclasses.replace(parity, worst_frame_psnr_db=frames)
-        elif what == "error" and row.stage == "decode" and parity.max_abs:
+        elif what == "error" and row.stage == "decoder" and parity.max_abs:
             parity = dataclasses.replace(parity, max_abs=parity.max_abs * 10 ** (db / 20))
         return dataclasses.replace(row, parity=parity)
 
@@ -172,7 +172,7 @@ def test_rounds_of_a_damaged_report_have_no_ratio(rounds: list[float]) -> None:
     found["run-1"] = with_rows_of(found["run-1"], "compile", **values)
     if len(rounds) > MOST_ROUNDS:
         found["run-1"] = with_rows_of(found["run-1"], "eager", round_ms=rounds)
-    row = rows_by_key(pooled(found))["compile", "decode", 1]
+    row = rows_by_key(pooled(found))["compile", "decoder", 1]
     assert row.speedup is None and row.speedup_low is None and row.p50_ms
     pooled({name: with_rows_of(report, "compile", **values) for name, report in found.items()})
     assert compare(pooled(found), pooled(runs(0, 2))).counts["regression"] == 0

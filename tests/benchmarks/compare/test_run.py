@@ -34,7 +34,7 @@ def test_the_noise_alone_flags_few_reruns() -> None:
     assert len(speed) <= 5  # a rule without the correction for many rows flags a third
 
 
-@pytest.mark.parametrize("stage", ["encode", "step", "decode", "frame"])
+@pytest.mark.parametrize("stage", ["encoder", "step", "decoder", "frame"])
 def test_a_slowdown_of_a_tenth_is_flagged(stage: str) -> None:
     for seed in range(0, 20, 2):
         found = compare(made_report(seed), made_report(seed + 1, slower={stage: 1.1}))
@@ -63,13 +63,13 @@ def test_an_evenly_slower_machine_is_no_change() -> None:
 
 
 def test_a_gain_is_an_improvement(report: Report) -> None:
-    found = compare(report, made_report(1, slower={"decode": 0.8}))
-    assert status(found, "compile", "speed-up", "decode") == "improvement"
+    found = compare(report, made_report(1, slower={"decoder": 0.8}))
+    assert status(found, "compile", "speed-up", "decoder") == "improvement"
     assert not found.regressions
 
 
 def test_a_slowdown_below_the_limit_is_none(report: Report) -> None:
-    found = compare(report, made_report(1, slower={"decode": 1.1}), fail_on=0.3)
+    found = compare(report, made_report(1, slower={"decoder": 1.1}), fail_on=0.3)
     assert not found.regressions
 
 
@@ -102,6 +102,37 @@ def test_a_stage_that_is_missing_is_told(report: Report) -> None:
     fewer = with_rows(report, lambda row: None if row.stage == "slide" else row)
     found = compare(report, fewer)
     assert not found.regressions and status(found, "ort-cpu", "row", "slide") == "information"
+    assert found.notes == ["only in OLD: slide"] and compare(fewer, report).notes == [
+        "only in NEW: slide"
+    ]
+
+
+def test_graphs_of_other_names_are_told_by_name(report: Report) -> None:
+    """As where a model is cut into other graphs."""
+    names = {"step": "dynamics", "decoder": "a stage of a later version"}
+    other = with_rows(
+        report, lambda row: dataclasses.replace(row, stage=names.get(row.stage, row.stage))
+    )
+    found = compare(report, other)
+    assert found.notes == [
+        "only in OLD: step, decoder", "only in NEW: dynamics, a stage of a later version"
+    ]  # fmt: skip
+    rows = {(c.stage, c.new) for c in found.changes if c.what == "row"}
+    assert rows == {
+        ("step", "only in OLD"), ("decoder", "only in OLD"), ("dynamics", "only in NEW"),
+        ("a stage of a later version", "only in NEW"),
+    }  # fmt: skip
+    assert not found.regressions
+
+
+def test_stage_of_any_graph_is_judged(report: Report) -> None:
+    def renamed(made: Report) -> Report:
+        return with_rows(
+            made, lambda r: dataclasses.replace(r, stage="physics") if r.stage == "step" else r
+        )
+
+    slow = compare(renamed(report), renamed(made_report(1, slower={"step": 1.2})))
+    assert {(c.stage, c.backend) for c in slow.regressions} == {("physics", "compile")}
 
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("5", 0.05), (" 0.5 % ", 0.005)])

@@ -1,6 +1,7 @@
 """Pass or fail, from recordings that the test writes: one fault at a time."""
 
 import base64
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -13,10 +14,10 @@ from tests.conftest import MICRO, Bundles
 from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
 from wmdeploy.benchmarks.parity.worst_frame import GAP
 from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
-from wmdeploy.benchmarks.stages import GRAPH_STAGES
 from wmdeploy.bundle import Bundle
 from wmdeploy.codes import CodeCount
 from wmdeploy.manifest import Precision
+from wmdeploy.programs.contract import Noise
 from wmdeploy.psnr import IDENTICAL_DB
 
 S = MICRO.temporal.context
@@ -36,15 +37,16 @@ class Recordings:
         self.rollouts = [_rollout(number) for number in range(len(CLIPS))]
         self.same_codes: list[dict[str, np.ndarray]] | None = None
         rng = np.random.default_rng(5)
-        outputs = {g: bundle.manifest.graphs[g].outputs[0].name for g in GRAPH_STAGES.values()}
+        outputs = {name: graph.outputs[0].name for name, graph in bundle.manifest.graphs.items()}
         self.keys = {graph: f"{graph}/{name}" for graph, name in outputs.items()}
         self.cases = {key: rng.normal(0, 2, (3, 8)) for key in self.keys.values()}
-        expected = {
-            f"{g}/expected/{name}": self.cases[f"{g}/{name}"] for g, name in outputs.items()
+        self.expected = [_rollout(number) for number in range(len(CLIPS))]
+        self.expected_cases = {
+            f"{g}/expected/{name}": self.cases[f"{g}/{name}"].copy() for g, name in outputs.items()
         }
-        _write(self.baseline, [_rollout(number) for number in range(len(CLIPS))], expected)
 
     def check(self, precision: Precision = "fp32") -> ParityResult:
+        _write(self.baseline, self.expected, self.expected_cases)
         _write(self.own, self.rollouts, self.cases)
         if self.same_codes is not None:
             _write(self.own / SAME_CODES, self.same_codes, self.cases)
@@ -86,7 +88,7 @@ def test_equal_recordings_pass(recordings: Recordings) -> None:
     result = recordings.check()
     assert result.reason is None and result.note is None
     assert list(result.stages) == [
-        "encode", "prefill", "step", "decode", "frame", "imagine", "slide"
+        "encoder", "prefill", "step", "decoder", "frame", "imagine", "slide"
     ]  # fmt: skip
     frame = result.stages["frame"]
     horizons = {str(h) for h in (1, S, 8, 2 * S, T)}
@@ -158,7 +160,7 @@ def test_wrong_code_fails_though_all_frames_are_equal(recordings: Recordings) ->
         "codes agree 99.80%, expected 99.9%, on b.mkv; 2 of 3,000 codes wrong (distances differ "
         "by up to 5.0e-01, rounding explains 1.0e-06)"
     )
-    assert result.stages["encode"].code_agreement == pytest.approx(1 - 2 / (3 * 144))
+    assert result.stages["encoder"].code_agreement == pytest.approx(1 - 2 / (3 * 144))
     assert recordings.check("fp16").reason is None  # which may have 5 of 1000
 
 
@@ -189,10 +191,10 @@ def test_frames_from_the_same_codes_are_gated(recordings: Recordings) -> None:
     assert "; 1 of 3,000 codes tied" in reason
 
 
-@pytest.mark.parametrize(("graph", "stage"), [("prefill", "prefill"), ("step", "step")])
+@pytest.mark.parametrize("graph", ["prefill", "step"])
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", "1e-03"), ("fp16", "3e-02")])
 def test_wrong_graph_fails_though_no_frame_shows_it(
-    recordings: Recordings, graph: str, stage: str, precision: Precision, limit: str
+    recordings: Recordings, graph: str, precision: Precision, limit: str
 ) -> None:
     cases, key = recordings.cases, recordings.keys[graph]
     scale, right = np.abs(cases[key]).max(), cases[key].copy()
@@ -200,7 +202,7 @@ def test_wrong_graph_fails_though_no_frame_shows_it(
     assert recordings.check(precision).reason is None
     cases[key][1, 3] = right[1, 3] + 1.2 * float(limit) * scale
     assert recordings.check(precision).reason == (
-        f"{stage}: relative error {1.2 * float(limit):.1e}, expected {limit}"
+        f"{graph}: relative error {1.2 * float(limit):.1e}, expected {limit}"
     )
 
 
@@ -216,16 +218,15 @@ def test_encoder_and_decoder_are_gated_by_what_they_make(
 ) -> None:
     recordings.cases[recordings.keys[graph]] += 1
     result = recordings.check()
-    stage = {name: stage for stage, name in GRAPH_STAGES.items()}[graph]
-    assert result.reason is None and result.stages[stage].max_abs == pytest.approx(1)
+    assert result.reason is None and result.stages[graph].max_abs == pytest.approx(1)
 
 
 def test_backend_with_graphs_of_its_own_has_parity_of_its_rollouts(recordings: Recordings) -> None:
     recordings.cases = {}
     result = recordings.check()
     assert result.reason is None
-    assert list(result.stages) == ["encode", "frame", "imagine", "slide"]
-    assert result.stages["encode"].max_abs is None and result.stages["encode"].code_agreement == 1
+    assert list(result.stages) == ["encoder", "frame", "imagine", "slide"]
+    assert result.stages["encoder"].max_abs is None and result.stages["encoder"].code_agreement == 1
 
 
 def test_codes_are_named_before_frames_and_frames_before_graphs(recordings: Recordings) -> None:
@@ -234,3 +235,75 @@ def test_codes_are_named_before_frames_and_frames_before_graphs(recordings: Reco
     assert (recordings.check().reason or "").startswith("worst frame")
     recordings.counts[0] = CodeCount(codes=1000, wrong=2)
     assert (recordings.check().reason or "").startswith("codes agree")
+
+
+@pytest.fixture
+def drawn(recordings: Recordings) -> Recordings:
+    """Of a model that draws noise in its step, and has no codes."""
+    manifest = recordings.bundle.manifest
+    programs = manifest.programs
+    (encode,), (step,) = programs.encode, programs.predict
+    encode = dataclasses.replace(encode, gives={"new.token": "token"})
+    step = dataclasses.replace(step, feeds={**step.feeds, "choice": "noise.choice"})
+    programs = dataclasses.replace(
+        programs, encode=(encode,), predict=(step,), noise={"choice": Noise("gumbel", (4,))}
+    )
+    manifest = dataclasses.replace(manifest, programs=programs)
+    recordings.bundle = dataclasses.replace(recordings.bundle, manifest=manifest)
+    recordings.counts = []
+    for side in (recordings.rollouts, recordings.expected):
+        for arrays in side:
+            del arrays["codes"], arrays["imagined_codes"]
+            arrays["free/drawn"] = np.zeros((T, 2), np.int64)
+            arrays["forced/drawn"] = np.zeros((5, 2), np.int64)
+            arrays["forced/logits"] = np.zeros((5, 2), np.float32)
+    return recordings
+
+
+def test_model_that_draws_is_judged_by_what_follows_true_frames(drawn: Recordings) -> None:
+    brighten(drawn.rollouts[0]["free"][0], VALUES, 50)  # once another value was drawn
+    drawn.rollouts[1]["free/drawn"][4] = 1
+    brighten(drawn.rollouts[2]["forced"][3], 49)
+    result = drawn.check()
+    assert result.reason is None
+    assert result.note == (
+        "draws noise: judged by forced frames (worst 60.1 dB) and logits (mean total variation "
+        "0.0e+00); free frames draw another value at horizon 5"
+    )
+    frame = result.stages["frame"]
+    assert frame.forced_worst_db == pytest.approx(60.08, abs=0.01)
+    assert frame.outputs["drawn"].agreement == 1 and frame.outputs["logits"].variation == 0
+    assert frame.code_agreement is frame.codes is None
+    assert [c.first_draw for c in result.curves] == [None, 5, None]
+    assert [(c.code_agreement, c.codes) for c in result.curves] == [(None, None)] * 3
+    brighten(drawn.rollouts[2]["forced"][3], 51)
+    reason = drawn.check().reason or ""
+    assert reason.startswith("worst forced frame of 5: ")
+    assert " dB, expected 60 dB, on c.mkv; draws noise" in reason
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_logits_that_miss_the_gate_fail(drawn: Recordings, precision: Precision) -> None:
+    for share, passes in ((0.9e-3, True), (1.1e-3, False), (math.nan, False)):
+        logits = np.log(np.array([0.5 + share, 0.5 - share]))
+        for arrays in drawn.rollouts:
+            arrays["forced/logits"][:] = logits
+        reason = drawn.check(precision).reason
+        assert (reason is None) == passes
+        assert passes or (reason or "").startswith(
+            f"logits: mean total variation {share:.1e}, expected 1e-03"
+        )
+
+
+def test_model_that_draws_needs_true_frames_after_the_context(drawn: Recordings) -> None:
+    for side in (drawn.rollouts, drawn.expected):
+        side[0]["forced"] = side[0]["forced"][:0]
+    reason = drawn.check().reason or ""
+    assert reason.startswith("no true frames after the context to judge by; give a longer clip, on")
+
+
+def test_graph_that_draws_is_judged_by_what_comes_of_it(drawn: Recordings) -> None:
+    drawn.cases[drawn.keys["step"]] += 1
+    assert drawn.check().reason is None
+    drawn.cases[drawn.keys["encoder"]] += 1  # which without codes has no gate of its own
+    assert (drawn.check().reason or "").startswith("encoder: relative error")

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 
 from tests.benchmarks.made_reports import png, with_bundle, with_environment
-from wmdeploy.benchmarks.report import GraphFacts, Memory, Report, Row
+from wmdeploy.benchmarks.report import GraphFacts, Memory, OutputParity, Parity, Report, Row
 from wmdeploy.gpu import Gpu
 
 HOSTILE = """<img src=x onerror=alert(1)>'"&|`$\\frac{<script>*_=@team\n# x\x07\udcff"""
@@ -17,9 +17,12 @@ def hostile(report: Report) -> Report:
         if row.backend != "compile":
             return row
         memory = Memory(resident=9.0, engines={HOSTILE: 3.0})
+        stage = HOSTILE if row.stage == "step" else row.stage
+        parity = Parity(outputs={HOSTILE: OutputParity(relative=1.0)})
         return dataclasses.replace(
-            row, backend=HOSTILE, reason=HOSTILE, device=HOSTILE, memory=memory
-        )
+            row, backend=HOSTILE, stage=stage, reason=HOSTILE, device=HOSTILE, memory=memory,
+            parity=parity
+        )  # fmt: skip
 
     graph = GraphFacts(flops=1, weight_bytes=1, moved_bytes=1, other_layout_weight_bytes=1)
     recipe = dataclasses.replace(

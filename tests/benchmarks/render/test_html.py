@@ -117,6 +117,21 @@ def test_it_is_small_even_with_all_backends() -> None:
     assert len(render(large).encode()) < LARGEST / 2
 
 
+def test_stages_of_any_graphs_are_drawn(report: Report) -> None:
+    names = [f"graph {i}" for i in range(14)]  # more than there are markers
+    cost = report.bundle.graphs["step"]
+    rows = [
+        row_of(stage=name, p50_ms=1.0 + i, samples_ms=[1.0 + i, 2.0 + i])
+        for i, name in enumerate(names)
+    ]
+    made = with_bundle(report_of(rows), graphs=dict.fromkeys(names, cost))
+    page = Page(render(made))
+    told = "".join(page.texts)
+    assert all(f"{name}, ms" in told for name in names)  # titles of plots
+    assert any(id.startswith("roofline-0") for id in page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
 def test_texts_of_a_report_are_only_texts(report: Report) -> None:
     page = Page(render(hostile(report)))
     tags = {tag for tag, _ in page.elements}
@@ -129,6 +144,7 @@ def test_texts_of_a_report_are_only_texts(report: Report) -> None:
                     "summary", "script"}, tags  # fmt: skip
     told = "".join(page.texts)
     assert "<img src=x onerror=alert(1)>" in told and "$\\frac{" in told  # shown as it is
+    assert "Named outputs" in told
     assert "too large or no PNG: svg" in told
 
 

@@ -4,11 +4,17 @@ import dataclasses
 
 import pytest
 
-from tests.benchmarks.made_reports import made_report, report_of, row_of, with_environment
+from tests.benchmarks.made_reports import (
+    made_report,
+    report_of,
+    row_of,
+    with_bundle,
+    with_environment,
+)
 from wmdeploy.benchmarks.environment import Ceilings
 from wmdeploy.benchmarks.render import tables
 from wmdeploy.benchmarks.render.tables import Table
-from wmdeploy.benchmarks.report import Memory, Report
+from wmdeploy.benchmarks.report import Curve, Memory, OutputParity, Parity, Report
 
 
 def column(table: Table, heading: str) -> list[str]:
@@ -48,6 +54,17 @@ def test_latency_has_the_rows_of_batch_1(report: Report) -> None:
     assert column(table, "of floor")[at] == "80% ops"
     assert column(table, "parity")[at] == f"{min(frame.worst_frame_db.values()):.1f} dB"
     assert "cpu 42 GB/s, 174 GFLOP/s in float32 with 2 threads. Weights" in table.caption
+
+
+def test_stages_stand_in_the_order_of_the_reports_graphs(report: Report) -> None:
+    graphs = dict.fromkeys(("decoder", "physics", "step"), report.bundle.graphs["step"])
+    stages = ("slide", "later", "step", "frame", "physics", "load", "decoder")
+    rows = [row_of(stage=stage, p50_ms=1.0) for stage in stages]
+    made = with_bundle(report_of(rows), graphs=graphs)
+    names = ["load", "decoder", "physics", "step", "later", "frame", "slide"]
+    sorts = {row[0].text: row[0].sort for row in tables.latency(made).rows}
+    assert sorted(sorts, key=lambda name: sorts[name] or 0.0) == names
+    assert column(tables.summary(made), "stage") == ["frame", "slide", *names[1:5]]
 
 
 def test_ceilings_of_float16_are_in_the_caption() -> None:
@@ -161,7 +178,9 @@ def test_facts_are_short_and_flat(report: Report) -> None:
     assert facts["bundle.clips"] == "a.mkv, b.mkv" and "bundle.graphs.step.flops" not in facts
 
 
-@pytest.mark.parametrize("name", ["summary", "latency", "parity", "clips", "fixed_rate", "facts"])
+@pytest.mark.parametrize(
+    "name", ["summary", "latency", "parity", "clips", "outputs", "fixed_rate", "facts"]
+)
 def test_report_of_nothing_has_tables_without_rows(name: str) -> None:
     table = getattr(tables, name)(report_of())
     assert name == "facts" or table.rows == []
@@ -176,3 +195,40 @@ def test_gain_needs_a_row_of_one_session() -> None:
     table = tables.batches(report_of(rows))
     at = table.headings.index("gain")
     assert [row[at].text for row in table.rows] == ["", "1.00", "2.00"]
+
+
+def test_named_outputs_have_a_table(report: Report) -> None:
+    assert tables.outputs(report).rows == []
+    parity = Parity(
+        forced_worst_db=71.0,
+        outputs={
+            "token": OutputParity(agreement=0.5),
+            "logits": OutputParity(relative=2e-5, variation=3e-6),
+        },
+    )
+    made = report_of([row_of("ort-cpu", p50_ms=1.0, parity=parity)])
+    table = tables.outputs(made)
+    assert table.headings == ("backend", "output", "equal", "largest error", "variation")
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["ort-cpu", "token", "50.000%", "", ""], ["ort-cpu", "logits", "", "2.0e-05", "3.0e-06"]
+    ]  # fmt: skip
+    assert column(tables.parity(made), "forced dB") == ["71.0"]
+
+
+def test_clips_without_codes_tell_of_draws_alone() -> None:
+    def curve(name: str, first_draw: int | None) -> Curve:
+        return Curve(
+            backend=name,
+            clip="a.mkv",
+            free_db=[90.0],
+            forced_db=[91.0],
+            code_agreement=None,
+            imagined_agreement=None,
+            first_difference=None,
+            outputs={"token": OutputParity(agreement=0.5)},
+            first_draw=first_draw,
+        )
+
+    table = tables.clips(dataclasses.replace(report_of(), curves=[curve("a", None), curve("b", 9)]))
+    assert not {"codes", "imagined codes", "first other code at"} & set(table.headings)
+    assert column(table, "first other draw at") == ["none", "9"]

@@ -15,11 +15,11 @@ def test_study_says_how_far_runs_lie_apart(
 ) -> None:
     paths = [tmp_path / f"{seed}.json" for seed in range(3)]
     for seed, path in enumerate(paths):
-        slower = {"decode": 1.5} if seed == 2 else None
+        slower = {"decoder": 1.5} if seed == 2 else None
         write_document(made_report(seed, slower=slower), path)
     false_alarms.main(paths)
     told = capsys.readouterr().out
-    assert "2 of 6 ordered pairs are flagged" in told and "decode of compile: speed-up" in told
+    assert "2 of 6 ordered pairs are flagged" in told and "decoder of compile: speed-up" in told
     assert "first_call" not in told and "eager" not in told
 
 

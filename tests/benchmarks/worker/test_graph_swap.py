@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from torch import Tensor
 
 from tests.conftest import MICRO, Bundles
 from wmdeploy.benchmarks.worker.graph_substitution import substitute_graphs
@@ -12,6 +11,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.manifest import Precision
+from wmdeploy.programs.arrays import Array
 
 S = MICRO.temporal.context
 
@@ -26,11 +26,14 @@ def test_swap_finds_the_wrong_graph(
     engine = backend.engines[wrong]
     right = engine.run
 
-    def run(feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = right(feeds)
-        name = engine.outputs[0].name
-        moved = outputs[name] * 1.2 if outputs[name].is_floating_point() else outputs[name] // 2
-        return outputs | {name: moved}
+    def run(
+        feeds: Mapping[str, Array], into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        outputs = right(feeds, into)
+        spec = engine.outputs[0]
+        given = outputs[spec.name]
+        moved = given // 2 if spec.dtype == "uint8" else (given * 1.2).astype(given.dtype)
+        return outputs | {spec.name: moved}
 
     engine.run = run  # type: ignore[method-assign]
     found = substitute_graphs(backend, bundle, (clip.frames, None), 3, S + 2)

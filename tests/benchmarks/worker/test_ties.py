@@ -24,9 +24,9 @@ from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, load_backend
 from wmdeploy.engines.same_codes import with_same_codes
-from wmdeploy.engines.session import Session
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.models.world_model import WorldModel
+from wmdeploy.programs.session import Session
 
 CONTEXT = 2
 HORIZON = 2 * MICRO.temporal.context
@@ -102,7 +102,7 @@ def test_tie_passes_and_is_told(
     assert 1 <= curve.codes.tied <= (1 if precision == "fp32" else 4)  # float16 has others, too
     assert curve.code_agreement == 1 - curve.codes.tied / 256
     assert found.stages["frame"].codes == curve.codes
-    assert (found.stages["encode"].cosine or 0) > 0.999  # of the token that goes with the codes
+    assert (found.stages["encoder"].cosine or 0) > 0.999  # of the token that goes with the codes
 
 
 def test_code_past_the_rounding_fails(

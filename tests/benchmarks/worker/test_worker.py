@@ -12,7 +12,7 @@ from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.benchmarks.worker.__main__ import Worker
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.engines.session import Session
+from wmdeploy.programs.session import Session
 
 
 def test_a_block_is_of_its_stage_and_not_of_the_one_that_was_warmed_last(
@@ -30,13 +30,13 @@ def test_a_block_is_of_its_stage_and_not_of_the_one_that_was_warmed_last(
         monkeypatch.setattr(
             engine,
             "run",
-            lambda f, n=name, r=engine.run: (calls.append(n), r(f))[1],  # type: ignore[func-returns-value]
+            lambda f, i=None, n=name, r=engine.run: (calls.append(n), r(f, i))[1],  # type: ignore[func-returns-value]
         )
-    stages: tuple[StageName, ...] = ("encode", "step", "frame", "imagine", "slide")
+    stages: tuple[StageName, ...] = ("encoder", "step", "frame", "imagine", "slide")
     for stage in stages:
         worker.answer(Warm(stage, 1))
     turns: tuple[tuple[StageName, list[str]], ...] = (
-        ("encode", ["encoder"]), ("frame", ["prefill", "decoder"]), ("step", ["step"]),
+        ("encoder", ["encoder"]), ("frame", ["prefill", "decoder"]), ("step", ["step"]),
         ("slide", ["prefill"]), ("imagine", ["step", "step"]), ("frame", ["prefill", "decoder"]),
     )  # fmt: skip
     for stage, engines in turns:
