@@ -1,12 +1,13 @@
 # `make demo` and `make test` set up everything they need. Extras: make setup EXTRAS=gpu,train,dev
 PYTHON ?= python3
 VENV := .venv
-EXTRAS ?= cpu,data,openvino,report,rtx,train,dev
+EXTRAS ?= cpu,data,export,openvino,report,rtx,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
+LEAN := .venv-lean
 
-.PHONY: demo test test-slow test-lowest test-gpu check setup clean-demo
+.PHONY: demo test test-slow test-lean test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -31,11 +32,18 @@ test: check
 test-slow: setup
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow -n 2 --dist loadfile
 
+# what runs without torch, in an environment without it, on bundles that the other one exports
+test-lean: setup
+	$(PYTHON) -m venv $(LEAN)
+	$(LEAN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu]" pytest hypothesis
+	$(RUN)/python -m tests.lean.make_bundles $(LEAN)/bundles
+	OMP_NUM_THREADS=1 $(LEAN)/bin/python -m pytest -q tests/lean --confcutdir=tests/lean --bundles=$(LEAN)/bundles
+
 # the suite with the lowest versions that pyproject.toml allows; TORCH_INDEX: where torch comes from
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(if $(TORCH_INDEX),$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt --index-url $(TORCH_INDEX) torch)
-	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[cpu,data,openvino,report,train]" pytest pytest-xdist
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[cpu,data,export,openvino,report,train]" pytest pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
 # on a machine with an NVIDIA GPU: make test-gpu EXTRAS=gpu,rtx,report,train,dev
