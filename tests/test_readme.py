@@ -56,7 +56,7 @@ def test_command_runs(place: Path, command: str) -> None:
 
 
 def test_program_runs(place: Path) -> None:
-    (program,) = blocks("python")
+    program = "\n".join(blocks("python"))
     result = subprocess.run(
         [sys.executable, "-c", program + "\nprint(frame.shape, frame.dtype)"],
         cwd=place,

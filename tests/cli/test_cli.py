@@ -18,6 +18,7 @@ from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
+from wmdeploy.graph_file import WEIGHTS_FILE
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
@@ -261,19 +262,21 @@ def test_square_brackets_in_paths_are_only_characters(bundles: Bundles, tmp_path
     assert target.exists() and "[bold]/[/:smile:.npz" in result.stdout.replace("\n", "")
 
 
-def test_inspect_shows_graphs_wiring_and_hashes(bundles: Bundles) -> None:
+def test_inspect_shows_graphs_programs_and_hashes(bundles: Bundles) -> None:
     bundle = bundles()
     result = wmdeploy("inspect", bundle.path)
     assert result.returncode == 0, result.stderr
-    for word in ("encoder", "uint8 (B, 32, 32, 3)", "next_token", "step.next_keys"):
+    for word in ("encoder", "uint8 (B, 32, 32, 3)", "next_token", "slides by one frame"):
         assert word in result.stdout
     assert bundle.manifest.files["step.onnx"].sha256 in result.stdout
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert "encode: of each real frame" in lines and "predict: of each imagined frame" in lines
 
 
 def test_inspect_finds_an_altered_file(bundles: Bundles, tmp_path: Path) -> None:
     shutil.copytree(bundles().path, tmp_path / "b")
-    data = (tmp_path / "b" / "step.onnx.data").read_bytes()
-    (tmp_path / "b" / "step.onnx.data").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    data = (tmp_path / "b" / WEIGHTS_FILE).read_bytes()
+    (tmp_path / "b" / WEIGHTS_FILE).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     result = wmdeploy("inspect", tmp_path / "b")
     assert result.returncode == 1 and "the file was altered" in result.stderr
 
