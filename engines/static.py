@@ -50,7 +50,8 @@ class StaticEngine:
         self._state, self._device = state, device
         self._bind: Bind | None = bind
         self._own: dict[int, Buffers] = {}  # by batch
-        self._programs: dict[tuple[int, ...], _Program] = {}  # by the addresses they are bound to
+        # by the addresses they are bound to
+        self._programs: dict[tuple[int | str, ...], _Program] = {}
 
     @torch.inference_mode()
     def run(
@@ -65,7 +66,7 @@ class StaticEngine:
             if spec.name not in self._state:
                 self._buffer(own, spec, batch).copy_(feeds[spec.name], non_blocking=True)
         places = [feeds[name] for name in self._state] + list(into.values())
-        key = (batch, *(tensor.data_ptr() for tensor in places))
+        key = (batch, *into, *(tensor.data_ptr() for tensor in places))
         program = self._programs.get(key)
         if program is None:
             held = {name: feeds[name] for name in self._state} | dict(into)

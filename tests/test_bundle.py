@@ -124,6 +124,30 @@ def test_link_to_a_directory_is_refused(copy: Path) -> None:
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"location": "weights.data"}, "has the number ''"),
+        ({"location": "weights.data", "length": "-4"}, "has the number '-4'"),
+        ({"location": "weights.data", "length": "4", "offset": "x"}, "has the number 'x'"),
+        ({"location": "weights.data", "length": "4", "checksum": "0"}, "is said by"),
+    ],
+)
+def test_weights_whose_place_is_not_said_in_full_are_refused(
+    copy: Path, keys: dict[str, str], fault: str
+) -> None:
+    """Or a graph would read a file that no hash covers."""
+    path = copy / "step.onnx"
+    model = onnx.load(path, load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.external_data)
+    del tensor.external_data[:]
+    for key, value in keys.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=fault):
+        checked_weight_bytes(path)
+
+
 @pytest.mark.parametrize("location", ["../outside.data", "/etc/hostname", "model/../x"])
 def test_graph_that_reads_weights_elsewhere_is_refused(copy: Path, location: str) -> None:
     path = copy / "step.onnx"

@@ -57,10 +57,16 @@ def checked_weight_bytes(graph: Path) -> int:
             f"{graph}: reads weights from {other[0][:80]!r}, expected {WEIGHTS_FILE}; refused"
         )
     places = {tuple((e.key, e.value) for e in tensor.external_data) for tensor in tensors}
-    lengths = [dict(place).get("length", "0") for place in places if place]
-    if odd := [length for length in lengths if not (length.isdecimal() and len(length) < 16)]:
-        raise BundleError(f"{graph}: a tensor's length is {odd[0][:80]!r}; refused")
-    return sum(map(int, lengths))
+    total = 0
+    for place in filter(None, places):
+        keys, said = sorted(key for key, _ in place), dict(place)
+        numbers = [said.get("offset", "0"), said.get("length", "")]
+        if not {*keys} <= {"location", "offset", "length"} or len(keys) > len(said):
+            raise BundleError(f"{graph}: a tensor's place is said by {keys}; refused")
+        if odd := [n for n in numbers if not (n.isdecimal() and len(n) < 16)]:
+            raise BundleError(f"{graph}: a tensor's place has the number {odd[0][:80]!r}; refused")
+        total += int(numbers[1])
+    return total
 
 
 def _unknown(model: Any) -> Iterator[str]:

@@ -93,3 +93,45 @@ def test_a_pool_belongs_to_one_thread(backends: Backends) -> None:
     thread.join()
     assert "belong to one thread" in found[0]
     pool.step([0], np.zeros((1, 2), np.float32))  # the first one goes on
+
+
+def test_rows_may_be_given_in_any_order(backends: Backends) -> None:
+    backend = backends("token")
+    frames = frames_for(backend)
+    pool, other = Pool(backend, 2), Pool(backend, 2)
+    for each in (pool, other):
+        each.add(frames[:3], np.array([0, 1]))
+        each.add(frames[20:23], np.array([2, 1]))
+    for at in range(12):  # past the window
+        actions = np.array([at % 3, (at + 1) % 3])
+        backwards = pool.step([1, 0], actions[::-1])
+        np.testing.assert_allclose(
+            backwards[::-1].astype(int), other.step([0, 1], actions).astype(int), atol=1
+        )
+        pool.observe([1, 0], frames[[31 + at % 3, 30]])
+        other.observe([0, 1], frames[[30, 31 + at % 3]])
+
+
+@pytest.mark.parametrize("name", ["sampled", "token"])
+def test_a_reset_leaves_nothing_of_before(name: str, backends: Backends) -> None:
+    """The first frame is absorbed at no action, not at the last rollout's."""
+    backend = backends(name)
+    frames = frames_for(backend)
+    used, new = Pool(backend, 1), Pool(backend, 1)
+    used.add(frames[:1])
+    for _ in range(7):
+        used.step([0], np.array([2]))
+    used.remove(0)
+    assert used.programs.action is not None
+    assert used.add(frames[5:7], np.array([1])) == new.add(frames[5:7], np.array([1])) == 0
+    for _ in range(8):
+        np.testing.assert_array_equal(used.step([0], np.array([1])), new.step([0], np.array([1])))
+
+
+def test_actions_for_other_rows_than_those_observed_are_refused(backends: Backends) -> None:
+    backend = backends("token")
+    pool = Pool(backend, 3)
+    for _ in range(3):
+        pool.add(frames_for(backend)[:2], np.array([0]))
+    with pytest.raises(BackendError, match=r"got actions int64 \(2,\)"):
+        pool.observe([0, 1, 2], frames_for(backend)[:3], np.array([1, 2]))

@@ -5,6 +5,7 @@ session will allocate for a row is bounded before anything is allocated.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ LARGEST_ROW = 2**32  # bytes of state, window and noise of one row
 MOST_FRAMES = 2**16  # of a window
 MOST_RUNS = 2**16  # of graphs, for one frame
 MOST_ACTIONS = 2**31
+NAME = "[A-Za-z0-9_]{1,60}"
 COUNT = TensorSpec("count", "int64", (BATCH,))
 COUNTERS = ("length", "position", "index")
 FLOATS = ("float16", "float32")
@@ -98,9 +100,14 @@ def _check_sizes(programs: Programs) -> None:
         for spec in specs:
             if spec.shape.count(BATCH) != 1 or (kind != "state" and spec.shape[0] != BATCH):
                 raise _Wrong(f'the {kind} "{spec.name}" of shape {spec.shape}')
+    named = [s.name for s in (*programs.state, *programs.records, *programs.outputs)]
+    for name in (*named, *programs.noise):
+        if not re.fullmatch(NAME, name) or name == "action":
+            raise _Wrong(f"the name {name[:40]!r}, expected letters, digits and underscores")
     if action is not None and (action.shape.count(BATCH) != 1 or action.shape[0] != BATCH):
         raise _Wrong(f"actions of shape {action.shape}")
-    kept = [*programs.state, *programs.outputs]
+    undone = [spec for spec in programs.state if spec.name in programs.undo]
+    kept = [*programs.state, *undone, *programs.outputs]
     windows = [*programs.records, *([action] if action is not None else [])]
     sizes = [int(n) for spec in (*kept, *windows) for n in spec.shape if n != BATCH] + [
         n for noise in programs.noise.values() for n in noise.shape
@@ -119,6 +126,8 @@ def _check_sizes(programs: Programs) -> None:
         raise _Wrong(f"{runs} runs of graphs, expected 1 to {MOST_RUNS}")
     if programs.refresh_predicts and (programs.absorb or not programs.refresh):
         raise _Wrong("a refresh that predicts, where frames are absorbed or nothing refreshes")
+    if len(set(programs.undo)) < len(programs.undo):
+        raise _Wrong("undo names a state twice")
     if unknown := sorted(set(programs.undo) - {spec.name for spec in programs.state}):
         raise _Wrong(f'undo names "{unknown[0]}", which is no state')
 
@@ -168,6 +177,8 @@ class _Checker:
         graph = self._graphs.get(call.graph)
         if graph is None:
             raise _Wrong(f'{self._name} calls "{call.graph}", and there is no such graph')
+        if not graph.inputs or not graph.outputs:
+            raise _Wrong(f"the graph {call.graph} has no inputs, or no outputs")
         inputs = {spec.name: spec for spec in graph.inputs}
         if odd := sorted(inputs.keys() ^ call.feeds.keys()):
             fault = "is fed by nothing" if odd[0] in inputs else "is no input of the graph"
@@ -189,7 +200,7 @@ class _Checker:
         """What a source gives."""
         kind, _, name = source.partition(".")
         programs = self._programs
-        if source in COUNTERS:
+        if source == "index" or (source in COUNTERS and self._name != "encode"):
             return COUNT
         if source == "zero":
             return wanted
@@ -201,7 +212,7 @@ class _Checker:
             found: TensorSpec | None = None
             action = programs.action
             if source == "action" or name == "action":
-                found = action if kind in ("action", "newest", "window") else None
+                found = action if source == "action" or kind in ("newest", "window") else None
             elif kind in ("window", "newest"):
                 found = self._records.get(name)
             elif kind == "state":
@@ -227,7 +238,8 @@ class _Checker:
 
     def _check_target(self, target: str, spec: TensorSpec, call: Call) -> None:
         kind, _, name = target.partition(".")
-        if kind not in TARGETS[self._name]:
+        whole = target == "frame" if kind == "frame" else re.fullmatch(f"{NAME}(@{NAME})?", name)
+        if kind not in TARGETS[self._name] or not whole or target == "new.frame":
             raise _Wrong(f'{self._name}: {call.graph} gives "{target}", which is no target there')
         expected: TensorSpec | None
         if kind == "frame":
@@ -261,10 +273,7 @@ def _alike(a: TensorSpec, b: TensorSpec) -> bool:
 
 
 def slot_axis(whole: TensorSpec, entry: TensorSpec) -> int | None:
-    """The one axis where an entry of a cache has length 1 and the cache more; None if they differ.
-
-    A cache of length 1 has its last axis but one.
-    """
+    """The one axis where an entry of a cache has length 1 and the cache more; None: it has none."""
     if len(whole.shape) != len(entry.shape):
         return None
     axes = [i for i, (a, b) in enumerate(zip(whole.shape, entry.shape, strict=True)) if a != b]

@@ -190,10 +190,9 @@ class Programs:
 
 
 def state_inputs(programs: Programs, graph: str) -> frozenset[str]:
-    """The inputs of a graph that are a row's state, in any call."""
+    """The inputs of a graph that are a row's state, in every call."""
+    calls = [call for _, call in programs.calls() if call.graph == graph]
+    names = {name for call in calls for name in call.feeds}
     return frozenset(
-        name
-        for _, call in programs.calls()
-        for name, source in call.feeds.items()
-        if call.graph == graph and source.startswith("state.")
+        name for name in names if all(call.feeds[name].startswith("state.") for call in calls)
     )

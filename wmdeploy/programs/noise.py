@@ -18,7 +18,7 @@ def draw(noise: Noise, name: str, seed: int, stream: int, frame: int) -> np.ndar
 
     Args:
         seed, stream: the stream is the row's, so that rows of one seed differ.
-        frame: since the reset, from 0.
+        frame: how many were absorbed or predicted since the reset.
     """
     word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
     key = np.array([seed % 2**64, stream % 2**64], np.uint64)

@@ -26,6 +26,7 @@ class Give:
     kind: str
     name: str
     key: str
+    again: bool = False  # whether the same output has gone elsewhere before
     counter: str = ""  # of a slot: the key of the state that counts
     axis: int = 0  # of a slot: where entries lie; batch_axis: where rows do
     batch_axis: int = 0
@@ -90,8 +91,11 @@ def _planned(backend: Backend, call: Call) -> PlannedCall:
     inputs = {spec.name: spec for spec in engine.inputs}
     outputs = {spec.name: spec for spec in engine.outputs}
     feeds = [_feed(backend.programs, inputs[name], s) for name, s in call.feeds.items()]
-    gives = [_give(backend.programs, t, outputs[name]) for t, name in call.gives.items()]
-    kept = {give.output: give.key for give in gives if give.kind in ("state", "out")}
+    gives: list[Give] = []
+    for target, name in call.gives.items():
+        again = any(give.output == name for give in gives)
+        gives.append(_give(backend.programs, target, outputs[name], again))
+    kept = {g.output: g.key for g in gives if g.kind in ("state", "out") and not g.again}
     return PlannedCall(
         graph=call.graph,
         engine=engine,
@@ -112,10 +116,11 @@ def _feed(programs: Programs, spec: TensorSpec, source: str) -> Feed:
     return Feed(spec, kind, name)
 
 
-def _give(programs: Programs, target: str, output: TensorSpec) -> Give:
+def _give(programs: Programs, target: str, output: TensorSpec, again: bool) -> Give:
     kind, _, name = target.partition(".")
     if kind != "slot":
-        return Give(output=output.name, kind=kind, name=name or kind, key=target)
+        name = name or kind  # the frame has no other name
+        return Give(output=output.name, kind=kind, name=name, key=target, again=again)
     name, _, counter = name.partition("@")
     state = {spec.name: spec for spec in programs.state}
     axis = slot_axis(state[name], output)

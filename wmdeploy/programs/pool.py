@@ -164,7 +164,7 @@ class Pool:
         if added.any():
             spec = self.programs.action
             if actions is not None and spec is not None and np.ndim(actions) == len(spec.shape):
-                actions = np.asarray(actions)[added]
+                actions = checked_actions(actions, (len(where),), self.programs, "observe")[added]
             self._note_actions(where[added], actions, "observe")
         return self._rollouts.observe(where, frames)
 

@@ -86,7 +86,7 @@ class Rollouts:
     def clear(self, rows: np.ndarray) -> None:
         """Rows are nothing any more, until they are reset."""
         self._state.clear(rows.tolist())
-        self.length[rows] = 0
+        self.window.clear(rows)
         self.imagined[rows] = self._stale[rows] = False
         self._runner.clock[rows] = 0
 
@@ -173,6 +173,7 @@ class Rollouts:
         """Give the rows' memory back to the backend."""
         self._state.close()
         self.length[:] = 0
+        self.imagined[:] = False
 
     def _take_in(self, rows: np.ndarray, records: dict[str, Array]) -> None:
         """What encoding gave of real frames, of a batch for each kind of row."""
@@ -183,8 +184,6 @@ class Rollouts:
             if not len(some):
                 continue
             own = records if chosen.all() else {n: r[chosen] for n, r in records.items()}
-            if replaced:
-                self.length[some] -= 1
             if self._programs.absorb:
                 at = 0
                 for part in self._batches(some):
@@ -192,6 +191,8 @@ class Rollouts:
                     self._absorb_rows(part, new, replaced)
                     at += len(part)
             else:
+                if replaced:
+                    self.length[some] -= 1
                 self._cut(some)
                 if not replaced and self._refreshes:
                     self._stale[some] |= self.length[some] > 0
@@ -199,8 +200,11 @@ class Rollouts:
             self.imagined[some] = False
 
     def _absorb_rows(self, rows: np.ndarray, records: dict[str, Array], replaced: bool) -> None:
-        self._cut(rows)
         if replaced:  # time goes back
+            self.length[rows] -= 1
+            self.imagined[rows] = False
+        self._cut(rows)
+        if replaced:
             group = self._state.group(rows.tolist())
             for name in self._programs.undo:
                 held, kept = group.held, group.held[f"undo.{name}"]

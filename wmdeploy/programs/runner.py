@@ -46,11 +46,20 @@ class Window:
         assert self.actions is not None
         self.actions[rows, : actions.shape[1]] = actions
 
+    def clear(self, rows: np.ndarray) -> None:
+        """Nothing is left of what was there: neither an action, nor a number that is not finite."""
+        self.length[rows] = 0
+        for window in self.records.values():
+            window[rows] = 0
+        if self.actions is not None:
+            self.actions[rows] = 0
+
     def append(self, rows: np.ndarray, records: Mapping[str, Array]) -> None:
         """The next frame of rows; `records` may have padding behind theirs."""
         length = self.length[rows]
         first = int(length[0])
-        alike = len(rows) == self._capacity and bool((length == first).all())
+        every = len(rows) == self._capacity and bool((rows[1:] > rows[:-1]).all())
+        alike = every and bool((length == first).all())
         for name, window in self.records.items():
             value = records[name]
             value = value if len(value) == len(rows) else value[: len(rows)]
@@ -113,7 +122,8 @@ class Runner:
     """Runs programs; knows the noise of rows, and checks what graphs are fed at first.
 
     Attributes:
-        clock: by row, the frames since its reset; streams: by row, of its noise.
+        clock: by row, the frames that were absorbed or predicted since its reset; streams: by row,
+            of its noise.
     """
 
     def __init__(self, backend: Backend, window: Window, seed: int) -> None:
@@ -148,13 +158,15 @@ class Runner:
                     into = {output: group.other[key] for output, key in call.into}
                 outputs = self._run(call, feeds, into)
                 for give in call.gives:
+                    value = outputs[give.output]
                     if give.kind in ("state", "out"):
-                        value = outputs[give.output]
-                        group.held[give.key] = self.kept(group, give.key, value, copy=False)
+                        group.held[give.key] = self.kept(group, give.key, value, copy=give.again)
                     elif give.kind == "slot":
-                        self._write_slot(group, give, outputs[give.output])
+                        self._write_slot(group, give, value)
+                    elif self._backend.memory is not None and give.kind == "new":
+                        new[give.name] = self._arrays.copy(value)  # the next run writes over it
                     else:
-                        new[give.name] = outputs[give.output]
+                        new[give.name] = value
         return new
 
     def encode(self, plan: Plan, frames: np.ndarray) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -175,9 +187,10 @@ class Runner:
                 self._checked.discard(call.graph)
                 outputs = self._run(call, feeds, None)
                 for give in call.gives:
-                    (new if give.kind == "new" else out)[give.name] = outputs[give.output]
-        if self._backend.memory is not None:  # the next run writes over them
-            new = {name: self._arrays.copy(value) for name, value in new.items()}
+                    value = outputs[give.output]
+                    if self._backend.memory is not None:  # the next run writes over it
+                        value = self._arrays.copy(value)
+                    (new if give.kind == "new" else out)[give.name] = value
         return new, out
 
     def kept(self, group: Group, key: str, value: Array, copy: bool = True) -> Array:
