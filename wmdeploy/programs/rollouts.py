@@ -85,8 +85,9 @@ class Rollouts:
 
     def clear(self, rows: np.ndarray) -> None:
         """Rows are nothing any more, until they are reset."""
-        self._state.clear(rows.tolist())
-        self.window.clear(rows)
+        with self._arrays.scope():
+            self._state.clear(rows.tolist())
+            self.window.clear(rows)
         self.imagined[rows] = self._stale[rows] = False
         self._runner.clock[rows] = 0
 
