@@ -66,7 +66,8 @@ class StaticEngine:
             if spec.name not in self._state:
                 self._buffer(own, spec, batch).copy_(feeds[spec.name], non_blocking=True)
         places = [feeds[name] for name in self._state] + list(into.values())
-        key = (batch, *into, *(tensor.data_ptr() for tensor in places))
+        addresses = [tensor.data_ptr() for tensor in places]
+        key: tuple[int | str, ...] = (batch, *into, *addresses)
         program = self._programs.get(key)
         if program is None:
             held = {name: feeds[name] for name in self._state} | dict(into)
