@@ -4,8 +4,7 @@ import torch
 
 from wmdeploy.engines.base import BACKENDS, Settings
 from wmdeploy.errors import MissingError
-
-CPU = torch.device("cpu")
+from wmdeploy.programs.modules import CPU
 
 
 def cuda_device(backend: str) -> torch.device:

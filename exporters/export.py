@@ -4,14 +4,12 @@ Importing this module imports no torch, so that an export with nothing to do end
 """
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from wmdeploy.bundle import (
     BUNDLE_KIND,
@@ -48,9 +46,7 @@ from wmdeploy.progress import Progress, silent
 if TYPE_CHECKING:
     from torch import nn
 
-    from wmdeploy.codes import CodeCount
     from wmdeploy.families import Graph
-    from wmdeploy.programs.record import Case
 
 MAX_BATCH = 1024
 # 21 brought GroupNormalization with float32 statistics, 23 Attention, which 21 and 22 spell out
@@ -172,19 +168,15 @@ def _write_bundle(
     engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
     for number, (name, engine) in enumerate(engines.items()):
         progress("export", graphs + number, 2 * graphs, f"verify {name}")
-
-        def judge(
-            case: "Case", outputs: Mapping[str, np.ndarray], name: str = name
-        ) -> "tuple[dict[str, np.ndarray], CodeCount | None]":
-            return expected_outputs(
-                model,
-                name,
-                case,
-                outputs,
-                programs=deployed.programs,
-                precision=recipe.precision,
-            )
-
+        if not cases[name]:
+            raise ExportError(f"family {family.name}: no rollout runs the graph {name}")
+        judge = functools.partial(
+            expected_outputs,
+            model,
+            name,
+            programs=deployed.programs,
+            precision=recipe.precision,
+        )
         records[name] = dataclasses.replace(
             records[name],
             weight_bytes=checked_weight_bytes(directory / records[name].file),

@@ -129,6 +129,7 @@ def test_link_to_a_directory_is_refused(copy: Path) -> None:
     [
         ({"location": "weights.data"}, "has the number ''"),
         ({"location": "weights.data", "length": "-4"}, "has the number '-4'"),
+        ({"location": "weights.data", "length": "0"}, "have no length"),
         ({"location": "weights.data", "length": "4", "offset": "x"}, "has the number 'x'"),
         ({"location": "weights.data", "length": "4", "checksum": "0"}, "is said by"),
     ],

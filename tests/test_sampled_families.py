@@ -4,10 +4,12 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests import sampled
 from tests.benchmarks.bench import quick
 from tests.lean.make_bundles import FAMILIES, PRESETS, float_clip
 from tests.test_imports import ROOT
@@ -22,8 +24,10 @@ from wmdeploy.engines.rollout import rollout
 from wmdeploy.errors import ClipError, ExportError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import ModelFacts, load_model
+from wmdeploy.programs import record
 from wmdeploy.programs.check import find_fault
 from wmdeploy.programs.contract import BATCH, TensorSpec
+from wmdeploy.programs.record import Case, record_cases
 
 INTEGERS = r"^clip-00000: got actions int64 \(\d+,\), and the model takes 2 floats"
 
@@ -58,6 +62,35 @@ def benched(bundle: Bundle, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert parity and parity.psnr_db and min(parity.psnr_db.values()) > 60
     variation = parity.outputs["logits"].variation
     assert variation is not None and variation < 1e-5
+
+
+def test_another_reward_than_the_authors_is_found_at_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames are right, and so is each graph beside its module."""
+    forward = sampled.WholeFrame.forward
+
+    def more(self: Any, *feeds: Any) -> Any:
+        *others, reward = forward(self, *feeds)
+        return *others, reward + 1
+
+    monkeypatch.setattr(sampled.WholeFrame, "forward", more)
+    with pytest.raises(ExportError, match='frame 1 of a rollout: the output "reward" differs'):
+        exported("sampled", SAMPLE_CLIP, tmp_path)
+    assert not (tmp_path / "sampled").exists()
+
+
+def test_a_graph_that_no_rollout_runs_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be in a bundle, and nobody had compared it."""
+
+    def without(*given: Any) -> dict[str, list[Case]]:
+        return record_cases(*given) | {"absorb": []}
+
+    monkeypatch.setattr(record, "record_cases", without)
+    with pytest.raises(ExportError, match="no rollout runs the graph absorb"):
+        exported("sampled", SAMPLE_CLIP, tmp_path)
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ class ModelFamily(ABC):
         """The model as its authors run it, as graphs and programs of its own.
 
         In fp32 it is what every backend is compared with. A graph that is also among those of
-        `deployment`, by the same name, takes and gives the same there.
+        `deployment`, by the same name, takes the same there.
         """
 
     def find_ties(

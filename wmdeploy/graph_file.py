@@ -65,6 +65,8 @@ def checked_weight_bytes(graph: Path) -> int:
             raise BundleError(f"{graph}: a tensor's place is said by {keys}; refused")
         if odd := [n for n in numbers if not (n.isdecimal() and len(n) < 16)]:
             raise BundleError(f"{graph}: a tensor's place has the number {odd[0][:80]!r}; refused")
+        if not int(numbers[1]):  # ONNX Runtime would take as much as the tensor's shape asks for
+            raise BundleError(f"{graph}: a tensor's weights have no length; refused")
         total += int(numbers[1])
     return total
 

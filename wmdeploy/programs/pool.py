@@ -193,7 +193,7 @@ class Pool:
         where = self._own("render", rows)
         if not self._rollouts.imagined[where].all():
             raise BackendError("render: nothing predicted yet; call step or imagine first")
-        if not self._rollouts.renders:
+        if not self.programs.render:
             raise BackendError("render: the model has no program to render with")
         return self._rollouts.render(where)
 

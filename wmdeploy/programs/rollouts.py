@@ -125,10 +125,6 @@ class Rollouts:
             for part in self._batches(rows):
                 self._advance(part)
 
-    @property
-    def renders(self) -> bool:
-        return bool(self._render.calls)
-
     def render(self, rows: np.ndarray) -> np.ndarray:
         """The newest frames, (rows, H, W, 3) uint8."""
         parts = []

@@ -30,11 +30,9 @@ class Window:
             for spec in programs.records
         }
         self.actions: np.ndarray | None = None
-        self.action_axes = 0  # of one action
         if programs.action is not None:
             shape = programs.action.sizes(1)[1:]
             self.actions = np.zeros((capacity, self._slots, *shape), programs.action.dtype)
-            self.action_axes = len(shape)
 
     def note(self, rows: np.ndarray, actions: np.ndarray) -> None:
         """What was done at the newest frame of rows."""

@@ -124,7 +124,7 @@ class Session:
         return [self._pool.snapshot(row) for row in range(self.batch)]
 
     def restore(self, snapshots: Sequence[Snapshot]) -> None:
-        """Go back to a snapshot, of this session or one like it; again and again, if need be.
+        """Go back to a snapshot of these rows or of others like them, as often as need be.
 
         Raises:
             BackendError: the snapshot is of a session of another kind.
