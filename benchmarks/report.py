@@ -12,7 +12,7 @@ from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.codes import CodeCount
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
-from wmdeploy.manifest import Layout, Precision, Recipe
+from wmdeploy.manifest import Precision, Recipe
 
 SCHEMA = 5
 MOST_ROUNDS = 400  # of a stage
@@ -63,10 +63,7 @@ class BundleFacts:
     context: int
     horizon: int
     refill: int | None = None
-
-    @property
-    def other_layout(self) -> Layout:
-        return "latent" if self.recipe.layout == "token" else "token"
+    other_layout: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

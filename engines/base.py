@@ -71,7 +71,7 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
     settings = settings or Settings()
     if BACKENDS[name].device != "cpu":
         require("torch", extra="export", purpose=f"backend {name}")
-        from wmdeploy.models.precision import allow_tf32
+        from wmdeploy.families.precision import allow_tf32
 
         allow_tf32(settings.tf32)
     module, _, function = BACKENDS[name].loader.partition(":")

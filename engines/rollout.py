@@ -41,7 +41,7 @@ def open_source(
     from wmdeploy.engines.devices import pytorch_device
     from wmdeploy.engines.pytorch.eager import baseline
     from wmdeploy.families import load_model
-    from wmdeploy.models.precision import allow_tf32
+    from wmdeploy.families.precision import allow_tf32
 
     settings = settings or Settings()
     allow_tf32(settings.tf32)

@@ -1,7 +1,7 @@
 """A backend that goes on from PyTorch's codes where its own tie with them.
 
 Both then imagine from the same vectors, so that what differs is the fault of what follows the
-encoder. Which codes tie is decided in `wmdeploy.models.ties`.
+encoder. Which codes tie is decided in `wmdeploy.families.reference.ties`.
 """
 
 import dataclasses

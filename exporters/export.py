@@ -23,18 +23,14 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.families import (
-    expected_outputs,
-    family_of,
-    is_preset,
-    load_model,
-)
+from wmdeploy.families import family_of, find_family, is_preset, load_model
+from wmdeploy.families.cases import expected_outputs
+from wmdeploy.families.directory import read_notes
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.graph_file import checked_weight_bytes
 from wmdeploy.manifest import (
     SCHEMA,
     GraphRecord,
-    Layout,
     Manifest,
     Precision,
     Recipe,
@@ -59,19 +55,21 @@ class ExportOptions:
 
     `source` is a model directory, a `.pt` of the reference project, or a preset's name, whose
     weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on,
-    read as `read` says.
+    read as `read` says. `layout` is one of the family's, None its first. `family` is that of a
+    source which does not name its own.
     """
 
     source: str
     output: Path
     clip: Path
-    layout: Layout = "token"
+    layout: str | None = None
     precision: Precision = "fp32"
     max_batch: int = 8
     opset: int = 23
     seed: int = 0
     slim: bool = False
     read: ReadOptions = ReadOptions()
+    family: str | None = None
 
 
 def export_bundle(
@@ -97,12 +95,12 @@ def export_bundle(
     if existing:
         return existing, False
     progress("export", 0, 1, "load the model")
-    model = load_model(options.source, options.seed, remarks)
+    model = load_model(options.source, options.seed, remarks, options.family)
     size = family_of(model).facts(model).image_size
     clip = read_clip(options.clip, size=size, count=8, options=options.read)
     if remarks is not None:
         remarks += clip.remarks
-    notes = {**family_of(model).notes(options.source), "exported from": recipe.source}
+    notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(
             model, notes, recipe=recipe, clip=clip, directory=directory, progress=progress
@@ -118,7 +116,7 @@ def _write_bundle(
     directory: Path,
     progress: Progress,
 ) -> None:
-    from wmdeploy.exporters.layouts import other_layout_bytes
+    from wmdeploy.exporters.layouts import other_layout, other_layout_bytes
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import OnnxEngine, verify_graph, verify_rollout
     from wmdeploy.exporters.weights import share_weights
@@ -202,14 +200,19 @@ def _write_bundle(
     manifest = Manifest(
         schema=SCHEMA,
         recipe=recipe,
-        model=facts.config,
+        model=family.sizes(model),
         programs=deployed.programs,
         graphs=records,
         files=files,
         family=family.name,
     )
-    other = other_layout_bytes(manifest)
-    write_manifest(dataclasses.replace(manifest, other_layout_weight_bytes=other), directory)
+    if other := other_layout(family, recipe.layout):
+        manifest = dataclasses.replace(
+            manifest,
+            other_layout=other,
+            other_layout_weight_bytes=other_layout_bytes(manifest, other),
+        )
+    write_manifest(manifest, directory)
 
 
 def _recipe(options: ExportOptions) -> Recipe:
@@ -224,10 +227,14 @@ def _recipe(options: ExportOptions) -> Recipe:
             f"opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
             "Attention that computes its softmax in float32"
         )
+    layouts = find_family(options.source, options.family).layouts
+    layout = options.layout or layouts[0]
+    if layout not in layouts:
+        raise ExportError(f"layout: got {layout!r}, expected one of {', '.join(layouts)}")
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")
     return Recipe(
         source=_fingerprint(options),
-        layout=options.layout,
+        layout=layout,
         precision=options.precision,
         max_batch=options.max_batch,
         opset=options.opset,
@@ -247,8 +254,9 @@ def _version(package: str) -> str:
 
 def _fingerprint(options: ExportOptions) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
-    if is_preset(options.source):
-        return f"preset {options.source}, seed {options.seed}"
+    if is_preset(options.source, options.family):
+        name = "" if options.family is None else f" of {options.family}"
+        return f"preset {options.source}{name}, seed {options.seed}"
     return _digest(Path(options.source))
 
 

@@ -13,10 +13,10 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout, Precision
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
-from wmdeploy.models.world_model import WorldModel
 
 GOLDEN = Path(__file__).parent / "golden"
 MICRO = WorldModelConfig(
@@ -113,7 +113,7 @@ def future_pixels(
     model: WorldModel, frames: np.ndarray, horizon: int, actions: np.ndarray | None = None
 ) -> np.ndarray:
     """The baseline's own answer, (horizon, H, W, 3) uint8."""
-    from wmdeploy.models.world_model import to_pixels
+    from wmdeploy.families.reference.world_model import to_pixels
 
     given = None if actions is None else torch.tensor(actions)[None]
     imagined = model.predict_future(torch.tensor(frames)[None], horizon, given)

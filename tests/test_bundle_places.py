@@ -25,10 +25,9 @@ from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, BundleError, CheckpointError, WmdeployError
 from wmdeploy.exporters.to_onnx import write_onnx
-from wmdeploy.families import Graph
+from wmdeploy.families import Graph, load_model
 from wmdeploy.files import sha256
 from wmdeploy.manifest import write_manifest
-from wmdeploy.models.checkpoint import load_model
 from wmdeploy.programs.contract import TensorSpec
 
 POINTER = (

@@ -11,8 +11,8 @@ from wmdeploy.benchmarks.report import read_json
 from wmdeploy.clips import find_clips
 from wmdeploy.clips.read import SAMPLE_CLIP, count_frames, read_clip
 from wmdeploy.errors import CheckpointError, ClipError, WmdeployError
+from wmdeploy.families import load_model, save_model
 from wmdeploy.files import refuse_pointer
-from wmdeploy.models.checkpoint import load_model, save_model
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"

@@ -1,6 +1,6 @@
 """Latent world models from PyTorch to a deployment: clip -> model -> graphs -> bundle -> engines.
 
-Importing this package imports nothing heavy; `wmdeploy.models` needs torch.
+Importing this package imports nothing heavy; `wmdeploy.families.reference` needs torch.
 """
 
 import os

@@ -22,6 +22,10 @@ class CheckpointError(WmdeployError):
     """A model file is unreadable, unsafe, incomplete or does not fit its configuration."""
 
 
+class FamilyError(WmdeployError):
+    """A model family is unknown, cannot be imported, or breaks the contract of families."""
+
+
 class BundleError(WmdeployError):
     """A bundle is incomplete, altered, of another schema, or leaves its own directory."""
 

@@ -31,7 +31,6 @@ from wmdeploy.programs.contract import (
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
-Layout = Literal["token", "latent"]
 Precision = Literal["fp32", "fp16"]
 
 
@@ -42,7 +41,7 @@ class Parity:
     `max_abs` and `mean_abs` are in the tensor's own unit; `relative` is max_abs over the largest
     absolute value of the reference, for pixels the root mean square error of the worst frame over
     255 (1e-3 is 60 dB of PSNR); `agreement` is the share of equal integers (codes), of which `tied`
-    are others within rounding and `wrong` beyond it (see `wmdeploy.models.ties`).
+    are others within rounding and `wrong` beyond it (see `wmdeploy.families.reference.ties`).
     """
 
     max_abs: float
@@ -81,7 +80,7 @@ class Recipe:
     """
 
     source: str
-    layout: Layout
+    layout: str
     precision: Precision
     max_batch: int
     opset: int
@@ -135,9 +134,9 @@ class Manifest:
         model: the sizes of the model, by part and name.
         files: those of the export.
         plans: added by `wmdeploy build-engine`.
-        other_layout_weight_bytes: what each graph's weights would take in the layout that this
-            bundle is not in, for comparison; empty in older bundles.
-        family: of the model, a key of `wmdeploy.families.FAMILIES`.
+        other_layout: another layout of the family, for comparison; None if it has no other.
+        other_layout_weight_bytes: what each graph's weights would take there.
+        family: of the model, see `wmdeploy.families.find`.
         programs: what a session runs.
     """
 
@@ -149,6 +148,7 @@ class Manifest:
     graphs: dict[str, GraphRecord]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
+    other_layout: str | None = None
     other_layout_weight_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -276,5 +276,11 @@ def _check_sizes(manifest: Manifest, path: Path) -> None:
     for name in manifest.graphs:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) or name in RESERVED_NAMES:
             raise BundleError(f"{path}: the manifest names a graph {name[:40]!r}; export again")
+    words = (manifest.family, manifest.recipe.layout, manifest.other_layout or "")
+    if odd := next((word for word in words if not re.fullmatch(r"[a-z0-9-]{0,40}", word)), None):
+        raise BundleError(
+            f"{path}: the manifest has the family or layout {odd[:40]!r}, expected lower case "
+            "letters, digits and dashes; export again"
+        )
     if manifest.recipe.max_batch < 1:
         raise BundleError(f"{path}: the manifest has a batch below 1; export again")

@@ -197,6 +197,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         context=options.context,
         horizon=options.horizon_for(judged_window(manifest.programs)),
         refill=options.refill,
+        other_layout=manifest.other_layout,
     )
 
 

@@ -34,7 +34,7 @@ def measure_ceilings(device: str, tf32: bool = False) -> Ceilings:
     import torch
     from torch.nn.functional import conv2d
 
-    from wmdeploy.models.precision import allow_tf32
+    from wmdeploy.families.precision import allow_tf32
 
     allow_tf32(tf32)
     gpu = device == "cuda"

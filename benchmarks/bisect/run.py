@@ -171,7 +171,7 @@ def recorded_feeds(
     """
     import torch
 
-    from wmdeploy.families import record_model
+    from wmdeploy.families.cases import record_model
     from wmdeploy.programs.record import ROWS
 
     manifest = bundle.manifest

@@ -24,10 +24,10 @@ from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import TieFinder, with_same_codes
 from wmdeploy.errors import ClipError, WmdeployError
 from wmdeploy.families import family_of, load_model
+from wmdeploy.families.directory import TrainingNotes, read_training
+from wmdeploy.families.precision import allow_tf32
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
-from wmdeploy.models.checkpoint import TrainingNotes, read_training
-from wmdeploy.models.precision import allow_tf32
 from wmdeploy.programs.session import Session
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate as measure

@@ -29,9 +29,9 @@ from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import CheckpointError, WmdeployError
 from wmdeploy.families import family_of, load_model
-from wmdeploy.models.checkpoint import read_training
-from wmdeploy.models.family import reference_model
-from wmdeploy.models.precision import allow_tf32
+from wmdeploy.families.directory import read_training
+from wmdeploy.families.precision import allow_tf32
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.report import QualityReport
 

@@ -22,10 +22,10 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.rollout import rollout
 from wmdeploy.families import family_of
+from wmdeploy.families.reference import graphs
+from wmdeploy.families.reference.family import ReferenceFamily, reference_model
+from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.manifest import Precision
-from wmdeploy.models import graphs
-from wmdeploy.models.family import FAMILY, reference_model
-from wmdeploy.models.vqvae import VectorQuantizer
 from wmdeploy.programs.modules import module_backend
 from wmdeploy.psnr import psnr
 
@@ -133,7 +133,7 @@ def main(
     = SAMPLE_CLIP,
     context: int = 8,
 ) -> None:  # fmt: skip
-    loaded = FAMILY.load(model, 0, None)
+    loaded = ReferenceFamily().load(model, 0, None)
     horizon = 2 * loaded.config.temporal.context
     size = loaded.config.vqvae.image_size
     real = read_clip(clip, size=size, count=context + horizon)

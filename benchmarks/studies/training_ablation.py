@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from wmdeploy.models.checkpoint import read_config
+from wmdeploy.families import load_family
+from wmdeploy.families.directory import read_config
 from wmdeploy.quality.report import QualityReport
 from wmdeploy.training import TrainOptions
 from wmdeploy.training.train import train
@@ -35,7 +36,7 @@ def main(
 ) -> None:
     """Train the rows and print the table."""
     out = Console(markup=False, highlight=False, soft_wrap=True)
-    sizes = read_config(vqvae)
+    sizes = read_config(load_family("vqvae-transformer"), vqvae)
     out.print(
         "| | next frame (ceiling) | copy | within 0.1 | codes | changed codes "
         "| horizon 2 | 8 | 16 | 32 |\n|---|---|---|---|---|---|---|---|---|---|"

@@ -23,8 +23,9 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.footage import clip_digest
 from wmdeploy.errors import WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.families import find_family
 from wmdeploy.files import check_inside, sha256, write_document
-from wmdeploy.manifest import MANIFEST_FILE, Layout, Precision
+from wmdeploy.manifest import MANIFEST_FILE, Precision
 from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import IDENTICAL_DB
 
@@ -36,16 +37,18 @@ class SweepOptions:
     """What to sweep; `bench` has all that is not swept, its bundle is replaced.
 
     Attributes:
-        model: as `ExportOptions.source`.
+        model: as `ExportOptions.source`; family as there.
+        layouts: empty: all of the family.
         output: folder for bundles and reports.
     """
 
     model: str
     output: Path
     bench: BenchOptions
-    layouts: tuple[Layout, ...] = ("token", "latent")
+    layouts: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     seed: int = 0
+    family: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,8 @@ def sweep(
     """
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
-    kinds = list(itertools.product(options.layouts, options.precisions))
+    layouts = options.layouts or find_family(options.model, options.family).layouts
+    kinds = list(itertools.product(layouts, options.precisions))
     for made in (name for kind in kinds for name in ("-".join(kind), f"{'-'.join(kind)}.json")):
         check_inside(options.output / made, options.output)
     for layout, precision in kinds:
@@ -118,7 +122,7 @@ def sweep(
 
 def _report(
     options: SweepOptions,
-    layout: Layout,
+    layout: str,
     precision: Precision,
     progress: Progress,
     remarks: list[str] | None,
@@ -133,6 +137,7 @@ def _report(
         precision=precision,
         max_batch=max(8, *chosen.batches),
         seed=options.seed,
+        family=options.family,
         read=chosen.read,
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.pytorch.eager import bundled_model
-from wmdeploy.families import record_model
+from wmdeploy.families.cases import record_model
 from wmdeploy.programs.contract import TensorSpec
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.host_engine import HostEngine

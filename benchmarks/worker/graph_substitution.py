@@ -17,7 +17,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.engines.pytorch.eager import bundled_model
 from wmdeploy.engines.same_codes import SameCodesEncoder, TieFinder
 from wmdeploy.families import family_of
-from wmdeploy.models.precision import exact_float32
+from wmdeploy.families.precision import exact_float32
 from wmdeploy.programs.arrays import NUMPY
 from wmdeploy.programs.engine import Backend, Engine
 from wmdeploy.programs.host_engine import HostEngine

@@ -7,12 +7,12 @@ import pytest
 
 from tests.benchmarks.made_reports import made_report
 from tests.conftest import Bundles
-from tests.ties import PICTURES, Tied, rounding, tied_bundle, tied_model
+from tests.families.reference.ties import PICTURES, Tied, rounding, tied_bundle, tied_model
 from wmdeploy.benchmarks.bench import run
 from wmdeploy.benchmarks.environment import Ceilings
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 
 CEILINGS = Ceilings(10.0, 100.0, 1)
 

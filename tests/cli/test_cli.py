@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_the_import_test_can_fail() -> None:
-    assert heavy_imports("import wmdeploy.models.world_model") == {"torch"}
+    assert heavy_imports("import wmdeploy.families.reference.world_model") == {"torch"}
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from wmdeploy.cli.programs import calls_table, row_table
-from wmdeploy.models.graphs import deployment
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.graphs import deployment
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
 
 MEMORY = TensorSpec("memory", "float32", ("B", 512))

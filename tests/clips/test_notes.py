@@ -12,8 +12,9 @@ from wmdeploy.benchmarks.evaluation.evaluate import evaluate as run_evaluation
 from wmdeploy.benchmarks.evaluation.milestone import MilestoneOptions, run_milestone
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import CheckpointError
-from wmdeploy.models.checkpoint import TrainingNotes, read_notes, read_training, save_model
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families import save_model
+from wmdeploy.families.directory import TrainingNotes, read_notes, read_training
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training import TrainOptions
 from wmdeploy.training.train import train
 

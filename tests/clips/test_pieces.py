@@ -12,7 +12,7 @@ from wmdeploy.benchmarks.evaluation.evaluate import SessionRunner
 from wmdeploy.clips import Clip, write_npz
 from wmdeploy.clips.footage import Footage, read_footage
 from wmdeploy.engines.base import load_backend
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.report import QualityReport
 from wmdeploy.training.codes import encode_footage

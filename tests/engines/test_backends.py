@@ -14,9 +14,9 @@ from wmdeploy.engines.base import BACKENDS, Settings, load_backend
 from wmdeploy.engines.ort.cpu import inference_session
 from wmdeploy.engines.ort.gpu import CUDA
 from wmdeploy.errors import BackendError, MissingError
+from wmdeploy.families.reference.graphs import deployment
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.graphs import deployment
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.programs.arrays import NUMPY, Array, Arrays
 from wmdeploy.programs.engine import Backend, Engine
 from wmdeploy.programs.inputs import check_feeds

@@ -13,9 +13,9 @@ from tests.engines.test_backends import assert_same_pixels, modules
 from wmdeploy.engines.devices import CPU
 from wmdeploy.engines.pytorch.cudagraph import run_into
 from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine
+from wmdeploy.families.reference.graphs import deployment
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.graphs import deployment
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.programs.contract import state_inputs
 from wmdeploy.programs.engine import Backend, FixedMemory, powers_of_two
 from wmdeploy.programs.session import Session

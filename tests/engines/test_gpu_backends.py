@@ -14,7 +14,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import BACKENDS, Settings, load_backend
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import MissingError
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.session import Session
 

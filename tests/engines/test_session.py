@@ -13,7 +13,7 @@ from tests.engines.test_fixed_buffers import static_engines
 from wmdeploy.engines.base import load_backend
 from wmdeploy.engines.pytorch.eager import baseline
 from wmdeploy.errors import BackendError
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.arrays import Array
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.record import recording

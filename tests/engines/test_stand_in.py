@@ -20,7 +20,7 @@ from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.static import captured
 from wmdeploy.engines.trt.plans import BuildOptions, build_plans
 from wmdeploy.errors import BackendError, MissingError
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.contract import TensorSpec
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.session import Session

@@ -21,11 +21,10 @@ from wmdeploy.errors import ClipError, ExportError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.exporters.verify import compare
-from wmdeploy.families import Graph
+from wmdeploy.families import Graph, save_model
+from wmdeploy.families.reference.graphs import Feedback, GraphStep, deployment
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.graphs import Feedback, GraphStep, deployment
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.programs.contract import TensorSpec
 from wmdeploy.programs.modules import module_backend
 from wmdeploy.programs.record import recording

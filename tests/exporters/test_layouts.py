@@ -9,9 +9,9 @@ import torch
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.layouts import other_layout_bytes
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.world_model import WorldModel
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,10 @@ from wmdeploy.programs.session import Session
 
 FRAMES, CONTEXT = 12, 4
 PRESETS = {"tiny": "tiny", "sampled": "sampled-4", "recurrent": "recurrent-12"}
-FAMILIES = {"sampled": "tests.sampled:FAMILY", "recurrent": "tests.recurrent:FAMILY"}
+FAMILIES = {
+    "sampled": "tests.families.sampled:FAMILY",
+    "recurrent": "tests.families.recurrent_like:FAMILY",
+}
 
 
 def main(folder: Path) -> None:

@@ -11,16 +11,16 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import load_backend
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import family_of, load_model
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.modules import module_backend
 
 PRESETS = {"mean-pool": "mean-pool-16", "sampled": "sampled-4", "recurrent": "recurrent-12"}
 OTHERS = {
-    "mean-pool": "tests.mean_pool:FAMILY",
-    "sampled": "tests.sampled:FAMILY",
-    "recurrent": "tests.recurrent:FAMILY",
+    "mean-pool": "tests.families.mean_pool:FAMILY",
+    "sampled": "tests.families.sampled:FAMILY",
+    "recurrent": "tests.families.recurrent_like:FAMILY",
 }
 Backends = Callable[[str], Backend]
 

@@ -16,8 +16,8 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.footage import clip_digest, read_footage
 from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import ClipError, WmdeployError
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.world_model import WorldModel, to_pixels
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.world_model import WorldModel, to_pixels
 from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip, write_picture, write_plot

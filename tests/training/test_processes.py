@@ -14,7 +14,8 @@ from torch import nn
 from tests.cli.test_cli import ROOT
 from tests.training.test_train import MICRO, options, run
 from wmdeploy.clips import RecordOptions, record
-from wmdeploy.models.checkpoint import load_model, read_notes
+from wmdeploy.families import load_model
+from wmdeploy.families.directory import read_notes
 from wmdeploy.training.loop import Share, is_usable, share_of, step_with
 from wmdeploy.training.optimizer import muon_and_adamw
 

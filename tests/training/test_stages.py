@@ -11,9 +11,9 @@ from tests.training.test_train import MICRO, options
 from wmdeploy.clips import RecordOptions, record, write_npz
 from wmdeploy.clips.footage import Footage, Spans, read_footage
 from wmdeploy.errors import ClipError, TrainingError
-from wmdeploy.models.config import VQVAEConfig
-from wmdeploy.models.vqvae import VectorQuantizer
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.config import VQVAEConfig
+from wmdeploy.families.reference.vqvae import VectorQuantizer
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training.codebook import merge_codes, revive_codes, start_codebook
 from wmdeploy.training.codes import CodedFootage, load_codes, origin, save_codes
 from wmdeploy.training.data import epoch_batch, find_data

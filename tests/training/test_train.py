@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from tests.squares import square_clip
 from wmdeploy.clips import write_npz
 from wmdeploy.errors import ClipError, TrainingError
-from wmdeploy.models.checkpoint import load_model, read_notes
-from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
-from wmdeploy.models.temporal import TemporalTransformer
+from wmdeploy.families import load_model
+from wmdeploy.families.directory import read_notes
+from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.temporal import TemporalTransformer
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.tally import psnr
 from wmdeploy.training import TrainOptions, TrainSummary

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests.training.test_train import MICRO
-from wmdeploy.models.config import TemporalConfig, WorldModelConfig
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.config import TemporalConfig, WorldModelConfig
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training import TrainOptions
 from wmdeploy.training.codes import encode_footage
 from wmdeploy.training.data import find_data

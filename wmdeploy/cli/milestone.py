@@ -73,7 +73,7 @@ def milestone(
 
 def _check_report_folder(output: Path) -> None:
     """A model or a bundle with files of ours in it would be taken for a stranger's."""
-    from wmdeploy.models.checkpoint import CONFIG_FILE
+    from wmdeploy.families.directory import CONFIG_FILE
 
     for marker in (CONFIG_FILE, MANIFEST_FILE):
         if (output / marker).exists():

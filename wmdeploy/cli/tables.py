@@ -1,7 +1,8 @@
 """Bundles, models and the doctor's findings as rich tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -74,10 +75,17 @@ def model_table(path: Path, remarks: list[str]) -> Table:
     table.add_row("family", family_of(model).title)
     for part, count in facts.parameters.items():
         table.add_row("parameters" if part == "all" else f"of the {part}", f"{count:,}")
-    for part, fields in facts.config.items():
-        for name, value in fields.items():
-            table.add_row(f"{part}.{name}", str(value))
+    for name, value in _flat(family_of(model).sizes(model)):
+        table.add_row(name, str(value))
     return table
+
+
+def _flat(sizes: dict[str, Any], part: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in sizes.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{part}{name}.")
+        else:
+            yield f"{part}{name}", value
 
 
 def training_line(name: str, stage: StageSummary) -> Text:

@@ -18,8 +18,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from wmdeploy.clips.clip import check_actions
 from wmdeploy.clips.footage import Footage
 from wmdeploy.codes import CodeCount
-from wmdeploy.models.family import reference_model
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.family import reference_model
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.predict import (
     decode_latents,

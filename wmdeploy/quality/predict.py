@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from wmdeploy.clips.footage import Footage
-from wmdeploy.models.family import reference_model
-from wmdeploy.models.precision import exact_float32
-from wmdeploy.models.vqvae import VQVAE
-from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
+from wmdeploy.families.precision import exact_float32
+from wmdeploy.families.reference.family import reference_model
+from wmdeploy.families.reference.vqvae import VQVAE
+from wmdeploy.families.reference.world_model import WorldModel, to_pixels, to_signal
 
 _CHUNK_VALUES = 2**22  # latent or pixel values held at once
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.report import (
     HORIZONS,

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from wmdeploy.models.vqvae import VectorQuantizer
+from wmdeploy.families.reference.vqvae import VectorQuantizer
 
 DECAY = 0.99
 COMMITMENT = 0.25

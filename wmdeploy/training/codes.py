@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmdeploy.clips.footage import Footage, Spans
+from wmdeploy.families.reference.vqvae import VQVAE
 from wmdeploy.files import check_inside, staged_file
-from wmdeploy.models.vqvae import VQVAE
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.predict import encode_clip
 

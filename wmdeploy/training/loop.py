@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from wmdeploy.errors import TrainingError
-from wmdeploy.models.temporal import TemporalBlock
-from wmdeploy.models.vqvae import AttentionBlock, ResidualBlock
+from wmdeploy.families.reference.temporal import TemporalBlock
+from wmdeploy.families.reference.vqvae import AttentionBlock, ResidualBlock
 from wmdeploy.progress import Progress
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.optimizer import restore

@@ -25,7 +25,7 @@ class TrainOptions:
     Attributes:
         data: folders of clips, at least one; together they hold at least two episodes.
         output: the model directory to write. While training, `<output>.train` lies beside it.
-        preset: sizes of the model, a key of `wmdeploy.models.config.PRESETS`.
+        preset: sizes of the model, a key of `wmdeploy.families.reference.config.PRESETS`.
         vqvae_steps: optimizer steps of the first stage, at most.
         temporal_steps: optimizer steps of the second stage, at most.
         vqvae_batch: frames in a batch of the first stage, in pairs: an even number.

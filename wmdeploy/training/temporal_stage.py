@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wmdeploy.models.vqvae import VectorQuantizer
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.vqvae import VectorQuantizer
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training.codes import CodedFootage
 from wmdeploy.training.data import epoch_batch
 from wmdeploy.training.loop import Batch, Share, share_of, shared_mean

@@ -22,16 +22,12 @@ from accelerate import Accelerator
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.errors import TrainingError, WmdeployError
+from wmdeploy.families import load_model, save_model
+from wmdeploy.families.directory import CONFIG_FILE, WEIGHTS_FILE, read_training
+from wmdeploy.families.reference.config import WorldModelConfig, preset
+from wmdeploy.families.reference.family import reference_model
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.files import cache_file, real_path, sha256
-from wmdeploy.models.checkpoint import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    load_model,
-    read_training,
-    save_model,
-)
-from wmdeploy.models.config import WorldModelConfig, preset
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip
@@ -84,7 +80,7 @@ def train(
         WmdeployError: the output cannot be written.
     """
     sizes = config or preset(options.preset)
-    settings: dict[str, Any] = {**options.deciding(), "config": sizes.to_dict()}
+    settings: dict[str, Any] = {**options.deciding(), "config": asdict(sizes)}
     if options.vqvae:
         settings["vqvae_sha256"] = _digest_of(options.vqvae)
     _check_output(options.output, settings)
@@ -170,7 +166,7 @@ def _train_stages(
         )
 
     if options.vqvae:
-        given = load_model(options.vqvae).vqvae
+        given = reference_model(load_model(options.vqvae)).vqvae
         if given.config != model.config.vqvae:
             raise TrainingError(
                 f"vqvae: {options.vqvae} has the sizes {given.config}, "

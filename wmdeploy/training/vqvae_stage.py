@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from wmdeploy.clips.footage import Footage
-from wmdeploy.models.vqvae import VQVAE
-from wmdeploy.models.world_model import to_signal
+from wmdeploy.families.reference.vqvae import VQVAE
+from wmdeploy.families.reference.world_model import to_signal
 from wmdeploy.training.codebook import (
     COMMITMENT,
     merge_codes,

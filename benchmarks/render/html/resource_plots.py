@@ -165,7 +165,7 @@ def layout_savings(report: Report) -> Markup | None:
     for which, (offset, name, colour) in enumerate(
         (
             (-0.2, bundle.recipe.layout, series_colour(1)),
-            (0.2, bundle.other_layout, series_colour(0)),
+            (0.2, bundle.other_layout or "", series_colour(0)),
         )
     ):
         values = [sizes[graph][which] / 1e6 for graph in graphs]

@@ -12,7 +12,7 @@ from wmdeploy.benchmarks.bisect.run import recorded_feeds
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
-from wmdeploy.models.checkpoint import load_model
+from wmdeploy.families import load_model
 
 
 @pytest.fixture(scope="module")

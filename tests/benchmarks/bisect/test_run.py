@@ -21,8 +21,8 @@ from tests.benchmarks.bisect.faults import (
     spoil,
 )
 from tests.conftest import Bundles
+from tests.families.reference.ties import Tied
 from tests.planted import planted
-from tests.ties import Tied
 from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
 from wmdeploy.benchmarks.bisect.run import BisectOptions, bisect, examine, recorded_feeds
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
@@ -34,9 +34,9 @@ from wmdeploy.errors import (
     BundleError,
     WmdeployError,
 )
+from wmdeploy.families import load_model
 from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.manifest import Layout, Precision, write_manifest
-from wmdeploy.models.checkpoint import load_model
 
 GRAPHS = ("encoder", "prefill", "step", "decoder")
 

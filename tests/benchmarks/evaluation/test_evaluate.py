@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tests.ties import Tied
+from tests.families.reference.ties import Tied
 from wmdeploy.benchmarks.evaluation.evaluate import SessionRunner
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import load_backend

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import MICRO
 from wmdeploy.benchmarks.evaluation.milestone import MilestoneOptions, run_milestone, to_markdown
 from wmdeploy.errors import WmdeployError
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.world_model import WorldModel, count_parameters
 from wmdeploy.files import write_document
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.world_model import WorldModel, count_parameters
 from wmdeploy.quality.report import (
     HORIZONS,
     FrameScores,

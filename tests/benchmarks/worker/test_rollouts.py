@@ -10,7 +10,7 @@ from tests.conftest import MICRO, Bundles, future_pixels
 from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import Settings, load_backend
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.session import Session
 
 S = MICRO.temporal.context

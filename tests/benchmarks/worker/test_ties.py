@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles
+from tests.families.reference.ties import Tied, replace_codebook, rounding, tied_bundle, tied_model
 from tests.planted import planted
-from tests.ties import Tied, replace_codebook, rounding, tied_bundle, tied_model
 from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
 from wmdeploy.benchmarks.protocol import (
     CASES_FILE,
@@ -24,8 +24,8 @@ from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, load_backend
 from wmdeploy.engines.same_codes import with_same_codes
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout, Precision
-from wmdeploy.models.world_model import WorldModel
 from wmdeploy.programs.session import Session
 
 CONTEXT = 2

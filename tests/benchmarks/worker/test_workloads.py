@@ -22,8 +22,8 @@ from wmdeploy.benchmarks.worker.workloads import (
 )
 from wmdeploy.clips.clip import Clip
 from wmdeploy.engines.base import load_backend
-from wmdeploy.models.graphs import baseline_deployment, deployment
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families.reference.graphs import baseline_deployment, deployment
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.arrays import NUMPY
 from wmdeploy.programs.contract import BATCH, Call, Programs, Shape, TensorSpec
 from wmdeploy.programs.engine import Backend, FixedMemory

@@ -1,4 +1,4 @@
-"""A worker that knows the family of `tests.mean_pool` too."""
+"""A worker that knows the family of `tests.families.mean_pool` too."""
 
 from tests.test_families import with_mean_pool
 from wmdeploy import families

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDEN, MICRO
 from wmdeploy.errors import CheckpointError, WmdeployError
-from wmdeploy.models.checkpoint import load_model, save_model
-from wmdeploy.models.world_model import WorldModel
+from wmdeploy.families import load_model, save_model
+from wmdeploy.families.reference.world_model import WorldModel
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ token' = (W_in·W_out)·hidden + (W_in·b_out + b_in), a D×D product; W_in move
 W_out to the decoder. The modules here are exported by `exporters` and compiled by `engines`.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.families import Deployment, Graph
-from wmdeploy.manifest import Layout, Precision
-from wmdeploy.models.temporal import TemporalBlock
-from wmdeploy.models.vqvae import VectorQuantizer
-from wmdeploy.models.world_model import WorldModel, to_pixels, to_signal
+from wmdeploy.families.family import Deployment, Graph
+from wmdeploy.families.half import to_half
+from wmdeploy.families.reference.temporal import TemporalBlock
+from wmdeploy.families.reference.vqvae import VectorQuantizer
+from wmdeploy.families.reference.world_model import WorldModel, to_pixels, to_signal
+from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import BATCH, Call, DType, Programs, Shape, TensorSpec
 
 
@@ -200,18 +200,10 @@ def newest(values: Tensor, length: Tensor) -> Tensor:
     return values.gather(1, last).squeeze(1)
 
 
-def to_half(module: nn.Module) -> nn.Module:
-    """A float16 copy, except for the modules whose arithmetic must stay in float32."""
-    module = copy.deepcopy(module)
-    islands = [m for m in module.modules() if isinstance(m, VectorQuantizer | Feedback)]
-    kept = {id(inner) for island in islands for inner in island.modules()}
-    for part in module.modules():
-        if id(part) not in kept:
-            part._apply(lambda t: t.half() if t.is_floating_point() else t, recurse=False)
-    return module
+ISLANDS = (VectorQuantizer, Feedback)  # float32 in graphs of float16
 
 
-def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deployment:
+def deployment(model: WorldModel, layout: str, precision: Precision) -> Deployment:
     """The four graphs of a world model, and its programs.
 
     Each graph is built when it is asked for and shares the model's weights in fp32; fp16 copies the
@@ -254,7 +246,7 @@ def deployment(model: WorldModel, layout: Layout, precision: Precision) -> Deplo
         def build() -> Graph:
             module = make().eval()
             if precision == "fp16":
-                module = to_half(module)
+                module = to_half(module, ISLANDS)
             return Graph(module, tuple(inputs), outputs)
 
         return build
@@ -339,7 +331,7 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
     def predict() -> Graph:
         signature = latent.graphs["prefill"]()
         module: nn.Module = BaselinePrediction(model).eval()
-        module = module if precision == "fp32" else to_half(module)
+        module = module if precision == "fp32" else to_half(module, ISLANDS)
         return Graph(module, signature.inputs, signature.outputs[1:2])
 
     programs = latent.programs

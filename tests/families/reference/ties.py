@@ -13,10 +13,10 @@ import torch
 from tests.planted import planted
 from wmdeploy.bundle import MODEL_DIRECTORY, Bundle, describe_files
 from wmdeploy.codes import CodeCount
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.ties import find_ties
+from wmdeploy.families.reference.world_model import WorldModel, to_signal
 from wmdeploy.manifest import Precision, write_manifest
-from wmdeploy.models.checkpoint import save_model
-from wmdeploy.models.ties import find_ties
-from wmdeploy.models.world_model import WorldModel, to_signal
 
 PLACE = 5  # of a frame's codes
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)  # no two alike

@@ -22,7 +22,7 @@ from wmdeploy.errors import BundleError, CheckpointError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.layouts import other_layout_bytes
 from wmdeploy.families import FAMILIES, family_of, find_family, load_family, load_model
-from wmdeploy.models.family import reference_model
+from wmdeploy.families.reference.family import reference_model
 
 SOURCE = "mean-pool-16"
 GRAPHS = ["levels", "add", "pool", "draw"]  # of the second family
@@ -35,7 +35,7 @@ INSIDE = {"WorldModel", "deployment", "baseline_deployment"}
 
 def with_mean_pool() -> dict[str, str]:
     """The dict of families with one line more."""
-    return {"mean-pool": "tests.mean_pool:FAMILY", **FAMILIES}
+    return {"mean-pool": "tests.families.mean_pool:FAMILY", **FAMILIES}
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def imported(path: Path) -> set[str]:
     return {
         alias.name
         for node in nodes
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wmdeploy.models")
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("wmdeploy.families.reference")
         for alias in node.names
     }
 
@@ -112,7 +113,7 @@ def test_wrong_programs_of_a_second_family_are_found_at_export(
     second: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph that is what its module is, and not what the model is."""
-    from tests.mean_pool import Add, MeanPool
+    from tests.families.mean_pool import Add, MeanPool
 
     def forgetful(self: Add, token: torch.Tensor, position: torch.Tensor, total: torch.Tensor):  # type: ignore[no-untyped-def]
         return self.model.following(total, position + 1), total + token
@@ -133,7 +134,7 @@ def test_second_family_imagines_the_same_on_every_backend(bundle: Bundle) -> Non
 
 def as_written(clip: Clip) -> np.ndarray:
     """(12, 16, 16, 3) uint8: what the definition of the model says of the first four frames."""
-    from tests.mean_pool import FAMILY, LEVELS
+    from tests.families.mean_pool import FAMILY, LEVELS
 
     model = FAMILY.load(SOURCE, 0, None)
     tokens = [token / (LEVELS - 1) for token in model.levels(torch.tensor(clip.frames[:4])).round()]
@@ -146,7 +147,7 @@ def as_written(clip: Clip) -> np.ndarray:
 
 
 def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "WORKER", "tests.mean_pool_worker")
+    monkeypatch.setattr(workers, "WORKER", "tests.families.mean_pool_worker")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     effort = Effort(runs=3, seconds=0, block_ms=1)
     options = BenchOptions(

@@ -22,7 +22,7 @@ from tests.conftest import GOLDEN
 from wmdeploy.cli import main
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import CheckpointError
-from wmdeploy.models.checkpoint import load_model, save_model
+from wmdeploy.families import load_model, save_model
 
 State = dict[str, Tensor]
 POSITIONS = "temporal_model.pos_encoding.pe"
@@ -295,7 +295,7 @@ def test_positions_are_computed_only_where_the_table_has_their_size(
     """Else a table of 256 KB would have one of 16 GiB computed beside it."""
     wide = {"temporal_model.latent_proj.weight": torch.zeros(2**16, 4)}
     torch.save({**state, **wide, POSITIONS: torch.zeros(1, 2**16, 1)}, tmp_path / "x.pt")
-    monkeypatch.delattr("wmdeploy.models.reference.sinusoidal_positions")
+    monkeypatch.delattr("wmdeploy.families.reference.reference.sinusoidal_positions")
     with pytest.raises(CheckpointError, match="is not the sinusoidal table"):
         load_model(tmp_path / "x.pt")
 

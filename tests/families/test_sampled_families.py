@@ -54,7 +54,7 @@ def exported(name: str, clip: Path, folder: Path) -> Bundle:
 
 
 def benched(bundle: Bundle, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "WORKER", "tests.sampled_worker")
+    monkeypatch.setattr(workers, "WORKER", "tests.families.sampled_worker")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     report = quick.run(bundle, "ort-cpu", clips=(clip,))
     assert {row.verdict for row in report.rows} == {"pass"}
@@ -162,7 +162,7 @@ def test_other_actions_are_refused_at_export(floats: Path, tmp_path: Path) -> No
 def test_facts_that_are_not_the_programs_are_found_at_export(
     floats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.recurrent import SIZE, RecurrentFamily
+    from tests.families.recurrent_like import SIZE, RecurrentFamily
 
     facts = ModelFacts(SIZE, 0, {}, {"all": 1})
     monkeypatch.setattr(RecurrentFamily, "facts", lambda self, model: facts)

@@ -5,9 +5,14 @@ import torch
 
 from tests.conftest import MICRO
 from wmdeploy.errors import CheckpointError
-from wmdeploy.models.config import PRESETS, VQVAEConfig, WorldModelConfig
-from wmdeploy.models.temporal import sinusoidal_positions
-from wmdeploy.models.world_model import WorldModel, count_parameters, to_pixels, to_signal
+from wmdeploy.families.reference.config import PRESETS, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.temporal import sinusoidal_positions
+from wmdeploy.families.reference.world_model import (
+    WorldModel,
+    count_parameters,
+    to_pixels,
+    to_signal,
+)
 
 
 def test_reference_parameter_counts_are_the_published_ones() -> None:

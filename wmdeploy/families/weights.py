@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
+from wmdeploy.families.pickles import NumpyArray, listed, read_pickle
 from wmdeploy.files import read_document, refuse_pointer
-from wmdeploy.models.pickles import NumpyArray, listed, read_pickle
 
 PARTS = ("vqvae", "temporal_model")
 # what torch's wrappers of a module add to the names inside: DDP, compile, FSDP, checkpointing

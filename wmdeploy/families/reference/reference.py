@@ -1,6 +1,6 @@
 """The reference project's checkpoints: names and shapes of their tensors tell a model's sizes.
 
-What trainers wrap around the tensors is the business of `wmdeploy.models.weights`.
+What trainers wrap around the tensors is the business of `wmdeploy.families.weights`.
 """
 
 import math
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
-from wmdeploy.models.temporal import sinusoidal_positions
-from wmdeploy.models.weights import FoundWeights, find_weights
+from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.temporal import sinusoidal_positions
+from wmdeploy.families.weights import FoundWeights, find_weights
 
 HEADS = 8  # fixed in the reference project, and not to be seen in its tensors
 # the convolution of each stage that halves the resolution

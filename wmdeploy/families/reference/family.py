@@ -4,21 +4,20 @@ The published model and those that `wmdeploy train` makes are of it. Importing t
 no torch.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wmdeploy.errors import WmdeployError
-from wmdeploy.families import Deployment, ModelFacts, ModelFamily, family_of
-from wmdeploy.manifest import Layout, Precision
-from wmdeploy.models.config import PRESETS, WorldModelConfig
+from wmdeploy.families.family import Deployment, ModelFacts, ModelFamily
+from wmdeploy.families.reference.config import PRESETS, WorldModelConfig
+from wmdeploy.manifest import Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
     from wmdeploy.codes import Ties
-    from wmdeploy.models.world_model import WorldModel
+    from wmdeploy.families.reference.world_model import WorldModel
 
 
 class ReferenceFamily(ModelFamily):
@@ -26,39 +25,35 @@ class ReferenceFamily(ModelFamily):
 
     name = "vqvae-transformer"
     title = "VQ-VAE and causal transformer"
-    presets = tuple(PRESETS)
+    config = WorldModelConfig
+    presets = PRESETS
+    layouts = ("token", "latent")
 
-    def recognises(self, source: str) -> bool:
-        """Anything: it is the last family to be asked, and `load` says what is wrong."""
-        return True
+    def build(self, config: WorldModelConfig) -> "WorldModel":
+        from wmdeploy.families.reference.world_model import WorldModel
 
-    def load(self, source: str, seed: int, remarks: list[str] | None) -> "WorldModel":
-        from wmdeploy.models.checkpoint import load_model
+        return WorldModel(config)
 
-        return load_model(source, seed, remarks)
+    def initialized(self, config: WorldModelConfig, seed: int) -> "nn.Module":
+        return self.build(config).initialize(seed).eval().requires_grad_(False)
 
-    def build(self, config: dict[str, Any]) -> "WorldModel":
-        from wmdeploy.models.world_model import WorldModel
+    def constants(self, model: "WorldModel") -> None:
+        from wmdeploy.families.reference.temporal import sinusoidal_positions
 
-        return WorldModel(WorldModelConfig.from_dict(config)).eval().requires_grad_(False)
+        sizes = model.config.temporal
+        model.temporal_model.positions = sinusoidal_positions(sizes.context, sizes.d_model)
 
-    def save(self, model: "WorldModel", directory: Path, notes: dict[str, Any]) -> None:
-        from wmdeploy.models.checkpoint import write_model_files
+    def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":
+        from wmdeploy.families.reference.checkpoint import load_checkpoint
 
-        write_model_files(model, directory, notes)
-
-    def notes(self, source: str) -> dict[str, Any]:
-        from wmdeploy.models.checkpoint import read_notes
-
-        return read_notes(source)
+        return load_checkpoint(self, source, seed, remarks)
 
     def facts(self, model: "WorldModel") -> ModelFacts:
-        from wmdeploy.models.world_model import count_parameters
+        from wmdeploy.families.reference.world_model import count_parameters
 
         return ModelFacts(
             image_size=model.config.vqvae.image_size,
             num_actions=model.config.temporal.num_actions,
-            config=model.config.to_dict(),
             parameters={
                 "all": count_parameters(model),
                 "VQ-VAE": count_parameters(model.vqvae),
@@ -66,13 +61,13 @@ class ReferenceFamily(ModelFamily):
             },
         )
 
-    def deployment(self, model: "WorldModel", layout: Layout, precision: Precision) -> Deployment:
-        from wmdeploy.models.graphs import deployment
+    def deployment(self, model: "WorldModel", layout: str, precision: Precision) -> Deployment:
+        from wmdeploy.families.reference.graphs import deployment
 
         return deployment(model, layout, precision)
 
     def baseline_deployment(self, model: "WorldModel", precision: Precision) -> Deployment:
-        from wmdeploy.models.graphs import baseline_deployment
+        from wmdeploy.families.reference.graphs import baseline_deployment
 
         return baseline_deployment(model, precision)
 
@@ -84,7 +79,7 @@ class ReferenceFamily(ModelFamily):
         got: np.ndarray,
         precision: Precision,
     ) -> "Ties":
-        from wmdeploy.models.ties import find_ties
+        from wmdeploy.families.reference.ties import find_ties
 
         vqvae = model.vqvae
         return find_ties(
@@ -109,20 +104,17 @@ class ReferenceFamily(ModelFamily):
         return {"token": token[0].cpu().numpy(), "latent": latent[0].cpu().numpy()}
 
 
-FAMILY = ReferenceFamily()
-
-
 def reference_model(model: "nn.Module") -> "WorldModel":
     """The same model, for what only this family has: training, and scores of its latents.
 
     Raises:
         WmdeployError: it is of another family.
     """
-    from wmdeploy.models.world_model import WorldModel
+    from wmdeploy.families.reference.world_model import WorldModel
 
     if not isinstance(model, WorldModel):
         raise WmdeployError(
-            f"model: got one of the family {family_of(model).name}, expected {FAMILY.name}; "
+            f"model: got one of the family {model.family}, expected {ReferenceFamily.name}; "
             "training, scores and milestones are of that family alone"
         )
     return model

@@ -18,7 +18,7 @@ from wmdeploy.manifest import Precision
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wmdeploy.models.vqvae import VectorQuantizer
+    from wmdeploy.families.reference.vqvae import VectorQuantizer
 
 FLOAT32_ROUNDING = 2.0**-24  # relative, of one operation
 DEVIATIONS = 6.0  # standard deviations that are still taken for rounding
@@ -62,8 +62,8 @@ def find_ties(
     """
     import torch
 
-    from wmdeploy.models.precision import exact_float32
-    from wmdeploy.models.world_model import to_signal
+    from wmdeploy.families.precision import exact_float32
+    from wmdeploy.families.reference.world_model import to_signal
 
     differs = expected != got
     tied = np.zeros(differs.shape, bool)
@@ -84,7 +84,7 @@ def find_ties(
 
 def _other_precision(encoder: "nn.Module", precision: Precision) -> "nn.Module":
     """The encoder that shows, beside float32, how much the rounding of a precision changes."""
-    from wmdeploy.models.graphs import to_half
+    from wmdeploy.families.reference.graphs import to_half
 
     return copy.deepcopy(encoder).double() if precision == "fp32" else to_half(encoder)
 

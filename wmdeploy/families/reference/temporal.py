@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.models.config import TemporalConfig
+from wmdeploy.families.reference.config import TemporalConfig
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:

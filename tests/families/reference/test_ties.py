@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles
-from tests.ties import PICTURES, counted, rounding, tied_bundle, tied_model
+from tests.families.reference.ties import PICTURES, counted, rounding, tied_bundle, tied_model
 from wmdeploy.codes import FEW_TIES, CodeCount, add_counts
 from wmdeploy.engines.same_codes import TieFinder
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.verify import OnnxEngine, verify_graph
-from wmdeploy.families import expected_outputs, record_model
+from wmdeploy.families.cases import expected_outputs, record_model
+from wmdeploy.families.reference.graphs import deployment
+from wmdeploy.families.reference.ties import find_ties
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Precision
-from wmdeploy.models.graphs import deployment
-from wmdeploy.models.ties import find_ties
-from wmdeploy.models.world_model import WorldModel
 
 
 @pytest.fixture

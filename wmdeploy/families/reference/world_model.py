@@ -7,9 +7,9 @@ whole window goes through the transformer, predictions are fed back without bein
 import torch
 from torch import Tensor, nn
 
-from wmdeploy.models.config import WorldModelConfig
-from wmdeploy.models.temporal import TemporalTransformer
-from wmdeploy.models.vqvae import VQVAE, ResidualBlock
+from wmdeploy.families.reference.config import WorldModelConfig
+from wmdeploy.families.reference.temporal import TemporalTransformer
+from wmdeploy.families.reference.vqvae import VQVAE, ResidualBlock
 
 
 class WorldModel(nn.Module):

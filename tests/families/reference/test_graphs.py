@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from tests.conftest import MICRO
+from wmdeploy.families.reference.graphs import Feedback, deployment, to_half
+from wmdeploy.families.reference.vqvae import VectorQuantizer
+from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Layout
-from wmdeploy.models.graphs import Feedback, deployment, to_half
-from wmdeploy.models.vqvae import VectorQuantizer
-from wmdeploy.models.world_model import WorldModel
 
 S = MICRO.temporal.context
 

@@ -8,9 +8,9 @@ import torch
 
 from tests.conftest import GOLDEN
 from wmdeploy import cli
-from wmdeploy.models.checkpoint import load_model
-from wmdeploy.models.config import TemporalConfig, VQVAEConfig, WorldModelConfig
-from wmdeploy.models.world_model import WorldModel, to_signal
+from wmdeploy.families import load_model
+from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.world_model import WorldModel, to_signal
 
 
 @pytest.fixture(scope="module")

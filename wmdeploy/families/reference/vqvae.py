@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.models.config import NORM_GROUPS, VQVAEConfig
+from wmdeploy.families.reference.config import NORM_GROUPS, VQVAEConfig
 
 
 class ResidualBlock(nn.Module):

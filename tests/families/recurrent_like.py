@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.sampled import ints, spec
+from tests.families.sampled import ints, spec
 from wmdeploy.families import Deployment, Graph, ModelFacts, ModelFamily
 from wmdeploy.manifest import Layout, Precision
 from wmdeploy.programs.contract import Call, Noise, Programs

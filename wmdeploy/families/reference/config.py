@@ -2,11 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
-
-from wmdeploy.documents import unknown_setting
 from wmdeploy.errors import CheckpointError
 
 MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
@@ -96,30 +92,6 @@ class TemporalConfig:
 class WorldModelConfig:
     vqvae: VQVAEConfig
     temporal: TemporalConfig
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> "WorldModelConfig":
-        """Read `to_dict`'s form from untrusted input.
-
-        Raises:
-            CheckpointError: a field is missing, unknown, of another type or out of range.
-        """
-        try:
-            config = msgspec.convert(data, cls)
-        except msgspec.ValidationError as error:
-            raise CheckpointError(f"model config: {error}") from None
-        for part, kind in (("vqvae", VQVAEConfig), ("temporal", TemporalConfig)):
-            if name := unknown_setting(data[part], kind):
-                raise CheckpointError(
-                    f"model config, {part}.{name}: got {data[part][name]}, and this version of "
-                    "wmdeploy has no such setting; train the model again, or use the version that "
-                    "made it"
-                )
-        return config
 
     def with_actions(self, num_actions: int) -> "WorldModelConfig":
         """The same sizes, conditioned on `num_actions` actions (0: on none)."""
