@@ -16,17 +16,21 @@ from wmdeploy.programs.session import Session
 
 def open_source(
     source: str,
-    backend: str | None,
+    backend: str | None = None,
+    *,
     seed: int = 0,
     settings: Settings | None = None,
     remarks: list[str] | None = None,
+    family: str | None = None,
 ) -> Backend:
     """Engines of a bundle, or the baseline of a model.
 
     Args:
         source: a bundle, or whatever `load_model` takes.
         backend: for a bundle, default `ort-cpu`; a model itself runs on the baseline only.
+        seed: of a preset's weights.
         remarks: gets those of `load_model`.
+        family: of a model that does not name its own.
 
     Raises:
         BundleError, CheckpointError, BackendError: it cannot be loaded, or not by that backend.
@@ -45,7 +49,8 @@ def open_source(
 
     settings = settings or Settings()
     allow_tf32(settings.tf32)
-    return baseline(load_model(source, seed, remarks), pytorch_device(BASELINE, settings))
+    model = load_model(source, seed, remarks, family)
+    return baseline(model, pytorch_device(BASELINE, settings))
 
 
 def rollout(
@@ -55,6 +60,7 @@ def rollout(
     horizon: int,
     refill: int | None = None,
     actions: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Iterator[np.ndarray]:
     """Imagine `horizon` frames after the first `context` frames of a clip, one at a time.
 
@@ -63,6 +69,7 @@ def rollout(
         actions: for a model with actions: (T,) int64 or (T, n) float32, from the clip's first frame
             on; default the clip's own. Where they end before the rollout does, the last one is
             held.
+        seed: of what a model draws.
 
     Returns:
         Frames (H, W, 3) uint8, round(255·clip((x + 1)/2, 0, 1)), each imagined when asked for.
@@ -82,7 +89,7 @@ def rollout(
     taken = check_actions(given, programs.num_actions, clip.name, programs.action_size)
     if taken is not None:  # past the end the last one is held
         taken = taken[np.minimum(np.arange(context + horizon - 1), len(taken) - 1)]
-    session = Session(backend, refill=refill)
+    session = Session(backend, refill=refill, seed=seed)
     session.reset(clip.frames[:context], None if taken is None else taken[: context - 1])
     later = [None] * horizon if taken is None else list(taken[context - 1 :])
     return (session.step(action)[0] for action in later)

@@ -1,22 +1,24 @@
 """Fixtures: a model small enough to run everything in a moment, real frames, exported bundles."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.plugins import CLASSES
 from tests.squares import write_squares
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import save_model
+from wmdeploy.families.find import VARIABLE
 from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 
 GOLDEN = Path(__file__).parent / "golden"
 MICRO = WorldModelConfig(
@@ -44,6 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache of its own: what one left there must not be another's result."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Iterator[None]:
+    """This process, and those that it starts, know the families of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, ",".join(CLASSES))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +98,7 @@ def bundles(
     root = tmp_path_factory.mktemp("bundles")
     made: dict[tuple[str, str, bool], Bundle] = {}
 
-    def get(
-        layout: Layout = "token", precision: Precision = "fp32", actions: bool = False
-    ) -> Bundle:
+    def get(layout: str = "token", precision: Precision = "fp32", actions: bool = False) -> Bundle:
         key = (layout, precision, actions)
         if key not in made:
             name = "-".join(map(str, key))

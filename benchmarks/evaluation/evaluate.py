@@ -51,6 +51,7 @@ class EvaluateOptions:
         settings: of the backend; its device is the PyTorch model's too.
         pictures: whether to draw the strip.
         read: how the clips are read.
+        family: of a model that does not name its own.
     """
 
     source: str
@@ -61,6 +62,7 @@ class EvaluateOptions:
     settings: Settings = Settings()
     pictures: bool = False
     read: ReadOptions = ReadOptions()
+    family: str | None = None
 
 
 class SessionRunner:
@@ -183,7 +185,7 @@ def _load(
                 f"backend {options.backend} runs bundles, and {path} is a model; "
                 f"export it first: wmdeploy export {path} -o BUNDLE"
             )
-        model = load_model(options.source, remarks=remarks)
+        model = load_model(options.source, remarks=remarks, family=options.family)
         return model.to(device), read_training(path), None
     bundle = Bundle.open(path)
     model, training = bundled_model(bundle), read_training(bundle.checked_model())

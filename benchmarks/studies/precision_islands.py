@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.rollout import rollout
-from wmdeploy.families import family_of
+from wmdeploy.families import family_of, load_model
 from wmdeploy.families.reference import graphs
-from wmdeploy.families.reference.family import ReferenceFamily, reference_model
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.modules import module_backend
@@ -133,7 +133,7 @@ def main(
     = SAMPLE_CLIP,
     context: int = 8,
 ) -> None:  # fmt: skip
-    loaded = ReferenceFamily().load(model, 0, None)
+    loaded = reference_model(load_model(model))
     horizon = 2 * loaded.config.temporal.context
     size = loaded.config.vqvae.image_size
     real = read_clip(clip, size=size, count=context + horizon)

@@ -63,7 +63,7 @@ def shown(table: Table, width: int) -> list[list[str]]:
 def test_reference_family_fits_any_terminal(
     micro_actions: WorldModel, width: int, layout: str
 ) -> None:
-    programs = deployment(micro_actions, layout, "fp32").programs  # type: ignore[arg-type]
+    programs = deployment(micro_actions, layout, "fp32").programs
     lines = shown(calls_table(programs), width)
     next_one = ["next_" + layout, f"the window: {layout}"]
     assert ["encode", "encoder", "frames", "the real frame", layout, "the window"] in lines

@@ -16,7 +16,6 @@ from wmdeploy.engines.ort.gpu import CUDA
 from wmdeploy.errors import BackendError, MissingError
 from wmdeploy.families.reference.graphs import deployment
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout
 from wmdeploy.programs.arrays import NUMPY, Array, Arrays
 from wmdeploy.programs.engine import Backend, Engine
 from wmdeploy.programs.inputs import check_feeds
@@ -24,7 +23,7 @@ from wmdeploy.programs.modules import module_backend
 from wmdeploy.programs.session import Session
 
 S = MICRO.temporal.context
-Variant = tuple[str, Layout]
+Variant = tuple[str, str]
 VARIANTS = [
     ("eager", "token"),
     ("ort-cpu", "token"),
@@ -50,7 +49,7 @@ def load_or_skip(name: str, bundle: Bundle) -> Backend:
         pytest.skip(str(error))
 
 
-def modules(model: WorldModel, layout: Layout = "token") -> Backend:
+def modules(model: WorldModel, layout: str = "token") -> Backend:
     """The graphs' own PyTorch modules as a backend: fast to make, for tests of the session."""
     return module_backend(deployment(model, layout, "fp32"), name="modules")
 

@@ -15,7 +15,6 @@ from wmdeploy.engines.pytorch.cudagraph import run_into
 from wmdeploy.engines.static import Bind, Buffers, Launch, StaticEngine
 from wmdeploy.families.reference.graphs import deployment
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout
 from wmdeploy.programs.contract import state_inputs
 from wmdeploy.programs.engine import Backend, FixedMemory, powers_of_two
 from wmdeploy.programs.session import Session
@@ -23,7 +22,7 @@ from wmdeploy.programs.session import Session
 S = MICRO.temporal.context
 
 
-def static_engines(model: WorldModel, layout: Layout = "token") -> Backend:
+def static_engines(model: WorldModel, layout: str = "token") -> Backend:
     """Engines with fixed buffers, as on a GPU; the programs run the modules on the CPU."""
     deployed = deployment(model, layout, "fp32")
     kind = modules(model, layout)
@@ -57,7 +56,7 @@ def static_engines(model: WorldModel, layout: Layout = "token") -> Backend:
 
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_fixed_buffers_never_show_a_stale_cache(
-    micro: WorldModel, frames: np.ndarray, layout: Layout
+    micro: WorldModel, frames: np.ndarray, layout: str
 ) -> None:
     """After a reset, after the window slides, and when two sessions alternate."""
     kind = static_engines(micro, layout)

@@ -10,7 +10,7 @@ from tests.kernels import CUDA, nodes_without_cuda_kernel, nodes_without_tensorr
 from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
 from wmdeploy.engines.trt.flavour import load_flavour
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def load(path: Path) -> onnx.ModelProto:
 @every_bundle
 @pytest.mark.parametrize("nhwc", [False, True])
 def test_every_node_has_a_cuda_kernel(
-    bundles: Bundles, layout: Layout, precision: Precision, actions: bool, graph: str, nhwc: bool
+    bundles: Bundles, layout: str, precision: Precision, actions: bool, graph: str, nhwc: bool
 ) -> None:
     model = load(bundles(layout, precision, actions).checked_graph(graph))
     assert not list(nodes_without_cuda_kernel(cuda_graph(model, nhwc)))
@@ -44,7 +44,7 @@ def test_every_node_has_a_cuda_kernel(
 @every_graph
 @every_bundle
 def test_every_node_is_known_to_tensorrts_parser(
-    bundles: Bundles, layout: Layout, precision: Precision, actions: bool, graph: str
+    bundles: Bundles, layout: str, precision: Precision, actions: bool, graph: str
 ) -> None:
     model = load(bundles(layout, precision, actions).checked_graph(graph))
     assert not list(nodes_without_tensorrt(tensorrt_graph(model)))
@@ -53,7 +53,7 @@ def test_every_node_is_known_to_tensorrts_parser(
 @every_graph
 @every_bundle
 def test_rtx_parses_every_graph(
-    bundles: Bundles, layout: Layout, precision: Precision, actions: bool, graph: str
+    bundles: Bundles, layout: str, precision: Precision, actions: bool, graph: str
 ) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     path = bundles(layout, precision, actions).checked_graph(graph)
@@ -77,7 +77,7 @@ def test_a_node_without_a_kernel_is_noticed(bundles: Bundles) -> None:
 
 @every_bundle
 def test_tf32_reaches_no_float32_product(
-    bundles: Bundles, layout: Layout, precision: Precision, actions: bool
+    bundles: Bundles, layout: str, precision: Precision, actions: bool
 ) -> None:
     """And is allowed just where float16 convolutions need it for tensor cores."""
     allowed = []

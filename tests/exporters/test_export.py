@@ -24,7 +24,6 @@ from wmdeploy.exporters.verify import compare
 from wmdeploy.families import Graph, save_model
 from wmdeploy.families.reference.graphs import Feedback, GraphStep, deployment
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout
 from wmdeploy.programs.contract import TensorSpec
 from wmdeploy.programs.modules import module_backend
 from wmdeploy.programs.record import recording
@@ -232,7 +231,7 @@ def test_signature_that_is_not_the_contract_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["token", "latent"])
 @pytest.mark.parametrize("kind", ["black", "white", "noise", "saturated"])
 def test_float16_stays_finite_on_frames_that_no_clip_has(
-    micro: WorldModel, layout: Layout, kind: str
+    micro: WorldModel, layout: str, kind: str
 ) -> None:
     """In PyTorch's own float16: ONNX Runtime's CPU kernels compute in float32 and could hide it."""
     noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))

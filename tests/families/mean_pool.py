@@ -6,33 +6,36 @@ Its graphs have names of their own, as any family's may.
 """
 
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wmdeploy.codes import CodeCount, Ties
 from wmdeploy.errors import CheckpointError
 from wmdeploy.families import Deployment, Graph, ModelFacts, ModelFamily
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import BATCH, Call, Programs, Shape, TensorSpec
 
 PARTS = 16  # N: a frame is cut into 4 x 4
 LEVELS = 8  # codes are from 0 to 7
 NEAR = 1e-4  # of a level: nearer to the border between two, rounding decides
-FILE = "mean-pool.safetensors"
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    size: int
+    context: int
 
 
 class MeanPool(nn.Module):
     family = "mean-pool"
 
-    def __init__(self, size: int, context: int) -> None:
+    def __init__(self, config: PoolConfig) -> None:
         super().__init__()
-        self.size, self.context = size, context
+        self.config = config
+        self.size, self.context = config.size, config.context
         self.mix = nn.Linear(PARTS, PARTS)
 
     def levels(self, frames: Tensor) -> Tensor:
@@ -85,45 +88,17 @@ class Draw(Part):
 class MeanPoolFamily(ModelFamily):
     name = "mean-pool"
     title = "mean of brightness"
-    presets = ("mean-pool-16",)
+    config = PoolConfig
+    presets = {"mean-pool-16": PoolConfig(16, 6)}
 
-    def recognises(self, source: str) -> bool:
-        return source in self.presets or (Path(source) / FILE).is_file()
-
-    def load(self, source: str, seed: int, remarks: list[str] | None) -> MeanPool:
-        if source in self.presets:
-            torch.manual_seed(seed)
-            return MeanPool(16, 6).eval().requires_grad_(False)
-        path = Path(source)
-        model = self.build(json.loads((path / "sizes.json").read_text())["config"])
-        model.load_state_dict(load_file(path / FILE))
-        return model
-
-    def build(self, config: dict[str, Any]) -> MeanPool:
-        try:
-            return MeanPool(**config["pool"]).eval().requires_grad_(False)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"model config: {error}") from None
-
-    def save(self, model: MeanPool, directory: Path, notes: dict[str, Any]) -> None:
-        document = {"config": self.facts(model).config, "notes": notes}
-        (directory / "sizes.json").write_text(json.dumps(document))
-        save_file(model.state_dict(), directory / FILE)
-
-    def notes(self, source: str) -> dict[str, Any]:
-        path = Path(source) / "sizes.json"
-        found: dict[str, Any] = json.loads(path.read_text())["notes"] if path.is_file() else {}
-        return found
+    def build(self, config: PoolConfig) -> MeanPool:
+        return MeanPool(config)
 
     def facts(self, model: MeanPool) -> ModelFacts:
-        return ModelFacts(
-            image_size=model.size,
-            num_actions=0,
-            config={"pool": {"size": model.size, "context": model.context}},
-            parameters={"all": sum(p.numel() for p in model.parameters())},
-        )
+        parameters = {"all": sum(p.numel() for p in model.parameters())}
+        return ModelFacts(model.size, num_actions=0, parameters=parameters)
 
-    def deployment(self, model: MeanPool, layout: Layout, precision: Precision) -> Deployment:
+    def deployment(self, model: MeanPool, layout: str, precision: Precision) -> Deployment:
         if precision != "fp32":
             raise CheckpointError(f"precision: got {precision}, expected fp32 for {self.title}")
         pixels: Shape = (BATCH, model.size, model.size, 3)
@@ -172,7 +147,7 @@ class MeanPoolFamily(ModelFamily):
 
     def baseline_deployment(self, model: MeanPool, precision: Precision) -> Deployment:
         """The whole window for every frame, and no state."""
-        deployed = self.deployment(model, "token", precision)
+        deployed = self.deployment(model, "default", precision)
         (pool,) = deployed.programs.refresh
         every = (dataclasses.replace(pool, gives={"new.token": "next_token"}),)
         programs = dataclasses.replace(
@@ -199,6 +174,3 @@ class MeanPoolFamily(ModelFamily):
         self, model: MeanPool, before: np.ndarray, after: np.ndarray
     ) -> dict[str, np.ndarray]:
         return {"token": ((after - before) / (LEVELS - 1)).astype(np.float32)}
-
-
-FAMILY = MeanPoolFamily()

@@ -3,28 +3,31 @@
 In the manner of Hafner et al. 2023 (DreamerV3's RSSM), as small as one can be. Actions are floats.
 """
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.families.sampled import ints, spec
 from wmdeploy.families import Deployment, Graph, ModelFacts, ModelFamily
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import Call, Noise, Programs
 
 DETER, VARIABLES, CLASSES, ACTION, SIZE, EMBED = 12, 3, 5, 2, 16, 16
-FILE = "recurrent.safetensors"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All sizes are constants of this file."""
 
 
 class Recurrent(nn.Module):
-    family = "recurrent"
+    family = "recurrent-like"
 
-    def __init__(self) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
+        self.config = config
         stoch = VARIABLES * CLASSES
         self.embed = nn.Linear(SIZE * SIZE * 3, EMBED)
         self.inward = nn.Linear(stoch + ACTION, DETER)
@@ -99,36 +102,19 @@ class Decode(Part):
 
 
 class RecurrentFamily(ModelFamily):
-    name = "recurrent"
+    name = "recurrent-like"
     title = "recurrent state"
-    presets = ("recurrent-12",)
+    config = Sizes
+    presets = {"recurrent-12": Sizes()}
 
-    def recognises(self, source: str) -> bool:
-        return source in self.presets or (Path(source) / FILE).is_file()
-
-    def load(self, source: str, seed: int, remarks: list[str] | None) -> Recurrent:
-        if source in self.presets:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                return self.build({})
-        model = self.build({})
-        model.load_state_dict(load_file(Path(source) / FILE))
-        return model
-
-    def build(self, config: dict[str, Any]) -> Recurrent:
-        return Recurrent().eval().requires_grad_(False)
-
-    def save(self, model: Recurrent, directory: Path, notes: dict[str, Any]) -> None:
-        save_file(model.state_dict(), directory / FILE)
-
-    def notes(self, source: str) -> dict[str, Any]:
-        return {}
+    def build(self, config: Sizes) -> Recurrent:
+        return Recurrent(config)
 
     def facts(self, model: Recurrent) -> ModelFacts:
         parameters = {"all": sum(p.numel() for p in model.parameters())}
-        return ModelFacts(SIZE, 0, {}, parameters, action_size=ACTION)
+        return ModelFacts(SIZE, 0, parameters, action_size=ACTION)
 
-    def deployment(self, model: Recurrent, layout: Layout, precision: Precision) -> Deployment:
+    def deployment(self, model: Recurrent, layout: str, precision: Precision) -> Deployment:
         state = (spec("deter", DETER), ints("stoch", VARIABLES))
         after = (spec("next_deter", DETER), ints("next_stoch", VARIABLES), spec("reward"))
         logits, noise = spec("logits", VARIABLES, CLASSES), spec("noise", VARIABLES, CLASSES)
@@ -170,6 +156,3 @@ class RecurrentFamily(ModelFamily):
 
     def baseline_deployment(self, model: Recurrent, precision: Precision) -> Deployment:
         return self.deployment(model, "token", precision)
-
-
-FAMILY = RecurrentFamily()

@@ -4,28 +4,31 @@ In the manner of Micheli et al. 2023 (IRIS), as small as one can be: one attenti
 cache is full it starts again from the newest frame. Actions, a reward, teacher-forced logits.
 """
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wmdeploy.families import Deployment, Graph, ModelFacts, ModelFamily
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import BATCH, Call, DType, Noise, Programs, TensorSpec
 
 K, CLASSES, WIDTH, ACTIONS, SIZE = 4, 8, 16, 3, 16
 CONTEXT = 4  # frames that a prediction builds on
 ENTRIES = (CONTEXT + 1) * (K + 1)  # of the cache: an action and K tokens for each frame
-FILE = "sampled.safetensors"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All sizes are constants of this file."""
 
 
 class Sampled(nn.Module):
     family = "sampled"
 
-    def __init__(self) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
+        self.config = config
         self.tokens = nn.Embedding(CLASSES, WIDTH)
         self.actions = nn.Embedding(ACTIONS + 1, WIDTH)  # the last one: no frame came before
         self.positions = nn.Embedding(ENTRIES, WIDTH)
@@ -179,34 +182,17 @@ ONE = {"slot.keys@used": "key", "slot.values@used": "value", "state.used": "next
 class SampledFamily(ModelFamily):
     name = "sampled"
     title = "sampled tokens"
-    presets = ("sampled-4",)
+    config = Sizes
+    presets = {"sampled-4": Sizes()}
 
-    def recognises(self, source: str) -> bool:
-        return source in self.presets or (Path(source) / FILE).is_file()
-
-    def load(self, source: str, seed: int, remarks: list[str] | None) -> Sampled:
-        model = self.build({})
-        if source in self.presets:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                return Sampled().eval().requires_grad_(False)
-        model.load_state_dict(load_file(Path(source) / FILE))
-        return model
-
-    def build(self, config: dict[str, Any]) -> Sampled:
-        return Sampled().eval().requires_grad_(False)
-
-    def save(self, model: Sampled, directory: Path, notes: dict[str, Any]) -> None:
-        save_file(model.state_dict(), directory / FILE)
-
-    def notes(self, source: str) -> dict[str, Any]:
-        return {}
+    def build(self, config: Sizes) -> Sampled:
+        return Sampled(config)
 
     def facts(self, model: Sampled) -> ModelFacts:
         parameters = {"all": sum(p.numel() for p in model.parameters())}
-        return ModelFacts(SIZE, ACTIONS, {}, parameters)
+        return ModelFacts(SIZE, ACTIONS, parameters)
 
-    def deployment(self, model: Sampled, layout: Layout, precision: Precision) -> Deployment:
+    def deployment(self, model: Sampled, layout: str, precision: Precision) -> Deployment:
         action, noise = ints("action"), spec("noise", K + 1, CLASSES)
         tokens, new = ints("tokens", K), ints("next_tokens", K)
         parts = {
@@ -266,7 +252,7 @@ class SampledFamily(ModelFamily):
         )
 
     def baseline_deployment(self, model: Sampled, precision: Precision) -> Deployment:
-        graphs = dict(self.deployment(model, "token", precision).graphs)
+        graphs = dict(self.deployment(model, "default", precision).graphs)
         del graphs["begin"], graphs["token"]
         action, noise = ints("action"), spec("noise", K + 1, CLASSES)
         whole = Graph(
@@ -278,6 +264,3 @@ class SampledFamily(ModelFamily):
         gives = {"new.tokens": "next_tokens", "out.reward": "reward", **WHOLE}
         programs = self.programs((Call("whole_frame", feeds, gives),))
         return Deployment({**graphs, "whole_frame": lambda: whole}, programs)
-
-
-FAMILY = SampledFamily()

@@ -1,7 +1,6 @@
 """Model families: one object each, and nobody else looks into a model."""
 
 import ast
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 import torch
 
 from tests.test_imports import FOLDERS, ROOT
-from wmdeploy import families
-from wmdeploy.benchmarks.bench import workers
 from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
 from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.bundle import Bundle
@@ -18,36 +15,38 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.base import load_backend
 from wmdeploy.engines.rollout import rollout
-from wmdeploy.errors import BundleError, CheckpointError, WmdeployError
+from wmdeploy.errors import BundleError, FamilyError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
-from wmdeploy.exporters.layouts import other_layout_bytes
-from wmdeploy.families import FAMILIES, family_of, find_family, load_family, load_model
+from wmdeploy.families import (
+    family_names,
+    family_of,
+    find_family,
+    load_family,
+    load_model,
+    save_model,
+)
+from wmdeploy.families.find import VARIABLE
 from wmdeploy.families.reference.family import reference_model
 
 SOURCE = "mean-pool-16"
 GRAPHS = ["levels", "add", "pool", "draw"]  # of the second family
 # The reference family: its modules, and what is of it alone.
-REFERENCE = ("models", "training", "quality")
+REFERENCE = ("families/reference", "training", "quality")
+pytestmark = pytest.mark.usefixtures("plugins")
 # Studies of the reference family's own choices: they take its modules apart.
 STUDIES = ROOT / "benchmarks" / "studies"
 INSIDE = {"WorldModel", "deployment", "baseline_deployment"}
 
 
-def with_mean_pool() -> dict[str, str]:
-    """The dict of families with one line more."""
-    return {"mean-pool": "tests.families.mean_pool:FAMILY", **FAMILIES}
+def options(tmp_path: Path) -> ExportOptions:
+    return ExportOptions(
+        source=SOURCE, family="mean-pool", output=tmp_path / "bundle", clip=SAMPLE_CLIP
+    )
 
 
 @pytest.fixture
-def second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "FAMILIES", with_mean_pool())
-
-
-@pytest.fixture
-def bundle(second: None, tmp_path: Path) -> Bundle:
-    return export_bundle(
-        ExportOptions(source=SOURCE, output=tmp_path / "bundle", clip=SAMPLE_CLIP)
-    )[0]
+def bundle(tmp_path: Path) -> Bundle:
+    return export_bundle(options(tmp_path))[0]
 
 
 def imported(path: Path) -> set[str]:
@@ -74,24 +73,32 @@ def test_no_module_outside_the_family_names_its_model() -> None:
     assert imported(ROOT / "wmdeploy" / "quality" / "measure.py") & INSIDE  # it would be seen
 
 
-def test_source_tells_its_family(second: None, micro_model: Path) -> None:
-    assert find_family(SOURCE).name == "mean-pool"
+def test_source_tells_its_family(micro_model: Path, tmp_path: Path) -> None:
     assert find_family(str(micro_model)).name == find_family("tiny").name == "vqvae-transformer"
     assert family_of(load_model(micro_model)).name == "vqvae-transformer"
-    for name in families.FAMILIES:
+    save_model(load_model(SOURCE, family="mean-pool"), tmp_path / "model")
+    assert find_family(str(tmp_path / "model")).name == "mean-pool"
+    assert family_of(load_model(tmp_path / "model")).name == "mean-pool"
+    with pytest.raises(FamilyError, match="got tokens, and .* is a model of the family mean-pool"):
+        find_family(str(tmp_path / "model"), "tokens")
+    for name in family_names():
         assert load_family(name).name == name
-    with pytest.raises(CheckpointError, match="model family: got 'mamba', expected one of mean"):
+    with pytest.raises(FamilyError, match="model family: got 'mamba', expected one of vqvae-tran"):
         load_family("mamba")
 
 
-def test_bundle_of_an_unknown_family_is_refused(bundle: Bundle) -> None:
-    families.FAMILIES = FAMILIES  # the fixture puts it back
-    with pytest.raises(CheckpointError, match="got 'mean-pool', expected one of vqvae-transformer"):
+def test_bundle_of_a_family_that_is_not_there_runs_without_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(FamilyError, match="got 'mean-pool', expected one of vqvae-transformer"):
         load_backend("eager", bundle)
+    clip = read_clip(SAMPLE_CLIP, size=16, count=4)
+    assert len(list(rollout(load_backend("ort-cpu", bundle), clip, 4, 2))) == 2
 
 
 def test_model_that_is_not_the_manifests_is_refused(bundle: Bundle) -> None:
-    bundle.manifest.model["pool"]["context"] = 7
+    bundle.manifest.model["context"] = 7
     with pytest.raises(BundleError, match="other sizes than the manifest"):
         load_backend("eager", bundle)
 
@@ -99,18 +106,17 @@ def test_model_that_is_not_the_manifests_is_refused(bundle: Bundle) -> None:
 def test_second_family_is_exported_and_verified(bundle: Bundle) -> None:
     manifest = bundle.manifest
     assert manifest.family == "mean-pool"
-    assert manifest.model == {"pool": {"size": 16, "context": 6}}
+    assert manifest.model == {"size": 16, "context": 6}
     parity = {name: graph.parity for name, graph in manifest.graphs.items()}
     assert list(parity) == GRAPHS
     assert parity["levels"]["codes"].agreement == 1
     assert 0 <= parity["add"]["next_token"].relative < 1e-5
-    weights = {name: graph.weight_bytes for name, graph in manifest.graphs.items()}
-    assert other_layout_bytes(manifest) == weights  # it has one layout
-    assert not export_bundle(ExportOptions(source=SOURCE, output=bundle.path, clip=SAMPLE_CLIP))[1]
+    assert manifest.recipe.layout == "default" and manifest.other_layout is None
+    assert not export_bundle(options(bundle.path.parent))[1]
 
 
 def test_wrong_programs_of_a_second_family_are_found_at_export(
-    second: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph that is what its module is, and not what the model is."""
     from tests.families.mean_pool import Add, MeanPool
@@ -120,7 +126,7 @@ def test_wrong_programs_of_a_second_family_are_found_at_export(
 
     monkeypatch.setattr(Add, "forward", forgetful)
     with pytest.raises(WmdeployError, match=r"frame \d of a rollout: it is .* dB from"):
-        export_bundle(ExportOptions(source=SOURCE, output=tmp_path / "bundle", clip=SAMPLE_CLIP))
+        export_bundle(options(tmp_path))
     assert MeanPool.family == "mean-pool" and not (tmp_path / "bundle").exists()
 
 
@@ -134,9 +140,10 @@ def test_second_family_imagines_the_same_on_every_backend(bundle: Bundle) -> Non
 
 def as_written(clip: Clip) -> np.ndarray:
     """(12, 16, 16, 3) uint8: what the definition of the model says of the first four frames."""
-    from tests.families.mean_pool import FAMILY, LEVELS
+    from tests.families.mean_pool import LEVELS, MeanPool
 
-    model = FAMILY.load(SOURCE, 0, None)
+    model = load_model(SOURCE, family="mean-pool")
+    assert isinstance(model, MeanPool)
     tokens = [token / (LEVELS - 1) for token in model.levels(torch.tensor(clip.frames[:4])).round()]
     with torch.inference_mode():
         for _ in range(12):
@@ -146,11 +153,9 @@ def as_written(clip: Clip) -> np.ndarray:
     return np.asarray(frames.numpy())
 
 
-def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "WORKER", "tests.families.mean_pool_worker")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def test_second_family_is_benched(bundle: Bundle) -> None:
     effort = Effort(runs=3, seconds=0, block_ms=1)
-    options = BenchOptions(
+    asked = BenchOptions(
         bundle=bundle.path,
         clips=(SAMPLE_CLIP,),
         backends=("ort-cpu",),
@@ -158,13 +163,13 @@ def test_second_family_is_benched(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
         effort=effort,
         swap=True,
     )
-    report = bench(options)
+    report = bench(asked)
     assert {row.verdict for row in report.rows} == {"pass"}
     (frame,) = (r for r in report.rows if (r.stage, r.backend) == ("frame", "ort-cpu"))
     assert frame.parity and frame.parity.psnr_db and min(frame.parity.psnr_db.values()) > 60
     assert set(report.substitutions["ort-cpu"]) == set(GRAPHS)
 
 
-def test_scores_are_of_the_reference_family_alone(second: None) -> None:
+def test_scores_are_of_the_reference_family_alone() -> None:
     with pytest.raises(WmdeployError, match="got one of the family mean-pool, expected vqvae-tran"):
-        reference_model(load_model(SOURCE))
+        reference_model(load_model(SOURCE, family="mean-pool"))

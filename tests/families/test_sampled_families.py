@@ -1,20 +1,16 @@
 """Families that sample, one of them with float actions: exported, rolled out, benched."""
 
 import dataclasses
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests import sampled
 from tests.benchmarks.bench import quick
-from tests.lean.make_bundles import FAMILIES, PRESETS, float_clip
-from tests.test_imports import ROOT
-from wmdeploy import families
-from wmdeploy.benchmarks.bench import workers
+from tests.families import sampled
+from tests.lean.make_bundles import float_clip
+from tests.plugins import PRESETS
 from wmdeploy.benchmarks.bench.options import BenchOptions, write_clips
 from wmdeploy.benchmarks.bisect.run import recorded_feeds
 from wmdeploy.bundle import Bundle
@@ -32,11 +28,7 @@ from wmdeploy.programs.record import Case, record_cases
 INTEGERS = r"^clip-00000: got actions int64 \(\d+,\), and the model takes 2 floats"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def known() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(families, "FAMILIES", FAMILIES | families.FAMILIES)
-        yield
+pytestmark = pytest.mark.usefixtures("plugins")
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +37,16 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recurrent(known: None, floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported("recurrent", floats, tmp_path_factory.mktemp("bundles"))
+def recurrent(plugins: None, floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported("recurrent-like", floats, tmp_path_factory.mktemp("bundles"))
 
 
 def exported(name: str, clip: Path, folder: Path) -> Bundle:
-    return export_bundle(ExportOptions(source=PRESETS[name], output=folder / name, clip=clip))[0]
+    options = ExportOptions(source=PRESETS[name], family=name, output=folder / name, clip=clip)
+    return export_bundle(options)[0]
 
 
-def benched(bundle: Bundle, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "WORKER", "tests.families.sampled_worker")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def benched(bundle: Bundle, clip: Path) -> None:
     report = quick.run(bundle, "ort-cpu", clips=(clip,))
     assert {row.verdict for row in report.rows} == {"pass"}
     parity = quick.row(report, "ort-cpu", "frame").parity
@@ -94,15 +85,13 @@ def test_a_graph_that_no_rollout_runs_is_not_exported(
 
 
 @pytest.mark.slow
-def test_sampled_tokens_are_benched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    benched(exported("sampled", SAMPLE_CLIP, tmp_path), SAMPLE_CLIP, monkeypatch)
+def test_sampled_tokens_are_benched(tmp_path: Path) -> None:
+    benched(exported("sampled", SAMPLE_CLIP, tmp_path), SAMPLE_CLIP)
 
 
 @pytest.mark.slow
-def test_float_actions_are_benched(
-    recurrent: Bundle, floats: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    benched(recurrent, floats, monkeypatch)
+def test_float_actions_are_benched(recurrent: Bundle, floats: Path) -> None:
+    benched(recurrent, floats)
 
 
 def test_float_actions_lead_a_rollout(recurrent: Bundle, floats: Path) -> None:
@@ -132,7 +121,8 @@ def test_float_actions_reach_the_workers_and_bisect(
     assert clip.actions is not None
     with np.load(path) as written:
         np.testing.assert_array_equal(written["actions"][:8], clip.actions)
-    feeds = recorded_feeds(load_model(PRESETS["recurrent"]), recurrent, clip)
+    model = load_model("recurrent-12", family="recurrent-like")
+    feeds = recorded_feeds(model, recurrent, clip)
     asked = feeds["prior"]["action"].numpy()
     assert all((row == clip.actions).all(1).any() for row in asked)
     other = BenchOptions(bundle=recurrent.path, clips=(SAMPLE_CLIP,), context=4)
@@ -140,7 +130,9 @@ def test_float_actions_reach_the_workers_and_bisect(
         write_clips(other, recurrent, tmp_path, [])
     with pytest.raises(ClipError, match=INTEGERS):
         recorded_feeds(
-            load_model(PRESETS["recurrent"]), recurrent, read_clip(SAMPLE_CLIP, size=16, count=8)
+            load_model("recurrent-12", family="recurrent-like"),
+            recurrent,
+            read_clip(SAMPLE_CLIP, size=16, count=8),
         )
 
 
@@ -153,7 +145,7 @@ def test_float_actions_that_are_no_vectors_are_a_fault(recurrent: Bundle) -> Non
 
 def test_other_actions_are_refused_at_export(floats: Path, tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=INTEGERS):
-        exported("recurrent", SAMPLE_CLIP, tmp_path)
+        exported("recurrent-like", SAMPLE_CLIP, tmp_path)
     with pytest.raises(ClipError, match=r"^floats: got actions float32 \(8, 2\), .* from 0 to 2"):
         exported("sampled", floats, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -164,7 +156,7 @@ def test_facts_that_are_not_the_programs_are_found_at_export(
 ) -> None:
     from tests.families.recurrent_like import SIZE, RecurrentFamily
 
-    facts = ModelFacts(SIZE, 0, {}, {"all": 1})
+    facts = ModelFacts(SIZE, 0, {"all": 1})
     monkeypatch.setattr(RecurrentFamily, "facts", lambda self, model: facts)
     with pytest.raises(ExportError, match="facts have 0 actions of size 0, its programs 0 of 2"):
-        exported("recurrent", floats, tmp_path)
+        exported("recurrent-like", floats, tmp_path)

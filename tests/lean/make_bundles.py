@@ -9,28 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-from wmdeploy import families
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import load_backend
 from wmdeploy.programs.session import Session
 
 FRAMES, CONTEXT = 12, 4
-PRESETS = {"tiny": "tiny", "sampled": "sampled-4", "recurrent": "recurrent-12"}
-FAMILIES = {
-    "sampled": "tests.families.sampled:FAMILY",
-    "recurrent": "tests.families.recurrent_like:FAMILY",
+SOURCES = {
+    "tiny": ("tiny", None),
+    "sampled": ("sampled-4", "tests.families.sampled:SampledFamily"),
+    "recurrent": ("recurrent-12", "tests.families.recurrent_like:RecurrentFamily"),
 }
 
 
 def main(folder: Path) -> None:
     from wmdeploy.exporters.export import ExportOptions, export_bundle
+    from wmdeploy.families import use_family
 
     shutil.rmtree(folder, ignore_errors=True)
-    families.FAMILIES = FAMILIES | families.FAMILIES
-    for name, preset in PRESETS.items():
+    for name, (preset, plugin) in SOURCES.items():
+        family = use_family(plugin) if plugin else None
         clip = float_clip(folder / "floats.npz") if name == "recurrent" else SAMPLE_CLIP
-        options = ExportOptions(source=preset, output=folder / name, clip=clip)
+        options = ExportOptions(source=preset, family=family, output=folder / name, clip=clip)
         bundle, _ = export_bundle(options)
         session = Session(load_backend("eager", bundle), seed=5)
         real = read_clip(SAMPLE_CLIP, size=session.backend.image_size, count=CONTEXT)

@@ -1,61 +1,53 @@
 """The families at hand as backends: their modules in PyTorch, and their exports on ONNX Runtime."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import Bundles
 from tests.lean.make_bundles import float_clip
-from wmdeploy import families
+from tests.plugins import PRESETS
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import load_backend
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import family_of, load_model
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.modules import module_backend
 
-PRESETS = {"mean-pool": "mean-pool-16", "sampled": "sampled-4", "recurrent": "recurrent-12"}
-OTHERS = {
-    "mean-pool": "tests.families.mean_pool:FAMILY",
-    "sampled": "tests.families.sampled:FAMILY",
-    "recurrent": "tests.families.recurrent_like:FAMILY",
-}
 Backends = Callable[[str], Backend]
 
 
 @pytest.fixture(scope="module")
 def backends(
-    micro_actions: WorldModel, bundles: Bundles, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backends]:
+    plugins: None,
+    micro_actions: WorldModel,
+    bundles: Bundles,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Backends:
     """By a name such as "sampled", "token" (of the reference family), "sampled on ort-cpu"."""
     made: dict[str, Backend] = {}
-    known = dict(families.FAMILIES)
-    families.FAMILIES.clear()
-    families.FAMILIES.update(OTHERS | known)
 
     def get(name: str) -> Backend:
         if name not in made:
             family, _, backend = name.partition(" on ")
             if family in ("token", "latent"):
-                layout: Layout = "token" if family == "token" else "latent"
-                deployed = family_of(micro_actions).deployment(micro_actions, layout, "fp32")
+                deployed = family_of(micro_actions).deployment(micro_actions, family, "fp32")
                 made[name] = module_backend(deployed, name="pytorch")
                 if backend:
-                    made[name] = load_backend(backend, bundles(layout, actions=True))
+                    made[name] = load_backend(backend, bundles(family, actions=True))
             else:
-                model = load_model(PRESETS[family])
-                deployed = family_of(model).deployment(model, "token", "fp32")
+                model = load_model(PRESETS[family], family=family)
+                deployed = family_of(model).deployment(model, "default", "fp32")
                 made[name] = module_backend(deployed, name="pytorch")
                 if backend:
                     path = tmp_path_factory.mktemp("families") / family
                     floats = path.with_name("floats.npz")
-                    clip = float_clip(floats) if family == "recurrent" else SAMPLE_CLIP
-                    options = ExportOptions(source=PRESETS[family], output=path, clip=clip)
+                    clip = float_clip(floats) if family == "recurrent-like" else SAMPLE_CLIP
+                    options = ExportOptions(
+                        source=PRESETS[family], family=family, output=path, clip=clip
+                    )
                     made[name] = load_backend(backend, export_bundle(options)[0])
         return made[name]
 
-    yield get
-    families.FAMILIES.clear()
-    families.FAMILIES.update(known)
+    return get

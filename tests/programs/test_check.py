@@ -3,15 +3,16 @@
 import dataclasses
 from typing import Any
 
-from tests import sampled
+from tests.families import sampled
 from wmdeploy.families import Graph
 from wmdeploy.programs.check import find_fault
 from wmdeploy.programs.contract import Programs, TensorSpec, state_inputs
 
 
 def parts() -> tuple[Programs, dict[str, Graph]]:
-    model = sampled.FAMILY.load("sampled-4", 0, None)
-    deployed = sampled.FAMILY.deployment(model, "token", "fp32")
+    model = sampled.SampledFamily().load("sampled-4", 0, None)
+    assert isinstance(model, sampled.Sampled)
+    deployed = sampled.SampledFamily().deployment(model, "default", "fp32")
     return deployed.programs, {name: build() for name, build in deployed.graphs.items()}
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import recurrent, sampled
+from tests.families import recurrent_like as recurrent
+from tests.families import sampled
 from wmdeploy.programs.contract import Noise
 from wmdeploy.programs.modules import module_backend
 from wmdeploy.programs.noise import draw
@@ -44,10 +45,11 @@ def next_frame(
 @torch.inference_mode()
 def test_sampled_frames_are_those_of_a_plain_loop(written: str, forced: bool) -> None:
     """Over three starts from the newest frame; imagined, or observed after each prediction."""
-    model = sampled.FAMILY.load("sampled-4", 0, None)
-    deployed = sampled.FAMILY.deployment(model, "token", "fp32")
+    model = sampled.SampledFamily().load("sampled-4", 0, None)
+    assert isinstance(model, sampled.Sampled)
+    deployed = sampled.SampledFamily().deployment(model, "default", "fp32")
     if written == "authors":
-        deployed = sampled.FAMILY.baseline_deployment(model, "fp32")
+        deployed = sampled.SampledFamily().baseline_deployment(model, "fp32")
     session = Session(module_backend(deployed, name="loop"), seed=SEED)
     kind = Noise("gumbel", (sampled.K + 1, sampled.CLASSES))
     codes = model.encode(torch.from_numpy(FRAMES))
@@ -72,8 +74,9 @@ def test_sampled_frames_are_those_of_a_plain_loop(written: str, forced: bool) ->
 
 @torch.inference_mode()
 def test_recurrent_states_are_those_of_a_plain_loop() -> None:
-    model = recurrent.FAMILY.load("recurrent-12", 0, None)
-    deployed = recurrent.FAMILY.deployment(model, "token", "fp32")
+    model = recurrent.RecurrentFamily().load("recurrent-12", 0, None)
+    assert isinstance(model, recurrent.Recurrent)
+    deployed = recurrent.RecurrentFamily().deployment(model, "default", "fp32")
     session = Session(module_backend(deployed, name="loop"), seed=SEED)
     kind = Noise("gumbel", (recurrent.VARIABLES, recurrent.CLASSES))
     embed = recurrent.Encode(model)(torch.from_numpy(FRAMES))

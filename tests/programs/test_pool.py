@@ -20,10 +20,10 @@ NAMES = [
     "latent",
     "mean-pool",
     "sampled",
-    "recurrent",
+    "recurrent-like",
     "token on ort-cpu",
     "sampled on ort-cpu",
-    "recurrent on ort-cpu",
+    "recurrent-like on ort-cpu",
 ]
 
 
@@ -80,7 +80,7 @@ def test_with_refill(backends: Backends) -> None:
 
 
 def test_a_pool_belongs_to_one_thread(backends: Backends) -> None:
-    backend = backends("recurrent")
+    backend = backends("recurrent-like")
     pool = Pool(backend, 1)
     pool.add(frames_for(backend)[:1])
     found: list[str] = []

@@ -16,6 +16,7 @@ from tests.training.test_train import MICRO, options, run
 from wmdeploy.clips import RecordOptions, record
 from wmdeploy.families import load_model
 from wmdeploy.families.directory import read_notes
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.training.loop import Share, is_usable, share_of, step_with
 from wmdeploy.training.optimizer import muon_and_adamw
 
@@ -127,5 +128,8 @@ def test_gpu_trains_both_stages_and_evaluates(data: Path, tmp_path: Path, precis
     summary, losses = run(chosen)
     assert len(losses["vqvae"]) == len(losses["temporal"]) == 12
     assert np.isfinite(losses["temporal"]).all()
-    assert load_model(tmp_path / "model").config.temporal == MICRO.with_actions(2).temporal
+    assert (
+        reference_model(load_model(tmp_path / "model")).config.temporal
+        == MICRO.with_actions(2).temporal
+    )
     assert summary.quality.all.frames and json.dumps(summary.quality.all.clips)

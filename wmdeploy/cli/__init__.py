@@ -5,13 +5,13 @@ Nothing heavy is imported until a command runs, so that `wmdeploy --help` answer
 
 # In this order --help lists them.
 # isort: off
-from wmdeploy.cli import record, train, evaluate, export, build_engine, rollout, inspect
+from wmdeploy.cli import record, train, evaluate, convert, export, build_engine, rollout, inspect
 from wmdeploy.cli import bench, compare, report, bisect, sweep, milestone, doctor
 
 # isort: on
 from wmdeploy.cli.common import app, main
 
 __all__ = [
-    "app", "bench", "bisect", "build_engine", "compare", "doctor", "evaluate", "export", "inspect",
-    "main", "milestone", "record", "report", "rollout", "sweep", "train",
+    "app", "bench", "bisect", "build_engine", "compare", "convert", "doctor", "evaluate", "export",
+    "inspect", "main", "milestone", "record", "report", "rollout", "sweep", "train",
 ]  # fmt: skip

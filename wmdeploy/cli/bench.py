@@ -13,6 +13,7 @@ from wmdeploy.cli.options import (
     Context,
     Device,
     DeviceName,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -36,6 +37,7 @@ from wmdeploy.files import write_document
 @app.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle to measure.")],
+    family: Family = None,
     backend: Backends = None,
     clip: Clips = None,
     context: Context = 8,

@@ -9,6 +9,7 @@ from wmdeploy.cli.common import app, example, out, print_warnings
 from wmdeploy.cli.options import (
     NODE_BACKENDS,
     Clip,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -32,6 +33,7 @@ def bisect(
     bundle: Annotated[
         Path, typer.Argument(help="Bundle that contains its model (exported without --slim).")
     ],
+    family: Family = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(

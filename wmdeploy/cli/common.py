@@ -11,6 +11,7 @@ from rich.text import Text
 from wmdeploy import __version__
 from wmdeploy.cli.console import err, out, use_any_encoding
 from wmdeploy.errors import WmdeployError
+from wmdeploy.families.find import plugin_fault
 from wmdeploy.files import explained
 from wmdeploy.install import install_command
 from wmdeploy.text import one_line
@@ -39,31 +40,34 @@ def main(arguments: list[str] | None = None) -> None:
     use_any_encoding()
     try:
         app(arguments)
-    except OSError as error:
-        _fail(explained(error))
-    except UnicodeEncodeError as error:
-        if error.encoding != "utf-8":
+    except Exception as error:
+        message = _explanation(error)
+        if message is None:
             raise
+        err.print(Text("error: ", style="red").append(one_line(message), style="default"))
+        sys.exit(1)
+
+
+def _explanation(error: Exception) -> str | None:
+    """What the user can mend; None for a bug of ours."""
+    if isinstance(error, WmdeployError | MemoryError | RecursionError):
+        return str(error) or f"{type(error).__name__}: too large for this machine"
+    if fault := plugin_fault(error):
+        return fault
+    if isinstance(error, OSError):
+        return explained(error)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
         name = error.object[max(0, error.start - 100) : error.end + 100]
-        _fail(f"{name}: the name is not UTF-8, which this command needs; rename it")
-    except (WmdeployError, MemoryError, RecursionError) as error:
-        _fail(str(error) or f"{type(error).__name__}: too large for this machine")
-    except ModuleNotFoundError as error:
-        if error.name not in EXPORT_PACKAGES:
-            raise
+        return f"{name}: the name is not UTF-8, which this command needs; rename it"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXPORT_PACKAGES:
         fix = install_command("export")
-        _fail(f"this needs {error.name}, which is not installed; install it with: {fix}")
-    except (RuntimeError, ImportError) as error:  # of torch, which is not imported here
-        text = str(error)
-        if type(error).__name__ != "OutOfMemoryError" and not any(w in text for w in _NO_MEMORY):
-            raise
+        return f"this needs {error.name}, which is not installed; install it with: {fix}"
+    # of torch, which is not imported here
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _NO_MEMORY):
         text = one_line(text[max(0, text.find(_NO_MEMORY[0])) :])
-        _fail(f"{text}; use a smaller batch, or a machine with more memory")
-
-
-def _fail(message: str) -> None:
-    err.print(Text("error: ", style="red").append(one_line(message), style="default"))
-    sys.exit(1)
+        return f"{text}; use a smaller batch, or a machine with more memory"
+    return None
 
 
 def example(text: str) -> str:

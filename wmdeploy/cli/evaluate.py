@@ -10,6 +10,7 @@ from wmdeploy.cli.options import (
     Backend,
     Device,
     DeviceName,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -27,6 +28,7 @@ from wmdeploy.files import write_document
 def evaluate(
     source: Annotated[str, typer.Argument(help="Model directory, checkpoint, preset or bundle.")],
     data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat for several.")],
+    family: Family = None,
     backend: Backend = None,
     context: Annotated[
         int, typer.Option(min=2, help="Number of real frames given to a rollout.")
@@ -69,6 +71,7 @@ def evaluate(
         settings=Settings(device.value),
         pictures=strip is not None,
         read=read_options(fps, fit, series),
+        family=family,
     )
     with show_progress() as progress:
         report, picture = run_evaluation(options, progress, print_note)

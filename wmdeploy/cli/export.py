@@ -8,10 +8,10 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Clip,
+    Family,
     Fit,
     FitName,
     Fps,
-    LayoutName,
     PrecisionName,
     Seed,
     Series,
@@ -30,13 +30,14 @@ def export(
         typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    family: Family = None,
     layout: Annotated[
-        LayoutName,
+        str | None,
         typer.Option(
-            help="token folds the latent projections into one matrix, exactly; latent keeps the "
-            "model as written."
+            help="One of the family's layouts. Of the reference family: token (default) folds the "
+            "latent projections into one matrix, exactly; latent keeps the model as written."
         ),
-    ] = LayoutName.token,
+    ] = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="Precision of the graphs.")
     ] = PrecisionName.fp32,
@@ -59,7 +60,8 @@ def export(
         source=model,
         output=output,
         clip=clip,
-        layout=layout.value,
+        layout=layout,
+        family=family,
         precision=precision.value,
         max_batch=max_batch,
         opset=opset,

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import Family
 from wmdeploy.manifest import MANIFEST_FILE
 
 
 @app.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
     path: Annotated[Path, typer.Argument(help="Bundle, model directory or checkpoint.")],
+    family: Family = None,
 ) -> None:
     """Show what a bundle or a model contains, and check the hashes of a bundle."""
     from wmdeploy.bundle import Bundle
@@ -24,5 +26,5 @@ def inspect(
             out.print(table)
     else:
         remarks: list[str] = []
-        out.print(model_table(path, remarks))
+        out.print(model_table(path, remarks, family))
         print_notes(remarks)

@@ -11,6 +11,7 @@ import typer
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BACKENDS
 from wmdeploy.errors import WmdeployError
+from wmdeploy.families.find import use_family
 
 NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
 
@@ -19,11 +20,6 @@ class FitName(enum.StrEnum):
     squeeze = "squeeze"
     crop = "crop"
     pad = "pad"
-
-
-class LayoutName(enum.StrEnum):
-    token = "token"
-    latent = "latent"
 
 
 class PrecisionName(enum.StrEnum):
@@ -134,6 +130,15 @@ Series = Annotated[
     typer.Option(
         help="Name of the series of frames to read from a folder or file that has several, such "
         "as rgb or wrist."
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        "--family",
+        help="Family of the model, where its files do not name it: one that is shipped or "
+        "installed, or module:Class. A plugin runs its own code.",
+        callback=lambda value: value and use_family(value),
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]

@@ -13,6 +13,7 @@ from wmdeploy.cli.options import (
     Context,
     Device,
     DeviceName,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -44,6 +45,7 @@ def rollout(
     ],
     context: Context = 8,
     horizon: Annotated[int, typer.Option(min=1, help="Number of frames to imagine.")] = 24,
+    family: Family = None,
     backend: Backend = None,
     device: Device = DeviceName.auto,
     refill: Refill = None,
@@ -75,13 +77,15 @@ def rollout(
     name = one_backend(backend)
     length = count_frames(clip, read)
     remarks: list[str] = []
-    engines = open_source(source, name, seed, Settings(device.value), remarks)
+    engines = open_source(
+        source, name, seed=seed, settings=Settings(device.value), remarks=remarks, family=family
+    )
     size = engines.image_size
     past = read_clip(clip, size=size, count=min(length, context), options=read)
     print_notes([*remarks, *past.remarks])
     takes_actions = engines.programs.action is not None
     actions = open_clip(clip, read).actions() if takes_actions else None
-    frames = imagine(engines, past, context, horizon, refill=refill, actions=actions)
+    frames = imagine(engines, past, context, horizon, refill=refill, actions=actions, seed=seed)
     with show_progress() as progress:
         frames = _counted(frames, horizon, progress)
         if output.suffix.lower() == ".npz":

@@ -13,6 +13,7 @@ from wmdeploy.cli.options import (
     Context,
     Device,
     DeviceName,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -25,6 +26,7 @@ from wmdeploy.cli.options import (
     Within,
     names,
     numbers,
+    parts,
     read_options,
 )
 from wmdeploy.cli.outputs import Json, check_outputs
@@ -32,7 +34,6 @@ from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output_directory, write_document
 
-LAYOUTS = ("token", "latent")
 PRECISIONS = ("fp32", "fp16")
 
 
@@ -45,8 +46,10 @@ def sweep(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the bundles and reports.")
     ],
+    family: Family = None,
     layout: Annotated[
-        list[str] | None, typer.Option(help="Layout: token or latent. Default: both.")
+        list[str] | None,
+        typer.Option(help="Layout, such as token or latent. Default: all of the family."),
     ] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="Precision: fp32 or fp16. Default: both.")
@@ -105,11 +108,12 @@ def sweep(
         model=model,
         output=output,
         bench=bench,
-        layouts=cast(tuple[Literal["token", "latent"], ...], names("--layout", layout, LAYOUTS)),
+        layouts=parts(layout),
         precisions=cast(
             tuple[Literal["fp32", "fp16"], ...], names("--precision", precision, PRECISIONS)
         ),
         seed=seed,
+        family=family,
     )
     remarks: list[str] = []
     with show_progress() as progress:

@@ -54,18 +54,19 @@ def plans_table(plans: Sequence[PlanRecord]) -> Table:
     return table
 
 
-def model_table(path: Path, remarks: list[str]) -> Table:
+def model_table(path: Path, remarks: list[str], family: str | None = None) -> Table:
     """Sizes of a model directory or a reference checkpoint.
 
     Args:
         remarks: gets those of `load_model`.
+        family: of a checkpoint that does not name its own.
 
     Raises:
         CheckpointError: it is neither.
     """
     from wmdeploy.families import family_of, load_model
 
-    model = load_model(path, remarks=remarks)
+    model = load_model(path, remarks=remarks, family=family)
     facts = family_of(model).facts(model)
     table = Table(title=str(path), title_justify="left")
     table.add_column("what", no_wrap=True)

@@ -97,7 +97,7 @@ def load_family(name: str) -> ModelFamily:
         return family
     raise FamilyError(
         f"model family: got {name!r}, expected one of {', '.join(family_names())}; install the "
-        "package that brings it, or name its class: --family module:Class"
+        "package that brings it, or name its class as module:Class"
     )
 
 

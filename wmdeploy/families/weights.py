@@ -81,6 +81,28 @@ def find_weights(path: Path, complete: frozenset[str]) -> FoundWeights:
     return FoundWeights(sets[chosen], tuple(remarks))
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """All tensors of a trainer's file, or of a folder of them, and remarks on what was left out.
+
+    Returns:
+        By the keys that lead to each, with dots between, without what torch's wrappers add.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no tensors.
+    """
+    document, unknown = _read(path)
+    tensors = {
+        ".".join(step for step in name.split(".") if step not in WRAPPERS): tensor
+        for name, tensor in _tensors(document)
+    }
+    if not tensors:
+        raise _no_weights(path, document, unknown, [])
+    _check_memory(tensors, path)
+    if not unknown:
+        return tensors, ()
+    return tensors, (f"{path}: left out, and not executed: objects of {listed(unknown)}",)
+
+
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a model as trainers write it."""
     return any((folder / name).is_file() for name in FOLDER_FILES)

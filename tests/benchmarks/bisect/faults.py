@@ -9,7 +9,7 @@ from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
 from wmdeploy.benchmarks.bisect.run import Findings, examine
 from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 from wmdeploy.bundle import Bundle
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 
 Exact = Callable[[Bundle, str], tuple[PytorchValues, Mapping[str, Tensor]]]
 
@@ -17,7 +17,7 @@ Exact = Callable[[Bundle, str], tuple[PytorchValues, Mapping[str, Tensor]]]
 SHAPE = (6, 32, 32, 3)  # of a clip
 
 
-ACTED: tuple[Layout, Precision, bool] = ("token", "fp32", True)  # layout, precision, actions
+ACTED: tuple[str, Precision, bool] = ("token", "fp32", True)  # layout, precision, actions
 
 
 # micro is not trained: in float16 its rounding alone adds up to 4e-2

@@ -36,7 +36,7 @@ from wmdeploy.errors import (
 )
 from wmdeploy.families import load_model
 from wmdeploy.graph_file import WEIGHTS_FILE
-from wmdeploy.manifest import Layout, Precision, write_manifest
+from wmdeploy.manifest import Precision, write_manifest
 
 GRAPHS = ("encoder", "prefill", "step", "decoder")
 
@@ -44,7 +44,7 @@ GRAPHS = ("encoder", "prefill", "step", "decoder")
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_fault_is_found_at_its_node(
-    bundles: Bundles, exact: Exact, tmp_path: Path, layout: Layout, graph: str
+    bundles: Bundles, exact: Exact, tmp_path: Path, layout: str, graph: str
 ) -> None:
     """In random places, of a model with actions."""
     intact = bundles(layout, "fp32", actions=True)
@@ -76,7 +76,7 @@ def test_fault_is_found_at_its_node(
     [("token", "fp32", True), ("latent", "fp16", False)],
 )
 def test_intact_bundle_has_no_fault(
-    bundles: Bundles, layout: Layout, precision: Precision, actions: bool
+    bundles: Bundles, layout: str, precision: Precision, actions: bool
 ) -> None:
     bundle = bundles(layout, precision, actions)
     options = BisectOptions(bundle=bundle.path, clip=SAMPLE_CLIP, tolerance=TOLERANCES[precision])

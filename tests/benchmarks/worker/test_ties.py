@@ -25,7 +25,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, load_backend
 from wmdeploy.engines.same_codes import with_same_codes
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout, Precision
+from wmdeploy.manifest import Precision
 from wmdeploy.programs.session import Session
 
 CONTEXT = 2
@@ -86,7 +86,7 @@ def test_tie_passes_and_is_told(
     bundles: Bundles,
     pictures: np.ndarray,
     tmp_path: Path,
-    layout: Layout,
+    layout: str,
     precision: Precision,
 ) -> None:
     frame = pictures[1]

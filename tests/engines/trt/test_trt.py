@@ -31,7 +31,7 @@ from wmdeploy.engines.trt.plans import BuildOptions, build_plans, find_plan
 from wmdeploy.errors import BackendError, BundleError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.gpu import Gpu
-from wmdeploy.manifest import Layout, write_manifest
+from wmdeploy.manifest import write_manifest
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: the extra rtx brings it")
 ARCHITECTURES = ("sm_86", "sm_89")
@@ -74,7 +74,7 @@ def change_step(directory: Path, change: Callable[[onnx.ModelProto], object]) ->
 
 
 @pytest.mark.parametrize("layout", ["token", "latent"])
-def test_plans_of_tiny_are_built_and_recorded(layout: Layout, tmp_path: Path) -> None:
+def test_plans_of_tiny_are_built_and_recorded(layout: str, tmp_path: Path) -> None:
     options = ExportOptions(
         source="tiny", output=tmp_path / "tiny", clip=SAMPLE_CLIP, layout=layout, precision="fp16"
     )

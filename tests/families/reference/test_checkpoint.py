@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import GOLDEN, MICRO
 from wmdeploy.errors import CheckpointError, WmdeployError
 from wmdeploy.families import load_model, save_model
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
 
 
@@ -27,7 +28,7 @@ def edit(saved: Path, change: Any) -> None:
 
 
 def test_model_directory_round_trip_is_exact(micro: WorldModel, saved: Path) -> None:
-    loaded = load_model(saved)
+    loaded = reference_model(load_model(saved))
     assert loaded.config == MICRO and not loaded.training
     for name, tensor in micro.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
@@ -36,14 +37,14 @@ def test_model_directory_round_trip_is_exact(micro: WorldModel, saved: Path) -> 
 
 
 def test_preset_gives_the_weights_of_the_seed() -> None:
-    a, b = load_model("tiny", seed=1), load_model("tiny", seed=2)
+    a, b = (reference_model(load_model("tiny", seed=seed)) for seed in (1, 2))
     assert not torch.equal(a.vqvae.vq.embedding.weight, b.vqvae.vq.embedding.weight)
 
 
 def test_reference_checkpoint_saved_by_us_is_the_same_model(tmp_path: Path) -> None:
-    original = load_model(GOLDEN / "best.pt")
+    original = reference_model(load_model(GOLDEN / "best.pt"))
     save_model(original, tmp_path / "model")
-    again = load_model(tmp_path / "model")
+    again = reference_model(load_model(tmp_path / "model"))
     latents = torch.randn(1, 3, 4096, generator=torch.Generator().manual_seed(0))
     assert torch.equal(original.temporal_model(latents), again.temporal_model(latents))
 
@@ -161,7 +162,7 @@ def reference_state() -> dict[str, torch.Tensor]:
 def test_half_precision_reference_checkpoint_loads(tmp_path: Path) -> None:
     half = {name: tensor.half() for name, tensor in reference_state().items()}
     torch.save(half, tmp_path / "half.pt")
-    model = load_model(tmp_path / "half.pt")
+    model = reference_model(load_model(tmp_path / "half.pt"))
     assert model.dtype == torch.float32 and model.config.temporal.context == 6
 
 

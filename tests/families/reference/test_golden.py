@@ -10,12 +10,13 @@ from tests.conftest import GOLDEN
 from wmdeploy import cli
 from wmdeploy.families import load_model
 from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel, to_signal
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
-    return load_model(GOLDEN / "best.pt")
+    return reference_model(load_model(GOLDEN / "best.pt"))
 
 
 @pytest.fixture(scope="module")

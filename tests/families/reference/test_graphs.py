@@ -7,12 +7,11 @@ from tests.conftest import MICRO
 from wmdeploy.families.reference.graphs import Feedback, deployment, to_half
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Layout
 
 S = MICRO.temporal.context
 
 
-def run(model: WorldModel, layout: Layout, graph: str, *feeds: Tensor) -> tuple[Tensor, ...]:
+def run(model: WorldModel, layout: str, graph: str, *feeds: Tensor) -> tuple[Tensor, ...]:
     with torch.inference_mode():
         result = deployment(model, layout, "fp32").graphs[graph]().module(*feeds)
     return result if isinstance(result, tuple) else (result,)
@@ -34,7 +33,7 @@ def test_feedback_is_both_projections_at_once(micro: WorldModel) -> None:
 
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_prefill_is_the_whole_window_for_each_length(
-    micro: WorldModel, window: Tensor, layout: Layout
+    micro: WorldModel, window: Tensor, layout: str
 ) -> None:
     temporal = micro.temporal_model
     stream = window if layout == "latent" else temporal.latent_proj(window)
@@ -52,7 +51,7 @@ def test_prefill_is_the_whole_window_for_each_length(
 
 @pytest.mark.parametrize("layout", ["token", "latent"])
 def test_steps_from_an_empty_cache_are_the_prefill(
-    micro: WorldModel, window: Tensor, layout: Layout
+    micro: WorldModel, window: Tensor, layout: str
 ) -> None:
     stream = window if layout == "latent" else micro.temporal_model.latent_proj(window)
     shape = (MICRO.temporal.layers, 2, MICRO.temporal.heads, S, MICRO.temporal.head_dim)

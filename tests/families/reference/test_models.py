@@ -1,11 +1,14 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from tests.conftest import MICRO
 from wmdeploy.errors import CheckpointError
-from wmdeploy.families.reference.config import PRESETS, VQVAEConfig, WorldModelConfig
+from wmdeploy.families.directory import parse_config
+from wmdeploy.families.reference.config import PRESETS, VQVAEConfig
+from wmdeploy.families.reference.family import ReferenceFamily
 from wmdeploy.families.reference.temporal import sinusoidal_positions
 from wmdeploy.families.reference.world_model import (
     WorldModel,
@@ -38,9 +41,8 @@ def test_num_actions_of_zero_adds_no_parameter() -> None:
 
 def test_config_survives_json_types() -> None:
     for config in PRESETS.values():
-        data = config.to_dict() | {"vqvae": config.to_dict()["vqvae"]}
-        data["vqvae"]["widths"] = list(data["vqvae"]["widths"])
-        assert WorldModelConfig.from_dict(data) == config
+        data = json.loads(json.dumps(dataclasses.asdict(config)))
+        assert parse_config(ReferenceFamily(), data) == config
 
 
 @pytest.mark.parametrize(

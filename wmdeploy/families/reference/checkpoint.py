@@ -58,5 +58,5 @@ def load_checkpoint(
     raise CheckpointError(
         f"model {source!r}: no such directory, file or preset; expected a model directory "
         f"({CONFIG_FILE} and {WEIGHTS_FILE}), a checkpoint of the reference project, "
-        f"one of the presets {', '.join(PRESETS)}, or a preset of another family with --family"
+        f"one of the presets {', '.join(PRESETS)}, or a preset of another family, named with it"
     )

@@ -1,0 +1,32 @@
+"""`wmdeploy convert`: read a checkpoint of a model's authors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import Family
+from wmdeploy.errors import WmdeployError, require
+
+
+@app.command(epilog=example("wmdeploy convert iris.pt --family tokens -o models/iris"))
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of the authors' code: .pt, .ckpt or .safetensors.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
+    family: Family = None,
+) -> None:
+    """Convert a checkpoint of a model's authors to a model directory.
+
+    Nothing in the checkpoint is executed. Checkpoints of the reference project need no conversion.
+    """
+    if family is None:
+        raise WmdeployError("--family: got none, expected the family of the checkpoint")
+    require("torch", extra="export", purpose="reading a checkpoint")
+    from wmdeploy.cli.tables import model_table
+    from wmdeploy.families.convert import convert as run_conversion
+
+    print_notes(run_conversion(checkpoint, family, output))
+    out.print(model_table(output, []))
