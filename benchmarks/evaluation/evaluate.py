@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.clips.clip import sum_up
+from wmdeploy.clips.clip import check_actions, sum_up
 from wmdeploy.clips.find import left_out_line, search
 from wmdeploy.clips.footage import Footage, clip_digest, read_footage
 from wmdeploy.clips.read import look, open_source
@@ -20,19 +20,19 @@ from wmdeploy.clips.source import ReadOptions
 from wmdeploy.codes import CodeCount
 from wmdeploy.engines.base import BASELINE, Backend, Settings, load_backend
 from wmdeploy.engines.devices import pytorch_device
-from wmdeploy.engines.pytorch.eager import bundled_model
+from wmdeploy.engines.pytorch.eager import baseline, bundled_model
 from wmdeploy.engines.same_codes import TieFinder, with_same_codes
 from wmdeploy.errors import ClipError, WmdeployError
-from wmdeploy.families import family_of, load_model
+from wmdeploy.families import ModelFacts, family_of, load_model
 from wmdeploy.families.directory import TrainingNotes, read_training
 from wmdeploy.families.precision import allow_tf32
+from wmdeploy.families.reference.family import ReferenceFamily
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
-from wmdeploy.programs.session import Session
 from wmdeploy.progress import Progress, silent
+from wmdeploy.quality.frames import SessionRunner, evaluate_frames
 from wmdeploy.quality.measure import evaluate as measure
 from wmdeploy.quality.plots import strip
-from wmdeploy.quality.predict import imagine_frames
 from wmdeploy.quality.report import QualityReport
 
 _STRIP_FRAMES = 16
@@ -65,18 +65,17 @@ class EvaluateOptions:
     family: str | None = None
 
 
-class SessionRunner:
-    """A backend's sessions, for `wmdeploy.quality.measure`.
+class TiedRunner:
+    """A backend's sessions that go on from the model's codes where their own tie with them.
 
     Args:
-        model: PyTorch's side, from whose codes the sessions go on where the backend's tie.
+        model: of the reference family.
     """
 
     def __init__(self, backend: Backend, model: nn.Module) -> None:
         self.name = backend.name
         self._ties = TieFinder(model, backend.precision)
-        self._session = Session(with_same_codes(backend, self._ties))
-        self._conditioned = backend.programs.action is not None
+        self._sessions = SessionRunner(with_same_codes(backend, self._ties))
 
     @property
     def codes(self) -> CodeCount:
@@ -87,27 +86,19 @@ class SessionRunner:
         self, frames: Iterable[np.ndarray], codes: np.ndarray, actions: np.ndarray | None
     ) -> Iterator[np.ndarray]:
         """See `wmdeploy.quality.measure.Runner`."""
-        for index, frame in enumerate(frames):
-            self._ties.expect(frame[None], codes[index : index + 1])
-            if index == 0:
-                self._session.reset(frame[None])
-                continue
-            yield self._session.step(self._action(actions, index - 1))[0]
-            self._session.observe(frame)
+        return self._sessions.following(self._expected(frames, codes), actions)
 
     def rollout(
         self, frames: np.ndarray, codes: np.ndarray, horizon: int, actions: np.ndarray | None
     ) -> np.ndarray:
         """See `wmdeploy.quality.measure.Runner`."""
         self._ties.expect(frames, codes)
-        given = len(frames) - 1
-        taken = actions if self._conditioned else None
-        self._session.reset(frames, None if taken is None else taken[:given])
-        steps = range(given, given + horizon)
-        return np.stack([self._session.step(self._action(actions, step))[0] for step in steps])
+        return self._sessions.rollout(frames, horizon, actions)
 
-    def _action(self, actions: np.ndarray | None, index: int) -> int | None:
-        return int(actions[index]) if self._conditioned and actions is not None else None
+    def _expected(self, frames: Iterable[np.ndarray], codes: np.ndarray) -> Iterator[np.ndarray]:
+        for index, frame in enumerate(frames):
+            self._ties.expect(frame[None], codes[index : index + 1])
+            yield frame
 
 
 def evaluate(
@@ -125,12 +116,13 @@ def evaluate(
         ClipError: there is no clip left to evaluate on, or it does not fit.
     """
     remarks: list[str] = []
-    model, training, runner = _load(options, remarks)
+    model, training, backend = _load(options, remarks)
     for remark in remarks:
         tell(remark)
+    pytorch = SessionRunner(baseline(model, pytorch_device(BASELINE, options.settings)))
     trained_on = set(training.clips)
     facts = family_of(model).facts(model)
-    size, conditioned = facts.image_size, facts.num_actions > 0
+    size, conditioned = facts.image_size, facts.num_actions + facts.action_size > 0
     skipped: list[str] = []
     paths: list[Path] = []
     roots = [real_path(folder) for folder in options.data]
@@ -139,8 +131,8 @@ def evaluate(
             root,
             trained_on,
             options=options,
-            size=size,
-            conditioned=conditioned,
+            facts=facts,
+            least=pytorch.least,
             skipped=skipped,
             tell=tell,
         )
@@ -150,6 +142,7 @@ def evaluate(
         paths,
         size,
         actions=conditioned,
+        vectors=facts.action_size > 0,
         skipped=skipped,
         progress=progress,
         roots=roots,
@@ -160,21 +153,31 @@ def evaluate(
             f"strip: no clip has {options.context + _STRIP_FRAMES} frames; leave the strip out, or "
             "give a longer clip"
         )
-    report = measure(
-        model,
-        footage,
-        name=options.source,
-        runner=runner,
-        context=options.context,
-        skipped=skipped,
-        progress=progress,
-    )
-    return report, _strip(model, footage, options.context) if options.pictures else None
+    if model.family == ReferenceFamily.name:
+        report = measure(
+            model,
+            footage,
+            name=options.source,
+            runner=None if backend is None else TiedRunner(backend, model),
+            context=options.context,
+            skipped=skipped,
+            progress=progress,
+        )
+    else:
+        report = evaluate_frames(
+            [pytorch] if backend is None else [pytorch, SessionRunner(backend)],
+            footage,
+            name=options.source,
+            context=options.context,
+            skipped=skipped,
+            progress=progress,
+        )
+    return report, _strip(pytorch, footage, options.context) if options.pictures else None
 
 
 def _load(
     options: EvaluateOptions, remarks: list[str]
-) -> tuple[nn.Module, TrainingNotes, SessionRunner | None]:
+) -> tuple[nn.Module, TrainingNotes, Backend | None]:
     """The PyTorch model, what its training noted, and the backend that runs it, if one does."""
     path = Path(options.source)
     device = pytorch_device(BASELINE, options.settings)
@@ -190,15 +193,15 @@ def _load(
     bundle = Bundle.open(path)
     model, training = bundled_model(bundle), read_training(bundle.checked_model())
     backend = load_backend(options.backend or "ort-cpu", bundle, options.settings)
-    return model.to(device), training, SessionRunner(backend, model)
+    return model.to(device), training, backend
 
 
 def _usable(
     folder: Path,
     trained_on: set[str],
     options: EvaluateOptions,
-    size: int,
-    conditioned: bool,
+    facts: ModelFacts,
+    least: int,
     skipped: list[str],
     tell: Callable[[str], None],
 ) -> list[Path]:
@@ -217,12 +220,14 @@ def _usable(
                 trained += 1
                 continue
             source = open_source(path, options.read)
-            if (count := source.count()) < 2:
-                skipped.append(f"{path}: has {count} frame, and nothing follows it")
+            if (count := source.count()) <= least:
+                skipped.append(f"{path}: has {count} frame{'s' * (count > 1)}, and nothing follows")
                 continue
-            if conditioned:
+            if facts.action_size:
+                check_actions(source.actions(), 0, str(path), facts.action_size)
+            elif facts.num_actions:
                 source.integer_actions()
-            look(source, size, options.read.fit)
+            look(source, facts.image_size, options.read.fit)
         except ClipError as error:
             skipped.append(str(error))
             continue
@@ -241,10 +246,9 @@ def _drawable(footage: Footage, context: int) -> list[int]:
     return [i for i, length in enumerate(lengths) if length >= context + _STRIP_FRAMES]
 
 
-def _strip(model: nn.Module, footage: Footage, context: int) -> np.ndarray:
+def _strip(model: SessionRunner, footage: Footage, context: int) -> np.ndarray:
     """For each folder's first clip that is long enough: real frames, and below them imagined."""
     horizon = _STRIP_FRAMES
-    conditioned = family_of(model).facts(model).num_actions > 0
     rows: list[np.ndarray] = []
     shown: set[str] = set()
     for index in _drawable(footage, context):
@@ -254,9 +258,6 @@ def _strip(model: nn.Module, footage: Footage, context: int) -> np.ndarray:
         shown.add(group)
         frames = footage.clip(index, 0, context + horizon)
         taken = footage.clip_actions(index)
-        actions = None
-        if conditioned and taken is not None:
-            actions = taken[: context + horizon - 1]
-        imagined = imagine_frames(model, frames[:context], horizon, actions)
-        rows += [frames[context : context + horizon], imagined]
+        actions = None if taken is None else taken[: context + horizon - 1]
+        rows += [frames[context:], model.rollout(frames[:context], horizon, actions)]
     return strip(rows, columns=8, scale=max(1, 96 // rows[0].shape[1]))

@@ -293,7 +293,7 @@ def _quality_lines(quality: QualityReport | None) -> list[str]:
     scores = quality.all
     latents = scores.latents["model"]
     next_frame, copy = scores.following["model"].psnr, scores.following["copy"].psnr
-    reconstruction = scores.reconstruction.psnr
+    reconstruction = scores.reconstruction.psnr if scores.reconstruction else None
     sequence = "no clip was long enough"
     stays = False
     if scores.rollouts:

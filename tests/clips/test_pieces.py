@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Bundles
-from wmdeploy.benchmarks.evaluation.evaluate import SessionRunner
+from wmdeploy.benchmarks.evaluation.evaluate import TiedRunner
 from wmdeploy.clips import Clip, write_npz
 from wmdeploy.clips.footage import Footage, read_footage
 from wmdeploy.engines.base import load_backend
@@ -43,7 +43,7 @@ def test_figures_do_not_depend_on_the_pieces(
     footage = read_footage([tmp_path / "0.npz", tmp_path / "1.npz"], 32, True, [])
 
     def measured() -> QualityReport:
-        runner = SessionRunner(load_backend("ort-cpu", bundles(actions=True)), micro_actions)
+        runner = TiedRunner(load_backend("ort-cpu", bundles(actions=True)), micro_actions)
         return evaluate(micro_actions, footage, name="micro", runner=runner)
 
     whole = measured()

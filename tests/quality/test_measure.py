@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import MICRO, Bundles
-from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions, SessionRunner
+from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions, TiedRunner
 from wmdeploy.benchmarks.evaluation.evaluate import evaluate as run_evaluation
 from wmdeploy.clips import write_npz
 from wmdeploy.clips.clip import Clip
@@ -123,7 +123,7 @@ def test_bundle_is_judged_beside_its_own_model(
 
 
 def test_session_follows_true_frames(bundles: Bundles, micro: WorldModel, clip: Clip) -> None:
-    runner = SessionRunner(load_backend("eager", bundles()), micro)
+    runner = TiedRunner(load_backend("eager", bundles()), micro)
     latents, codes = micro.encode(torch.from_numpy(clip.frames[None, :12]))
     found = list(runner.following(clip.frames[:12], codes[0].numpy(), None))
     last = micro.temporal_model(latents[:, 11 - 6 : 11])[:, -1:]

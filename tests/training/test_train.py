@@ -96,12 +96,13 @@ def test_training_learns_to_reconstruct_and_to_predict(tmp_path: Path) -> None:
     held_out = clips.validation.frames(np.arange(len(clips.validation))).astype(float)
     mean_frame = clips.training.frames(np.arange(len(clips.training))).mean(0)
     of_mean = psnr(float(np.square(held_out - mean_frame).mean()))
-    assert of_mean is not None and found.reconstruction.psnr is not None
+    assert of_mean is not None and found.reconstruction and found.perplexity and found.codes_used
+    assert found.reconstruction.psnr is not None and summary.quality.codebook_size == 32
     assert found.reconstruction.psnr > of_mean + 3
     scores = {name: part.psnr or 100 for name, part in found.following.items()}
     assert scores["model"] > scores["copy"]  # which needs the action: it decides the direction
     assert scores["model"] <= scores["ceiling"] + 0.5
-    assert 1 < found.perplexity <= found.codes_used <= summary.quality.codebook_size == 32
+    assert 1 < found.perplexity <= found.codes_used <= 32
     # on held-out clips the true action predicts better than another one
     model, shown = load_model(long.output), clips.validation
     true = shown.actions

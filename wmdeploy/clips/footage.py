@@ -86,7 +86,7 @@ class Footage:
         spans: where each clip begins and ends.
         size: both sides of a frame, in pixels.
         packed: each frame's pixels, zlib-compressed.
-        actions: (F,) int64, or None where not all clips have them.
+        actions: (F,) int64 or (F, n) float32, or None where not all clips have them.
         groups: for each clip the data folder that it came from, by name.
     """
 
@@ -117,7 +117,7 @@ class Footage:
         return map(self._frame, range(self.spans.starts[index], self.spans.ends[index]))
 
     def clip_actions(self, index: int) -> np.ndarray | None:
-        """The actions of one clip, (T,) int64, or None."""
+        """The actions of one clip, (T,) int64 or (T, n) float32, or None."""
         if self.actions is None:
             return None
         return self.actions[self.spans.starts[index] : self.spans.ends[index]]
@@ -132,6 +132,8 @@ def read_footage(
     size: int,
     actions: bool,
     skipped: list[str],
+    *,
+    vectors: bool = False,
     progress: Progress = silent,
     roots: Sequence[Path] = (),
     options: ReadOptions = AS_IS,
@@ -139,6 +141,7 @@ def read_footage(
     """Read clips frame by frame, resized and compressed.
 
     Args:
+        actions: whether to read them; `vectors`: as they are, and not integers alone.
         skipped: clips that cannot be decoded to their end are left out and named here.
         roots: the folders that the clips were found in, which group them; by default the folder of
             each clip.
@@ -154,7 +157,9 @@ def read_footage(
         before = len(packed)
         try:
             _pack(path, size, options, packed, len(paths) - done)
-            clip_actions = open_source(path, options).integer_actions() if actions else None
+            source = open_source(path, options)
+            read_actions = source.actions if vectors else source.integer_actions
+            clip_actions = read_actions() if actions else None
         except _TooLarge:
             raise
         except ClipError as error:

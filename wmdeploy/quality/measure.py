@@ -186,9 +186,9 @@ def _measure_piece(
         "linear": decode_latents(model, line),
         **predictions,
     }
-    changed = _changed(frames)
-    whole = _similarity(decoded, frames[before:])
-    parts = {who: _similarity(pictures, frames[1:]) for who, pictures in following.items()}
+    changed = changed_pixels(frames)
+    whole = similarity(decoded, frames[before:])
+    parts = {who: similarity(pictures, frames[1:]) for who, pictures in following.items()}
     codes = codes[first - before : last].long().to(device)
     for tally in tallies:
         tally.add_codes(frames, codes, latents, before)
@@ -213,10 +213,9 @@ def _measure_rollouts(
     """Rollouts from places spread over the clip; none in a clip too short for one."""
     longest = max(HORIZONS)
     length = context + longest
-    last = len(codes) - length
-    if last < 0:
+    starts = rollout_starts(len(codes), length)
+    if not len(starts):
         return
-    starts = np.unique(np.linspace(0, last, ROLLOUTS).astype(int))
     windows = (starts[:, None] + np.arange(length)).flatten()  # one after the other
     device = model.vqvae.vq.embedding.weight.device
     latents = model.vqvae.vq.lookup(codes[windows].long().to(device)).flatten(1)
@@ -248,7 +247,14 @@ def _measure_rollouts(
                 tally.add_rollout(who, pictures, frames[context + where], place)
 
 
-def _similarity(predictions: np.ndarray, true: np.ndarray) -> Tensor:
+def rollout_starts(length: int, needed: int) -> np.ndarray:
+    """First frames of rollouts, spread over a clip of `length` frames; none in one too short."""
+    if length < needed:
+        return np.zeros(0, int)
+    return np.unique(np.linspace(0, length - needed, ROLLOUTS).astype(int))
+
+
+def similarity(predictions: np.ndarray, true: np.ndarray) -> Tensor:
     """SSIM of each frame: (T, H, W, 3) uint8 twice -> (T,)."""
     left, right = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (predictions, true))
     parts = []
@@ -258,7 +264,7 @@ def _similarity(predictions: np.ndarray, true: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-def _changed(frames: np.ndarray) -> np.ndarray:
+def changed_pixels(frames: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) -> (T, H, W) bool: pixels that differ from the frame before; none in the 1st."""
     difference = np.abs(np.diff(frames.astype(np.int16), axis=0)).max(3) > CHANGED_LEVELS
     return np.concatenate([np.zeros_like(difference[:1]), difference])

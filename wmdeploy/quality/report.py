@@ -1,6 +1,6 @@
 """What an evaluation tells. Plain values only: kept as JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wmdeploy.codes import CodeCount
 
@@ -17,11 +17,15 @@ class FrameScores:
         ssim: structural similarity (Wang et al. 2004), the mean over frames.
         psnr_changed: as psnr, over the pixels that differ from the frame before by more than 16
             levels; None where none do.
+        sharpness: mean absolute difference between neighbouring pixels of a frame, where the true
+            frame has changed, over that of the true frame: 1 is as sharp as real, less is blurred.
+            None where nothing changes, or of older reports.
     """
 
     psnr: float | None
     ssim: float
     psnr_changed: float | None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,29 +67,30 @@ class GroupReport:
     Attributes:
         name: of the data folder; "all".
         clips, frames: how many.
-        reconstruction: every frame encoded and decoded.
+        following: each frame but a clip's first ones, from the true ones before it, by predictor:
+            "model"; "ceiling" decodes the true latent; "copy" repeats the frame before; "linear"
+            decodes the latent extrapolated from the two before; or a backend's name.
+        rollouts: by predictor: "model", "copy", "linear" or a backend's name.
+        reconstruction: every frame encoded and decoded. This and all below, as "ceiling" and
+            "linear", is of the reference family alone, and None or empty of others.
         static_agreement: share of latent positions with the same code in two successive frames,
             where none of their pixels changes.
         codes_used, perplexity: how many codes occur, and exp of the entropy of their use.
         latent_deviation: standard deviation of the true latents' values.
-        following: each frame but a clip's first, from up to S true ones before it, by predictor:
-            "model"; "ceiling" decodes the true latent; "copy" repeats the frame before; "linear"
-            decodes the latent extrapolated from the two before; or a backend's name.
-        latents: the same for latents: "model", "copy", "linear".
-        rollouts: by predictor: "model", "copy", "linear" or a backend's name.
+        latents: as `following`, for latents: "model", "copy", "linear".
     """
 
     name: str
     clips: int
     frames: int
-    reconstruction: FrameScores
-    static_agreement: float
-    codes_used: int
-    perplexity: float
-    latent_deviation: float
     following: dict[str, FrameScores]
-    latents: dict[str, LatentScores]
     rollouts: dict[str, RolloutScores]
+    reconstruction: FrameScores | None = None
+    static_agreement: float | None = None
+    codes_used: int | None = None
+    perplexity: float | None = None
+    latent_deviation: float | None = None
+    latents: dict[str, LatentScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,7 @@ class QualityReport:
     Attributes:
         model: what was evaluated, and `backend` what else ran it, if anything.
         context: frames given to a rollout.
-        codebook_size: how many codes there are.
+        codebook_size: how many codes there are; None of a family without scores of codes.
         groups: each data folder, then "all".
         skipped: clips left out, with the reason: trained on, unreadable, too short.
         codes: the backend's beside the model's, from which it goes on where its own tie.
@@ -104,7 +109,7 @@ class QualityReport:
     model: str
     backend: str | None
     context: int
-    codebook_size: int
+    codebook_size: int | None
     groups: tuple[GroupReport, ...]
     skipped: tuple[str, ...]
     codes: CodeCount | None = None

@@ -20,11 +20,20 @@ def quality_tables(report: QualityReport) -> list[Table]:
 
 def _single_frames(report: QualityReport) -> Table:
     """A column for each group of clips."""
+    coded = report.codebook_size is not None
+    caption = "next: predicted from the real frames before it. "
+    if coded:
+        caption += "ceiling: the real frame's latent, decoded. "
+    caption += "copy: the frame before. "
+    if coded:
+        caption += "linear: extrapolated from two latents. "
+    caption += (
+        "moved: pixels and codes that differ from the frame before. sharpness: there, 1 is as "
+        "sharp as real"
+    )
     table = Table(
         title=f"{report.model}, on frames outside the training set",
-        caption="next: predicted from the real frames before it. ceiling: the real frame's latent, "
-        "decoded. copy: the frame before. linear: extrapolated from two latents. moved: pixels and "
-        "codes that differ from the frame before" + _codes_note(report),
+        caption=caption + _codes_note(report),
         title_justify="left",
         caption_justify="left",
     )
@@ -35,7 +44,9 @@ def _single_frames(report: QualityReport) -> Table:
 
     groups = report.groups
     table.add_row("frames", *(str(g.frames) for g in groups))
-    table.add_row("reconstruction, dB", *(_db(g.reconstruction.psnr) for g in groups))
+    if coded:
+        reconstruction = (g.reconstruction.psnr if g.reconstruction else None for g in groups)
+        table.add_row("reconstruction, dB", *map(_db, reconstruction))
     table.add_section()
     for who in _predictors(report.all.following):
         table.add_row(f"next, {who}, dB", *(_db(g.following[who].psnr) for g in groups))
@@ -44,6 +55,16 @@ def _single_frames(report: QualityReport) -> Table:
         table.add_row(f"moved, {who}, dB", *("" if db is None else _db(db) for db in moved))
     for who in ("model", "copy"):
         table.add_row(f"SSIM, {who}", *(f"{g.following[who].ssim:.3f}" for g in groups))
+    sharp = (g.following["model"].sharpness for g in groups)
+    table.add_row("sharpness, model", *("" if value is None else f"{value:.2f}" for value in sharp))
+    if coded:
+        _add_codes(table, report)
+    return table
+
+
+def _add_codes(table: Table, report: QualityReport) -> None:
+    """Scores of latents and codes, which the reference family has."""
+    groups = report.groups
     table.add_section()
     for who in ("model", "copy", "linear"):
         within = (_share(g.latents[who].within) for g in groups)
@@ -61,7 +82,6 @@ def _single_frames(report: QualityReport) -> Table:
     )
     deviation = (f"{g.latent_deviation:.2f}" for g in groups)
     table.add_row("standard deviation of latents", *deviation)
-    return table
 
 
 def _codes_note(report: QualityReport) -> str:

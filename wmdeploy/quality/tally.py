@@ -1,5 +1,6 @@
 """Sums over the frames of many clips, and the scores that come of them."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,8 @@ class FrameSums:
     changed: PeakSignalNoiseRatio = field(default_factory=lambda: _psnr())
     structure: MeanMetric = field(default_factory=lambda: _mean())
     any_changed: bool = False
+    # of neighbouring pixels that differ, where the true frame has changed: predicted, true
+    edges: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
     def add(
         self, predictions: np.ndarray, true: np.ndarray, changed: np.ndarray, similarity: Tensor
@@ -48,12 +51,14 @@ class FrameSums:
                 self.changed.update(
                     torch.tensor(one[moved]).double(), torch.tensor(other[moved]).double()
                 )
+                self.edges += [_edges(one, moved), _edges(other, moved)]
 
     def scores(self) -> FrameScores:
         return FrameScores(
             psnr=_decibels(self.whole),
             ssim=float(self.structure.compute()),
             psnr_changed=_decibels(self.changed) if self.any_changed else None,
+            sharpness=float(self.edges[0] / self.edges[1]) if self.edges[1] else None,
         )
 
 
@@ -92,23 +97,43 @@ class LatentSums:
         )
 
 
-class Tally:
-    """All sums of one group."""
+class FrameTally:
+    """All sums of one group that are of frames."""
 
-    def __init__(self, vq: VectorQuantizer) -> None:
-        self.vq = vq
+    def __init__(self) -> None:
         self.clips = self.frames = 0
-        self.reconstruction = FrameSums()
-        self.static = _mean()
-        self.uses = torch.zeros(len(vq.embedding.weight), dtype=torch.int64)
-        self.moments = torch.zeros(3, dtype=torch.float64)  # of the latents: count, sum, squares
         self.following: dict[str, FrameSums] = {}
-        self.latents: dict[str, LatentSums] = {}
         # predictor -> its rollouts: where, and the MSE by horizon
         self.errors: dict[str, list[tuple[str, np.ndarray]]] = {}
 
     def frame_sums(self, who: str) -> FrameSums:
         return self.following.setdefault(who, FrameSums())
+
+    def add_rollout(self, who: str, predictions: np.ndarray, true: np.ndarray, place: str) -> None:
+        error = np.square(predictions.astype(float) - true).mean((1, 2, 3))
+        self.errors.setdefault(who, []).append((place, error))
+
+    def report(self, name: str) -> GroupReport:
+        return GroupReport(
+            name=name,
+            clips=self.clips,
+            frames=self.frames,
+            following={who: sums.scores() for who, sums in self.following.items()},
+            rollouts={who: _rollout_scores(places) for who, places in self.errors.items()},
+        )
+
+
+class Tally(FrameTally):
+    """All sums of one group, of the reference family."""
+
+    def __init__(self, vq: VectorQuantizer) -> None:
+        super().__init__()
+        self.vq = vq
+        self.reconstruction = FrameSums()
+        self.static = _mean()
+        self.uses = torch.zeros(len(vq.embedding.weight), dtype=torch.int64)
+        self.moments = torch.zeros(3, dtype=torch.float64)  # of the latents: count, sum, squares
+        self.latents: dict[str, LatentSums] = {}
 
     def latent_sums(self, who: str) -> LatentSums:
         return self.latents.setdefault(who, LatentSums(self.vq))
@@ -130,25 +155,17 @@ class Tally:
         if still.any():
             self.static.update((codes[1:] == codes[:-1])[still].double())
 
-    def add_rollout(self, who: str, predictions: np.ndarray, true: np.ndarray, place: str) -> None:
-        error = np.square(predictions.astype(float) - true).mean((1, 2, 3))
-        self.errors.setdefault(who, []).append((place, error))
-
     def report(self, name: str) -> GroupReport:
         shares = self.uses[self.uses > 0] / self.uses.sum()
         count, total, squares = self.moments.tolist()
-        return GroupReport(
-            name=name,
-            clips=self.clips,
-            frames=self.frames,
+        return dataclasses.replace(
+            super().report(name),
             reconstruction=self.reconstruction.scores(),
             static_agreement=float(self.static.compute()) if self.static.weight > 0 else 1.0,
             codes_used=len(shares),
             perplexity=float(torch.exp(-(shares * shares.log()).sum())),
             latent_deviation=max(0.0, squares / count - (total / count) ** 2) ** 0.5,
-            following={who: sums.scores() for who, sums in self.following.items()},
             latents={who: sums.scores() for who, sums in self.latents.items()},
-            rollouts={who: _rollout_scores(places) for who, places in self.errors.items()},
         )
 
 
@@ -159,6 +176,19 @@ def _rollout_scores(places: list[tuple[str, np.ndarray]]) -> RolloutScores:
         worst=dict(zip(HORIZONS, map(psnr, errors.max(0).tolist()), strict=True)),
         worst_clip=places[int(errors[:, -1].argmax())][0],
     )
+
+
+def _edges(frames: np.ndarray, where: np.ndarray) -> float:
+    """Sum over (T, H, W) of how much a pixel differs from those beside and below it, where asked.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        where: (T, H, W) bool.
+    """
+    values = frames.astype(np.int16)
+    beside = np.abs(np.diff(values, axis=2, append=values[:, :, -1:])).sum(3)
+    below = np.abs(np.diff(values, axis=1, append=values[:, -1:])).sum(3)
+    return float((beside + below)[where].sum())
 
 
 def _psnr() -> PeakSignalNoiseRatio:
