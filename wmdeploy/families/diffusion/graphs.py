@@ -110,9 +110,16 @@ class RewardEnd(nn.Module):
         self.model = model.rew_end_model
 
     def forward(
-        self, before: Tensor, action: Tensor, after: Tensor, length: Tensor, *rest: Tensor
+        self,
+        before: Tensor,
+        action: Tensor,
+        after: Tensor,
+        length: Tensor,
+        h: Tensor,
+        c: Tensor,
+        reward_noise: Tensor,
+        end_noise: Tensor,
     ) -> tuple[Tensor, ...]:
-        h, c, reward_noise, end_noise = rest
         hidden, cell = self.cell(self.model.features(before, action, after), h, c)
         logits = self.model.head(hidden)  # (B, 5)
         reward_logits, end_logits = logits[:, :REWARDS], logits[:, REWARDS:]
@@ -124,9 +131,8 @@ class RewardEnd(nn.Module):
 
     def cell(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The LSTM as single products, with c in float32."""
-        lstm = self.model.lstm
-        gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0)
-        gates = gates + F.linear(h.to(x.dtype), lstm.weight_hh_l0, lstm.bias_hh_l0)
+        inward, again, bias, bias_again = self.model.lstm.all_weights[0]
+        gates = F.linear(x, inward, bias) + F.linear(h.to(x.dtype), again, bias_again)
         i, f, g, o = gates.float().chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return (o.sigmoid() * c.tanh()).to(x.dtype), c
