@@ -119,6 +119,9 @@ class DiffusionFamily(ModelFamily):
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
         return ModelFacts(model.config.image_size, model.config.num_actions, counts)
 
+    def constants(self, model: "DiffusionModel") -> None:
+        model.fill_constants()
+
     def convert(self, tensors: "dict[str, Tensor]") -> "tuple[DiffusionConfig, dict[str, Tensor]]":
         from wmdeploy.families.diffusion.convert import convert
 

@@ -33,14 +33,25 @@ class GroupNorm(nn.Module):
 class AdaptiveGroupNorm(nn.Module):
     """A GroupNorm whose scale and shift come from the condition."""
 
+    ones: Tensor
+    zeros: Tensor
+
     def __init__(self, width: int, cond: int) -> None:
         super().__init__()
         self.groups = norm_groups(width)
         self.linear = nn.Linear(cond, 2 * width)
+        # given by name, because an export without them makes them anew in every run
+        self.register_buffer("ones", torch.ones(width), persistent=False)
+        self.register_buffer("zeros", torch.zeros(width), persistent=False)
+
+    def fill(self) -> None:
+        """What no file holds, once weights have been loaded."""
+        self.ones, self.zeros = torch.ones(self.ones.shape), torch.zeros(self.zeros.shape)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         scale, shift = self.linear(cond)[:, :, None, None].chunk(2, 1)  # (B, C, 1, 1) each
-        return F.group_norm(x.float(), self.groups).to(x.dtype) * (1 + scale) + shift
+        y = F.group_norm(x.float(), self.groups, self.ones.float(), self.zeros.float())
+        return y.to(x.dtype) * (1 + scale) + shift
 
 
 class SelfAttention(nn.Module):
@@ -118,7 +129,9 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+        height, width = x.shape[2:]
+        each = x[:, :, :, None, :, None].expand(-1, -1, height, 2, width, 2)  # nearest
+        return cast(Tensor, self.conv(each.reshape(*x.shape[:2], 2 * height, 2 * width)))
 
 
 class UNet(nn.Module):
@@ -324,6 +337,12 @@ class DiffusionModel(nn.Module):
         self.config = config
         self.denoiser = Denoiser(config)
         self.rew_end_model = RewardEndModel(config)
+
+    def fill_constants(self) -> None:
+        """See `ModelFamily.constants`."""
+        for module in self.modules():
+            if isinstance(module, AdaptiveGroupNorm):
+                module.fill()
 
 
 def noise_levels(config: DiffusionConfig) -> Tensor:
