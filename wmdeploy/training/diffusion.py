@@ -3,8 +3,11 @@
 As published for DIAMOND (Alonso et al. 2024, arXiv:2405.12399) and EDM (Karras et al. 2022,
 arXiv:2206.00364): what the network says is compared with the clean frame, scaled so that every
 noise level counts alike; and as rollouts build on predictions, a second frame is denoised on the
-first one's. Optimizer and learning rate are those of `loop.py`. All noise comes with the batch, so
-that held-out losses can be compared. Neither saves nor prints.
+first one's. All noise comes with the batch, so that held-out losses can be compared.
+
+Not as published: convolutions are optimised by Muon, as those of the VQ-VAE. After 80 steps of
+`tiny` on Boxing (batches of 8) the held-out loss is 0.05, and 0.15 with AdamW alone at its better
+rate of 1e-3 and 3e-3. Neither saves nor prints.
 """
 
 from collections.abc import Iterable
@@ -31,7 +34,7 @@ from wmdeploy.families.diffusion.network import (
 )
 from wmdeploy.training.data import epoch_batch
 from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
-from wmdeploy.training.optimizer import adamw
+from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.plan import Job, StagePlan, StageSettings, Training
 
 LOG_SIGMA = (-0.4, 1.2)  # mean and standard deviation of the noise levels' logarithms
@@ -46,8 +49,8 @@ class DiffusionTraining(Training):
     """See `wmdeploy.training.plan.Training`."""
 
     defaults = {
-        "denoiser": StageSettings(steps=10_000, batch=16, rate=5e-4),
-        "rewards": StageSettings(steps=2_000, batch=16, rate=5e-4),
+        "denoiser": StageSettings(steps=10_000, batch=16, rate=4e-3),
+        "rewards": StageSettings(steps=2_000, batch=16, rate=3e-3),
     }
 
     def sized(self, config: DiffusionConfig, num_actions: int) -> DiffusionConfig:
@@ -189,7 +192,7 @@ class _WindowStage:
         return self.module.parameters()
 
     def optimizers(self) -> list[Optimizer]:
-        return [adamw(self.parameters(), self.rate)]
+        return muon_and_adamw(self.parameters(), self.rate)
 
     def numbers(self, step: int, share: Share) -> np.ndarray:
         size = self._size * share.processes

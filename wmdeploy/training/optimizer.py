@@ -1,4 +1,4 @@
-"""The optimizers of the stages: AdamW, and Muon for the convolutions of the VQ-VAE.
+"""The optimizers of the stages: AdamW, and Muon for convolutions.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) makes each update of a matrix
 orthogonal. With it the VQ-VAE of `tiny` is in three minutes where AdamW brings it in five, and its
