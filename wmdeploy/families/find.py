@@ -64,10 +64,13 @@ def use_family(reference: str) -> str:
     """
     if ":" not in reference:
         return load_family(reference).name
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+        places = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(places)
     name = _import(reference).name
-    named = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
+    named = filter(None, os.environ.get(VARIABLE, "").split(","))
     os.environ[VARIABLE] = ",".join(dict.fromkeys((*named, reference)))
     return name
 
