@@ -14,6 +14,8 @@ from wmdeploy.errors import BackendError, ClipError, WmdeployError
 from wmdeploy.programs.engine import Backend
 
 CLIP = counted(1, 6)
+# gymnasium closes an environment that is collected, whether or not it was refused
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 
 def refused(

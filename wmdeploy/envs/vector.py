@@ -75,6 +75,7 @@ class WorldModelVectorEnv(VectorEnv):
         reward: Reward | None = None,
         action_range: tuple[float, float] | None = None,
     ) -> None:
+        self.closed = True  # so far: gymnasium closes also what was refused here
         if num_envs < 1:
             raise BackendError(f"num_envs: got {num_envs}, expected at least 1")
         if max_steps is not None and max_steps < 1:
@@ -87,6 +88,7 @@ class WorldModelVectorEnv(VectorEnv):
             reward=reward,
             action_range=action_range,
         )
+        self.closed = False
         self.num_envs, self._max_steps = num_envs, max_steps
         self.single_observation_space = self._episodes.observation_space
         self.single_action_space = self._episodes.action_space
