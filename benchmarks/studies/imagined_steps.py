@@ -26,6 +26,7 @@ def main(
     clips: Annotated[Path, typer.Argument(help="Clips to start from, with actions.")],
     backend: str = "ort-cpu",
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Of the baseline.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Of both; none: as they choose.")] = None,
     rows: Annotated[int, typer.Option(min=1)] = 16,
     context: Annotated[int, typer.Option(min=1, help="Real frames before an episode.")] = 4,
     turns: Annotated[int, typer.Option(min=1)] = 7,
@@ -35,7 +36,7 @@ def main(
     steps = max(opened.manifest.programs.context, 8)
     envs = []
     for name in (backend, BASELINE):
-        loaded = load_backend(name, opened, Settings(device))
+        loaded = load_backend(name, opened, Settings(device, threads=threads))
         size = loaded.image_size
         read = [read_clip(path, size=size) for path in find_clips(clips)]
         env = WorldModelVectorEnv(
