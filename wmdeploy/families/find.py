@@ -67,8 +67,8 @@ def use_family(reference: str) -> str:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
-        places = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(places)
+    places = (here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
     name = _import(reference).name
     named = filter(None, os.environ.get(VARIABLE, "").split(","))
     os.environ[VARIABLE] = ",".join(dict.fromkeys((*named, reference)))
