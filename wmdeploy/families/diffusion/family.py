@@ -51,18 +51,14 @@ def tensors(config: DiffusionConfig, precision: Precision) -> dict[str, TensorSp
 
 
 def programs(config: DiffusionConfig, frame: tuple[Call, ...]) -> Programs:
-    """Args:
-    frame: the calls that make `new.signal`, the next frame.
-    """
+    """Those of a model whose next frame, `new.signal`, comes of these calls."""
     t = tensors(config, "fp32")
     outputs = ("reward", "end", "reward_logits", "end_logits")
     reward_end = Call(
         "reward_end",
-        {
-            **{"before": "newest.signal", "action": "action", "after": "new.signal"},
-            **{"length": "length", "h": "state.h", "c": "state.c"},
-            **{"reward_noise": "noise.reward", "end_noise": "noise.end"},
-        },
+        {"before": "newest.signal", "action": "action", "after": "new.signal"}
+        | {"length": "length", "h": "state.h", "c": "state.c"}
+        | {"reward_noise": "noise.reward", "end_noise": "noise.end"},
         {f"out.{name}": name for name in outputs} | {"state.h": "next_h", "state.c": "next_c"},
     )
     image = (3, config.image_size, config.image_size)
@@ -74,11 +70,8 @@ def programs(config: DiffusionConfig, frame: tuple[Call, ...]) -> Programs:
         num_actions=config.num_actions,
         state=(t["h"], t["c"]),
         records=(t["signal"],),
-        noise={
-            "x": Noise("normal", image),
-            "reward": Noise("gumbel", (3,)),
-            "end": Noise("gumbel", (2,)),
-        },
+        noise={"x": Noise("normal", image)}
+        | {name: Noise("gumbel", (count,)) for name, count in (("reward", 3), ("end", 2))},
         outputs=tuple(t[name] for name in outputs),
         encode=(Call("encoder", {"frames": "frame"}, {"new.signal": "signal"}),),
         absorb=(reward_end,),
