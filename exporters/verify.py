@@ -30,6 +30,7 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
 # The worst frame of a short rollout beside the baseline, in dB of PSNR, as the bench asks.
 WORST_FRAME: dict[Precision, float] = {"fp32": 60.0, "fp16": 38.0}
 ROLLOUT_FRAMES = 8
+DRAWN_FRAMES = 2  # of a model that draws noise, before a real frame follows
 LONGEST_CONTEXT = 60  # frames before them; a window up to 4 longer is cut on the way
 
 WRONG_CODES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-3}  # the largest share; no ties
@@ -123,6 +124,8 @@ def verify_rollout(
     """A short rollout of the exported graphs beside the model as its authors run it.
 
     Real frames are encoded by PyTorch on both sides: one code that ties would make another picture.
+    A model that draws noise is shown a real frame in place of each second one that it imagines: its
+    rollouts go another way with the first draw, or the first rounding to 8 bits, that differs.
 
     Args:
         engines: of the exported graphs, by name.
@@ -161,6 +164,9 @@ def verify_rollout(
                 "module gives; no bundle was written. Is the model rewritten exactly, and are its "
                 "weights trained? Try the precision fp32"
             )
+        if programs.noise and (at + 1) % DRAWN_FRAMES == 0:
+            for side in (ours, theirs):
+                side.observe(frames[(count + at) % min(len(frames), DISTINCT)])
 
 
 def _difference(exported: Session, baseline: Session, precision: Precision) -> str | None:
@@ -176,6 +182,8 @@ def _difference(exported: Session, baseline: Session, precision: Precision) -> s
         mine, value = ours[name], theirs[name].astype(ours[name].dtype)
         kind = "int64" if mine.dtype == np.int64 else "float32"
         parity = compare(mine, value, TOLERANCES[precision][kind])
+        if name.endswith("logits") and parity.max_abs <= parity.tolerance:
+            continue  # however small they are: no choice is likelier by more than that
         if fault := _problem(parity, mine):
             return f'the output "{name}" {fault}'
     return None
