@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wmdeploy.families.family import Deployment, Graph
 from wmdeploy.families.half import to_half
 from wmdeploy.families.recurrent.network import Head, Logits, Norm, RecurrentModel
+from wmdeploy.families.recurrent.steps import Posterior, Prior
 from wmdeploy.families.tensors import floats, integers, pixels
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
@@ -15,68 +15,12 @@ from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
 ISLANDS = (Norm, Logits, Head)  # float32 in graphs of float16
 
 
-class Step(nn.Module):
-    """What posterior and prior share."""
-
-    def __init__(self, model: RecurrentModel) -> None:
-        super().__init__()
-        self.model = model
-        self.dynamics = model.dynamics
-
-    def vector(self, action: Tensor) -> Tensor:
-        """(B,) int64 or (B, A) float32 -> (B, A) float32."""
-        if count := self.model.config.num_actions:
-            return (action[:, None] == torch.arange(count, device=action.device)).float()
-        return action
-
-    def draw(self, deter: Tensor, logits: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """The state, the reward, whether the episode goes on, and what was drawn from."""
-        stoch = (logits + noise).argmax(-1)
-        reward, cont = self.model.reward(stoch, deter), self.model.cont(stoch, deter)
-        return stoch, deter, reward, cont, logits
-
-
-class Posterior(Step):
-    """A real frame has come. Before the first one are a learned state and an action of zeros."""
-
-    deter: Tensor
-    stoch: Tensor
-
-    def __init__(self, model: RecurrentModel) -> None:
-        super().__init__(model)
-        deter, stoch = model.dynamics.initial()
-        self.register_buffer("deter", deter)
-        self.register_buffer("stoch", stoch)
-
-    def forward(
-        self,
-        embed: Tensor,
-        length: Tensor,
-        stoch: Tensor,
-        deter: Tensor,
-        action: Tensor,
-        noise: Tensor,
-    ) -> tuple[Tensor, ...]:
-        first = (length == 0)[:, None]
-        deter = torch.where(first, self.deter.float(), deter)
-        stoch = torch.where(first, self.stoch, stoch)
-        deter = self.dynamics.move(stoch, deter, self.vector(action) * (~first).float())
-        return self.draw(deter, self.dynamics.posterior(deter, embed), noise)
-
-
-class Prior(Step):
-    """A frame is imagined."""
-
-    def forward(
-        self, stoch: Tensor, deter: Tensor, action: Tensor, noise: Tensor
-    ) -> tuple[Tensor, ...]:
-        deter = self.dynamics.move(stoch, deter, self.vector(action))
-        return self.draw(deter, self.dynamics.prior(deter), noise)
-
-
 def deployment(model: RecurrentModel, precision: Precision) -> Deployment:
-    """The graphs of a model, as published or folded. In float16 all that they take and give is
-    float32 too: the state is small, and would lose digits at each frame."""
+    """The graphs of a model, as published or folded.
+
+    What they take and give is float32 in both precisions: the state is small, and would lose digits
+    at each frame.
+    """
     c = model.config
     drawn = (c.variables, c.classes)
     action = floats("action", c.action_size) if c.action_size else integers("action")

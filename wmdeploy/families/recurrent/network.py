@@ -40,7 +40,7 @@ class StateLinear(nn.Linear):
         super().__init__(config.stoch + others, outputs, bias)
         self.variables, self.classes = config.variables, config.classes
 
-    def forward(self, stoch: Tensor, others: Tensor) -> Tensor:
+    def forward(self, stoch: Tensor, others: Tensor) -> Tensor:  # type: ignore[override]
         one_hot = F.one_hot(stoch, self.classes).flatten(1)  # (B, V·C)
         return super().forward(torch.cat([one_hot, others], 1).to(self.weight.dtype))
 
