@@ -73,4 +73,4 @@ def test_the_page_runs(tmp_path: Path) -> None:
 def test_the_model_is_as_small_as_the_page_says() -> None:
     files = {where: text for _, where, text in BLOCKS if where.startswith("file=")}
     assert len(files["file=wave_model.py"].splitlines()) < 60
-    assert len(files["file=wave_family.py"].splitlines()) < 90
+    assert len(files["file=wave_family.py"].splitlines()) < 100
