@@ -41,6 +41,7 @@ VARIABLE = "WMDEPLOY_FAMILY"
 SHIPPED = {
     "vqvae-transformer": "wmdeploy.families.reference.family:ReferenceFamily",
     "diffusion": "wmdeploy.families.diffusion.family:DiffusionFamily",
+    "recurrent": "wmdeploy.families.recurrent.family:RecurrentFamily",
 }
 DEFAULT = "vqvae-transformer"  # of sources that do not name theirs
 
@@ -65,13 +66,8 @@ def use_family(reference: str) -> str:
     """
     if ":" not in reference:
         return load_family(reference).name
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    places = (here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
-    name = _import(reference).name
-    named = filter(None, os.environ.get(VARIABLE, "").split(","))
+    name = _import_named(reference).name
+    named = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
     os.environ[VARIABLE] = ",".join(dict.fromkeys((*named, reference)))
     return name
 
@@ -85,7 +81,7 @@ def load_family(name: str) -> ModelFamily:
     if name in SHIPPED:
         return _import(SHIPPED[name])
     for reference in filter(None, os.environ.get(VARIABLE, "").split(",")):
-        if (family := _import(reference)).name == name:
+        if (family := _import_named(reference)).name == name:
             return family
     offers = _installed().get(name, ())
     if len(offers) > 1:
@@ -209,6 +205,13 @@ def _installed() -> dict[str, list[tuple[str, str]]]:
         package = entry.dist.name if entry.dist else entry.module
         offers.setdefault(entry.name, []).append((package, entry.value))
     return offers
+
+
+def _import_named(reference: str) -> ModelFamily:
+    """Modules of the working directory count, in processes that were started as well."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return _import(reference)
 
 
 @cache
