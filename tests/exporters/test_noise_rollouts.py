@@ -29,7 +29,8 @@ class Function:
         inputs: tuple[TensorSpec, ...],
         output: TensorSpec,
     ) -> None:
-        self.name, self.inputs, self.outputs = name, inputs, (output,)
+        self.name, self.inputs = name, inputs
+        self.outputs: tuple[TensorSpec, ...] = (output,)
         self._function = function
 
     def run(self, feeds: Arrays, into: Arrays | None = None) -> dict[str, np.ndarray]:

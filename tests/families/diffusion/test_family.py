@@ -18,9 +18,10 @@ from wmdeploy.errors import CheckpointError, ExportError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families.convert import convert
 from wmdeploy.families.diffusion import graphs
-from wmdeploy.families.diffusion.config import PRESETS, DiffusionConfig
+from wmdeploy.families.diffusion.config import PRESETS
 from wmdeploy.families.diffusion.family import DiffusionFamily
 from wmdeploy.families.diffusion.network import DiffusionModel
+from wmdeploy.families.directory import parse_config
 from wmdeploy.families.find import load_model
 from wmdeploy.families.weights import read_safetensors
 from wmdeploy.programs.modules import module_backend
@@ -132,6 +133,7 @@ def test_graphs_sample_as_the_authors_in_any_number_of_steps(steps: int) -> None
         TINY, image_size=16, context=2, channels=(16, 32), attention=(True, False), steps=steps
     )
     model = FAMILY.initialized(config, 1)
+    assert isinstance(model, DiffusionModel)
     rows = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), np.uint8)
     frames = []
     for deployed in (
@@ -153,8 +155,7 @@ def test_actions_and_frames_before_change_what_is_imagined(model: DiffusionModel
     rows[1:] = rows[0]
     rows[2, 0] = 255 - rows[2, 0]  # the oldest of its four frames
     session = Session(backend, batch=3)
-    for stream in range(3):
-        session._pool._rollouts.set_stream(stream, 0)
+    session._pool._rollouts.set_streams(np.arange(3), [0, 0, 0])
     session.reset(rows, np.array([[1, 1, 1], [4, 1, 1], [1, 1, 1]]))
     first, acted, seen = session.step(0)
     assert (first != acted).any()
@@ -181,9 +182,7 @@ def test_a_wrong_noise_level_is_found_at_export(
 
 def test_a_bundle_holds_its_sizes_and_runs_eagerly(bundle: Bundle, model: DiffusionModel) -> None:
     assert bundle.manifest.family == "diffusion"
-    assert DiffusionConfig(**bundle.manifest.model) == dataclasses.replace(
-        TINY, **{n: list(v) for n, v in vars(TINY).items() if isinstance(v, tuple)}
-    )
+    assert parse_config(FAMILY, bundle.manifest.model) == TINY
     frames = np.zeros((4, 32, 32, 3), np.uint8)
     for name in ("eager", "ort-cpu"):
         session = Session(load_backend(name, bundle))
