@@ -366,7 +366,7 @@ def noise_levels(config: DiffusionConfig) -> Tensor:
 
 def to_levels(signal: Tensor) -> Tensor:
     """A signal in steps of 1/255 of its range, rounded down, as the authors' denoiser gives it."""
-    return signal.clamp(-1, 1).add(1).div(2).mul(255).byte().div(255).mul(2).sub(1)
+    return signal.clamp(-1, 1).add(1).div(2).mul(255).floor().div(255).mul(2).sub(1)
 
 
 def to_signal(frames: Tensor) -> Tensor:

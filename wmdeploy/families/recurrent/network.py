@@ -131,7 +131,7 @@ class Decoder(nn.Module):
         x = self._cnn["_linear_layer"](stoch, deter)
         x = x.unflatten(1, (SMALLEST, SMALLEST, -1)).permute(0, 3, 1, 2)  # (B, C, 4, 4)
         x = self._cnn["layers"](x).float() + 0.5
-        return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class Head(nn.Module):
