@@ -53,6 +53,7 @@ def main(
         summary = train(options, config=sizes)
         if summary is None:  # started by torchrun: the first process tells
             return
+        assert summary.quality is not None  # of this family there is one
         out.print(f"| {label} | {_cells(summary.quality)} |")
 
 

@@ -140,7 +140,7 @@ def test_record_drops_the_short_rest_of_a_cut_episode(tmp_path: Path) -> None:
     record(options, tmp_path / "data")
     clips = read_data_folder(tmp_path / "data").clips
     assert [(clip.frames, clip.episode) for clip in clips] == [(125, index) for index in range(4)]
-    assert len(list((tmp_path / "data").iterdir())) == 1 + 2 * len(clips)
+    assert len(list((tmp_path / "data").iterdir())) == 1 + 4 * len(clips)
 
 
 def test_record_reports_progress(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def training_line(name: str, stage: StageSummary) -> Text:
         f"{name}: {stage.steps} steps in {stage.seconds:.0f} s "
         f"({stage.images_per_second:.0f} frames/s), {stage.in_model:.0%} of the time in the model"
         f"{ended.get(stage.ended, '')}"
+        + ("" if stage.held_out is None else f", held-out loss {stage.held_out:.4f}")
     )
 
 

@@ -8,6 +8,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_note, print_skipped
 from wmdeploy.cli.options import (
     DeviceName,
+    Family,
     Fit,
     FitName,
     Fps,
@@ -17,7 +18,8 @@ from wmdeploy.cli.options import (
     read_options,
 )
 from wmdeploy.cli.progress import show_progress
-from wmdeploy.errors import require
+from wmdeploy.errors import TrainingError, require
+from wmdeploy.families.find import DEFAULT
 from wmdeploy.files import check_output_directory
 from wmdeploy.training import TrainOptions
 
@@ -29,8 +31,19 @@ def train(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
     preset: Annotated[
-        str, typer.Option(help="Size of the model: reference, small or tiny.")
+        str,
+        typer.Option(
+            help="Size of the model: reference, small or tiny, or a preset of another family."
+        ),
     ] = "tiny",
+    family: Family = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Steps, batch or rate of a stage of another family than the reference family, "
+            "such as denoiser.steps=4000 or rewards.rate=1e-4; repeat for several."
+        ),
+    ] = None,
     vqvae_steps: Annotated[
         int, typer.Option(help="Largest number of VQ-VAE steps.")
     ] = TrainOptions.vqvae_steps,
@@ -56,7 +69,7 @@ def train(
         ),
     ] = None,
     actions: Annotated[
-        bool, typer.Option(help="Condition the transformer on the recorded actions.")
+        bool, typer.Option(help="Condition the model on the recorded actions.")
     ] = True,
     max_minutes: Annotated[
         float | None,
@@ -89,15 +102,18 @@ def train(
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
-    """Train a VQ-VAE, then a transformer on its latents.
+    """Train a world model: of the reference family a VQ-VAE, then a transformer on its latents.
 
+    Options with vqvae and temporal in their names are of the reference family alone.
     Run the same command again to continue a training that was interrupted.
     """
     check_output_directory(output, *data, *([vqvae] if vqvae else []))
     options = TrainOptions(
         data=tuple(data),
         output=output,
+        family=family or DEFAULT,
         preset=preset,
+        stages=dict(map(_setting, stage or [])),
         vqvae_steps=vqvae_steps,
         temporal_steps=temporal_steps,
         vqvae_batch=vqvae_batch,
@@ -129,7 +145,17 @@ def train(
     if not summary.fresh:
         out.print(f"{output}: already trained with these options, nothing to do")
     print_skipped(summary.skipped)
-    for table in quality_tables(summary.quality):
+    for table in quality_tables(summary.quality) if summary.quality else ():
         out.print(table)
-    for name, stage in summary.stages.items():
-        out.print(training_line(name, stage))
+    for name, result in summary.stages.items():
+        out.print(training_line(name, result))
+
+
+def _setting(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise TrainingError(
+            f"stage: got {text!r}, expected a setting and a number, such as denoiser.steps=4000"
+        ) from None

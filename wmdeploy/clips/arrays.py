@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wmdeploy.clips.actions import read_actions
+from wmdeploy.clips.clip import Outcomes
 from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays, root_names
 from wmdeploy.clips.layout import (
     END_NAMES,
@@ -31,6 +32,7 @@ from wmdeploy.clips.layout import (
     listed,
 )
 from wmdeploy.clips.npy import Stored, npy_array, npz_arrays
+from wmdeploy.clips.outcomes import find_outcomes, read_outcomes
 from wmdeploy.clips.source import Source
 from wmdeploy.clips.suffixes import ARRAY_SUFFIXES
 from wmdeploy.errors import ClipError
@@ -40,12 +42,13 @@ _EPISODE = "episode-"
 HDF5_SUFFIXES = (".hdf5", ".h5")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Series:
     """What of a group is read: its array of frames, how to read it, and its actions.
 
     Attributes:
         cuts: frames at which an episode begins, and behind the last of them the end.
+        outcomes: of its rewards and ends the arrays that are there.
         unread: arrays that are not read.
     """
 
@@ -53,6 +56,7 @@ class _Series:
     actions: str | None
     layout: FramesLayout
     cuts: np.ndarray
+    outcomes: tuple[str, ...]
     unread: tuple[str, ...]
 
 
@@ -93,6 +97,12 @@ class ArraySource(Source):
         if note and note not in self.notes:
             self.notes.append(note)
         return actions
+
+    def outcomes(self) -> Outcomes:
+        series = self._series
+        first, last = self._span
+        with self._arrays() as arrays:
+            return read_outcomes({name: arrays[name] for name in series.outcomes}, first, last)
 
     @cached_property
     def _series(self) -> _Series:
@@ -200,8 +210,17 @@ def _read_series(file: Path, group: str, chosen: str | None, changed: int, size:
         arrays[frames].check()
         actions = find_actions(arrays, place)
         used, cuts = _cuts(arrays, layout.shape[0], place)
-        unread = tuple(name for name in arrays if name not in {frames, actions, *used})
-    return _Series(frames, actions, layout, cuts, unread)
+        outcomes = find_outcomes(arrays, layout.shape[0])
+        known = {frames, actions, *used, *outcomes}
+        unread = tuple(name for name in arrays if name not in known)
+    return _Series(
+        frames=frames,
+        actions=actions,
+        layout=layout,
+        cuts=cuts,
+        outcomes=outcomes,
+        unread=unread,
+    )
 
 
 def _cuts(arrays: Mapping[str, Stored], length: int, place: str) -> tuple[list[str], np.ndarray]:

@@ -1,4 +1,4 @@
-"""A clip: some frames, and the action taken at each of them where actions are known.
+"""A clip: some frames, and where they are known the actions taken at them, and what these brought.
 
 Knows shapes and types. Does not know files; see read.py, write.py and record.py for those.
 """
@@ -13,9 +13,25 @@ import numpy as np
 from wmdeploy.errors import ClipError
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcomes:
+    """What the actions at the T frames of a clip brought, as far as it is known.
+
+    Attributes:
+        rewards: (T,) float32, finite: what the action at frame t brought. It comes with frame t+1.
+        ends: (T,) bool: whether the episode ended by it; not where it was cut off there.
+        final: (H, W, 3) uint8, the picture behind the last frame of an episode that ended: no
+            action was taken there.
+    """
+
+    rewards: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    final: np.ndarray | None = None
+
+
 @dataclass(frozen=True, eq=False)
-class Clip:
-    """Consecutive frames of one scene.
+class Clip(Outcomes):
+    """Consecutive frames of one scene; `rewards`, `ends` and `final` are given by name.
 
     Attributes:
         frames: (T, H, W, 3) uint8, RGB in 0..255.
@@ -40,6 +56,7 @@ class Clip:
         _check_frames(self.frames, self.name)
         if self.actions is not None:
             _check_type(self.actions, len(self.frames), self.name)
+        check_outcomes(self, len(self.frames), f"clip {self.name}")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ClipError(f"clip {self.name}: got fps {self.fps}, expected a number above 0")
 
@@ -160,6 +177,39 @@ def _check_type(actions: np.ndarray, length: int, name: str) -> None:
             f"clip {name}: actions: got {actions.min()} as the lowest, expected 0 or more; "
             "number the actions from 0"
         )
+
+
+def check_outcomes(outcomes: Outcomes, length: int, place: str) -> None:
+    """Check types and shapes.
+
+    Args:
+        length: T, the number of frames.
+        place: what to name in a message.
+
+    Raises:
+        ClipError: one is another.
+    """
+    for name, dtype in (("rewards", np.float32), ("ends", np.bool_)):
+        values = getattr(outcomes, name)
+        if values is None:
+            continue
+        fits = isinstance(values, np.ndarray) and values.dtype == dtype
+        if not fits or values.shape != (length,):
+            raise ClipError(
+                f"{place}: {name}: got {described(values)}, expected {np.dtype(dtype)} "
+                f"({length},); give one for each frame"
+            )
+        if not np.isfinite(values).all():
+            raise ClipError(f"{place}: {name}: got values that are not finite; replace them")
+    final = outcomes.final
+    if final is not None and not (
+        isinstance(final, np.ndarray)
+        and final.dtype == np.uint8
+        and final.ndim == 3
+        and final.shape[2] == 3
+        and final.size > 0
+    ):
+        raise ClipError(f"{place}: final: got {described(final)}, expected uint8 (H, W, 3)")
 
 
 def described(value: object) -> str:

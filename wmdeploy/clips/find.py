@@ -12,7 +12,13 @@ from pathlib import Path
 
 from wmdeploy.clips.arrays import array_clips, inside_file
 from wmdeploy.clips.clip import reason
-from wmdeploy.clips.folder import INDEX_NAME, actions_path, read_data_folder
+from wmdeploy.clips.folder import (
+    INDEX_NAME,
+    OUTCOMES,
+    actions_path,
+    outcome_paths,
+    read_data_folder,
+)
 from wmdeploy.clips.foreign import foreign
 from wmdeploy.clips.images import is_animation, list_pictures, natural_order
 from wmdeploy.clips.layout import ACTION_NAMES, listed
@@ -20,6 +26,7 @@ from wmdeploy.clips.suffixes import ARRAY_SUFFIXES, VIDEO_SUFFIXES
 from wmdeploy.errors import ClipError
 
 _MOST_DEPTH = 10  # folders in folders
+_BESIDE = ("actions", *OUTCOMES)  # `a.actions.npy` is no clip
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ def _search(folder: Path, result: Found, series: str | None, depth: int) -> None
     if (folder / INDEX_NAME).exists():
         clips = [folder / clip.file for clip in read_data_folder(folder).clips]
         own = {folder / INDEX_NAME, *clips, *map(actions_path, clips)}
+        own.update(path for clip in clips for path in outcome_paths(clip).values())
         result.clips.extend(clips)
         result.left_out.extend(path for path in entries if path not in own)
         return
@@ -126,7 +134,8 @@ def _is_clip_file(path: Path) -> bool:
         return False
     if path.suffix.lower() != ".npy":
         return True
-    return path.stem not in ACTION_NAMES and not path.stem.endswith(".actions")
+    kind = path.stem.rpartition(".")[2]
+    return path.stem not in ACTION_NAMES and (kind == path.stem or kind not in _BESIDE)
 
 
 def _clips_of(file: Path, series: str | None) -> Iterator[Path]:

@@ -1,9 +1,11 @@
 """Data folders, and the split of clips into training and validation.
 
 A data folder is what `record` writes: `clips.json`, one lossless video per clip (FFV1, RFC 9043,
-in Matroska, RFC 9559; every frame is a key frame) and beside it the actions, as in
+in Matroska, RFC 9559; every frame is a key frame) and beside it the actions, and what these
+brought (see `clip.Outcomes`; none in older folders), as in
 
-    clips.json  clip-00000.mkv  clip-00000.actions.npy  clip-00001.mkv  ...
+    clips.json  clip-00000.mkv  clip-00000.actions.npy  clip-00000.rewards.npy  clip-00000.ends.npy
+    clip-00000.final.npy  clip-00001.mkv  ...
 
 Knows names and the index. Does not decode.
 """
@@ -24,6 +26,7 @@ from wmdeploy.files import DirectoryKind, read_document, real_path, refuse_point
 INDEX_NAME = "clips.json"
 DATA_KIND = DirectoryKind(INDEX_NAME, "clips", ("clip-*",))
 SCHEMA = 1
+OUTCOMES = ("rewards", "ends", "final")  # fields of `clip.Outcomes`
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ def write_index(data: DataFolder, folder: Path) -> None:
 def actions_path(video: Path) -> Path:
     """Where the actions of a data folder's clip lie: clip-00000.mkv -> clip-00000.actions.npy."""
     return video.with_suffix(".actions.npy")
+
+
+def outcome_paths(video: Path) -> dict[str, Path]:
+    """Where what its actions brought lies, by the field of `Outcomes`; any may be missing."""
+    return {name: video.with_suffix(f".{name}.npy") for name in OUTCOMES}
 
 
 def split_clips(

@@ -6,16 +6,18 @@ pixels then, and any of them is at hand in a moment.
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from wmdeploy.clips.arrays import inside_file
+from wmdeploy.clips.clip import Outcomes
 from wmdeploy.clips.find import actions_beside
-from wmdeploy.clips.read import iter_frames, open_source
+from wmdeploy.clips.folder import INDEX_NAME, outcome_paths
+from wmdeploy.clips.read import iter_frames, open_source, resized_outcomes
 from wmdeploy.clips.source import AS_IS, ReadOptions
 from wmdeploy.errors import ClipError
 from wmdeploy.files import sha256
@@ -78,7 +80,7 @@ class Spans:
         return np.minimum(numbers, ends - 1), numbers < ends
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Footage:
     """Some clips as one sequence of F frames, numbered through.
 
@@ -88,6 +90,8 @@ class Footage:
         packed: each frame's pixels, zlib-compressed.
         actions: (F,) int64 or (F, n) float32, or None where not all clips have them.
         groups: for each clip the data folder that it came from, by name.
+        rewards, ends: (F,) float32 and (F,) bool, or None where not all clips have both.
+        finals: final pictures, packed, by the number of the frame before. See `clip.Outcomes`.
     """
 
     spans: Spans
@@ -95,6 +99,9 @@ class Footage:
     packed: Sequence[bytes]
     actions: np.ndarray | None
     groups: tuple[str, ...]
+    rewards: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    finals: Mapping[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """F, the number of frames."""
@@ -122,9 +129,15 @@ class Footage:
             return None
         return self.actions[self.spans.starts[index] : self.spans.ends[index]]
 
+    def final(self, number: int) -> np.ndarray:
+        """The picture behind a frame of `finals`, (H, W, 3) uint8."""
+        return self._unpacked(self.finals[number])
+
     def _frame(self, number: int) -> np.ndarray:
-        pixels = np.frombuffer(zlib.decompress(self.packed[number]), np.uint8)
-        return pixels.reshape(self.size, self.size, 3)
+        return self._unpacked(self.packed[number])
+
+    def _unpacked(self, packed: bytes) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(self.size, self.size, 3)
 
 
 def read_footage(
@@ -153,6 +166,8 @@ def read_footage(
     packed: list[bytes] = []
     read: list[tuple[Path, int]] = []
     taken: list[np.ndarray] = []
+    brought: list[Outcomes] = []
+    finals: dict[int, bytes] = {}
     for done, path in enumerate(paths, start=1):
         before = len(packed)
         try:
@@ -160,6 +175,7 @@ def read_footage(
             source = open_source(path, options)
             read_actions = source.actions if vectors else source.integer_actions
             clip_actions = read_actions() if actions else None
+            outcomes = resized_outcomes(source, size, options.fit)
         except _TooLarge:
             raise
         except ClipError as error:
@@ -169,23 +185,32 @@ def read_footage(
         read.append((path, len(packed) - before))
         if clip_actions is not None:
             taken.append(clip_actions)
+        brought.append(outcomes)
+        if outcomes.final is not None:
+            finals[len(packed) - 1] = _packed(outcomes.final)
         progress("read", done, len(paths), path.name)
     if not read:
         raise ClipError(f"none of {len(paths)} clips can be read: " + "; ".join(skipped))
     places = [_root(path, roots) for path, _ in read]
     labels = _labels(places)
+    rewards = [clip.rewards for clip in brought if clip.rewards is not None]
+    ends = [clip.ends for clip in brought if clip.ends is not None]
+    known = len(rewards) == len(ends) == len(read)
     return Footage(
-        Spans(
+        spans=Spans(
             tuple(length for _, length in read),
             tuple(
                 f"{labels[place]}/{path.relative_to(place).with_suffix('')}"
                 for (path, _), place in zip(read, places, strict=True)
             ),
         ),
-        size,
-        packed,
-        np.concatenate(taken) if len(taken) == len(read) else None,
-        tuple(labels[place] for place in places),
+        size=size,
+        packed=packed,
+        actions=np.concatenate(taken) if len(taken) == len(read) else None,
+        groups=tuple(labels[place] for place in places),
+        rewards=np.concatenate(rewards) if known else None,
+        ends=np.concatenate(ends) if known else None,
+        finals=finals if known else {},
     )
 
 
@@ -210,7 +235,7 @@ def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more
     """
     used = sum(map(len, packed))
     for frame in iter_frames(path, size=size, options=options):
-        packed.append(zlib.compress(frame.tobytes(), level=1))
+        packed.append(_packed(frame))
         used += len(packed[-1])
         if used > MOST_BYTES:
             raise _TooLarge(
@@ -218,6 +243,10 @@ def _pack(path: Path, size: int, options: ReadOptions, packed: list[bytes], more
                 f"memory, and {more} clips remain; expected at most "
                 f"{MOST_BYTES / 2**30:.1f} GiB: give fewer clips"
             )
+
+
+def _packed(frame: np.ndarray) -> bytes:
+    return zlib.compress(frame.tobytes(), level=1)
 
 
 def clip_digest(path: Path) -> str:
@@ -231,6 +260,8 @@ def clip_digest(path: Path) -> str:
         digests = [sha256(path)]
     if not path.is_dir() and (actions := actions_beside(path)):
         digests.append(sha256(actions))
+    if (path.parent / INDEX_NAME).is_file():
+        digests += [sha256(file) for file in outcome_paths(path).values() if file.is_file()]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

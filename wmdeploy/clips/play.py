@@ -20,13 +20,20 @@ POLICY = f"random, holding each action for 1 to {_LONGEST_HOLD} decisions"
 
 
 class Player:
-    """Plays episode after episode; keeps the actions and the score of the clip being played."""
+    """Plays episode after episode.
+
+    Keeps the actions, rewards, ends and score of the clip being played, and in `final` the picture
+    behind its last frame where the episode ended; see `clip.Outcomes`.
+    """
 
     def __init__(self, game: Any, seed: int, size: int) -> None:
         self.meanings: tuple[str, ...] = tuple(game.unwrapped.get_action_meanings())
         self.episode = -1
         self.over = True
         self.actions: list[int] = []
+        self.rewards: list[float] = []
+        self.ends: list[bool] = []
+        self.final: np.ndarray | None = None
         self.score = 0.0
         self._screen = np.empty(0, np.uint8)  # set when an episode begins
         self._lives = 0
@@ -42,12 +49,17 @@ class Player:
         """
         if self.over:
             self._begin_episode()
-        self.actions, self.score = [], 0.0
+        self.actions, self.rewards, self.ends = [], [], []
+        self.final, self.score = None, 0.0
         while len(self.actions) < limit and not self.over:
             action = self._policy.choose()
             yield area_resize(self._screen, self._size)
             self.actions.append(action)
             self._screen, reward, ended, truncated, info = self._game.step(action)
+            self.rewards.append(float(reward))
+            self.ends.append(bool(ended))
+            if ended:
+                self.final = area_resize(self._screen, self._size)
             self.score += float(reward)
             self.over = ended or truncated
             if info["lives"] < self._lives:

@@ -6,8 +6,10 @@ Streams: nothing behind the last frame asked for is decoded, and frames are resi
 Does not know models; a size is just a number here.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 
 from wmdeploy.clips.actions import read_actions
 from wmdeploy.clips.arrays import ArraySource, array_clips, inside_file
-from wmdeploy.clips.clip import Clip, reason
+from wmdeploy.clips.clip import Clip, Outcomes, check_outcomes, reason
 from wmdeploy.clips.find import actions_beside, find_clips, left_out_line, search
 from wmdeploy.clips.fit import area_resize, squeezed
 from wmdeploy.clips.folder import (
@@ -24,6 +26,7 @@ from wmdeploy.clips.folder import (
     ClipEntry,
     DataFolder,
     actions_path,
+    outcome_paths,
     read_data_folder,
 )
 from wmdeploy.clips.foreign import foreign
@@ -43,7 +46,7 @@ SAMPLE_CLIPS = (SAMPLE_CLIP, SAMPLE_CLIP.with_name("clip-00001.mkv"))
 
 
 class RecordedSource(VideoSource):
-    """A clip of a data folder: its length, rate and actions are known."""
+    """A clip of a data folder: its length, rate, actions and what these brought are known."""
 
     def __init__(self, path: Path, data: DataFolder, entry: ClipEntry) -> None:
         super().__init__(path, recorded=entry.frames)
@@ -76,6 +79,24 @@ class RecordedSource(VideoSource):
                 f"0 to {self._data.num_actions - 1}; copy or record it again"
             )
         return actions
+
+    def outcomes(self) -> Outcomes:
+        length = self.count()
+        most = {"rewards": 4 * length, "ends": length, "final": 3 * self._data.size**2}
+        found = {}
+        for name, path in outcome_paths(self.path).items():
+            refuse_pointer(path, ClipError)
+            if not path.exists():
+                continue
+            with npy_array(path, name) as array:
+                array.check()
+                count = array.shape[0] if array.shape else 0
+                if math.prod(array.shape) * array.dtype.itemsize > most[name]:
+                    raise ClipError(f"{path}: got {array.dtype} {array.shape}, too many values")
+                found[name] = np.array(list(array.rows(0, count)))
+        outcomes = Outcomes(**found)
+        check_outcomes(outcomes, length, str(self.path))
+        return outcomes
 
 
 class PairedSource(Wrapped):
@@ -123,8 +144,8 @@ def read_clip(
 
     Returns:
         frames (T, H, W, 3) uint8, RGB in 0..255, upright; actions (T,) int64 or (T, n) float32, or
-        None where there are none or unusable ones; and notes, where something of this should be
-        known.
+        None where there are none or unusable ones; what they brought, where it is known; and notes,
+        where something of this should be known.
 
     Raises:
         ClipError: the path cannot be read as one clip, is damaged, or has too few frames.
@@ -141,13 +162,16 @@ def read_clip(
         actions = source.actions()
     except UnusableActions as error:
         notes = [*notes, str(error).removeprefix(f"{source.path}: ")]
-    if actions is not None:
-        actions = actions[start : start + len(frames)]
+    read = slice(start, start + len(frames))
+    outcomes = resized_outcomes(source, size, options.fit)
     if path.is_dir() and (line := left_out_line(path, search(path))):
         notes = [*notes, line.removeprefix(f"{path}: ")]
     return Clip(
         frames=frames,
-        actions=actions,
+        actions=None if actions is None else actions[read],
+        rewards=None if outcomes.rewards is None else outcomes.rewards[read],
+        ends=None if outcomes.ends is None else outcomes.ends[read],
+        final=outcomes.final if read.stop == source.count() else None,
         name=source.path.stem,
         fps=source.fps(),
         notes=tuple(dict.fromkeys(notes)),
@@ -233,6 +257,14 @@ def _open_source(path: Path, options: ReadOptions) -> Source:
         f"{path}: cannot be read: got {path.suffix or 'no suffix'}, expected one of "
         f"{', '.join(sorted(CLIP_SUFFIXES))}; give the file the suffix of its format, or convert it"
     )
+
+
+def resized_outcomes(source: Source, size: int | None, fit: Fit) -> Outcomes:
+    """What the actions of a source brought, the final picture resized as its frames are."""
+    outcomes = source.outcomes()
+    if outcomes.final is None or size is None:
+        return outcomes
+    return replace(outcomes, final=area_resize(outcomes.final, size, fit, source.pixel_aspect))
 
 
 def look(source: Source, size: int, fit: Fit) -> None:

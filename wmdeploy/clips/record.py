@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.folder import DATA_KIND, ClipEntry, DataFolder, actions_path, write_index
+from wmdeploy.clips.folder import (
+    DATA_KIND,
+    ClipEntry,
+    DataFolder,
+    actions_path,
+    outcome_paths,
+    write_index,
+)
 from wmdeploy.clips.play import POLICY, Player, open_game
 from wmdeploy.clips.write import write_video
 from wmdeploy.errors import ClipError
@@ -146,6 +153,11 @@ def _record_clips(
             video.unlink()
             continue
         np.save(actions_path(video), np.array(player.actions, np.int64))
+        beside = outcome_paths(video)
+        np.save(beside["rewards"], np.array(player.rewards, np.float32))
+        np.save(beside["ends"], np.array(player.ends, np.bool_))
+        if player.final is not None:
+            np.save(beside["final"], player.final)
         clips.append(ClipEntry(video.name, length, player.episode, player.score))
         recorded += length
     return clips

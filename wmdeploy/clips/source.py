@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from wmdeploy.clips.clip import described
+from wmdeploy.clips.clip import Outcomes, described
 from wmdeploy.errors import ClipError
 
 Fit = Literal["squeeze", "crop", "pad"]
@@ -111,6 +111,10 @@ class Source:
             )
         return actions
 
+    def outcomes(self) -> Outcomes:
+        """What the actions brought, as far as it is known."""
+        return Outcomes()
+
     @cached_property
     def timeline(self) -> Timeline | None:
         """When its frames are shown; None where nothing tells."""
@@ -141,6 +145,9 @@ class Wrapped(Source):
 
     def actions(self) -> np.ndarray | None:
         return self._source.actions()
+
+    def outcomes(self) -> Outcomes:
+        return self._source.outcomes()
 
     @cached_property
     def timeline(self) -> Timeline | None:

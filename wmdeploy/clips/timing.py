@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from wmdeploy.clips.clip import Outcomes
 from wmdeploy.clips.source import Source, Timeline, Wrapped
 from wmdeploy.errors import ClipError
 
@@ -119,6 +120,11 @@ class Retimed(Wrapped):
                 "would take apart; leave fps out, or train without actions"
             )
         return actions
+
+    def outcomes(self) -> Outcomes:
+        """None where frames are left out or repeated: they are of each frame as it was."""
+        same = np.array_equal(self._indices, np.arange(self._source.count()))
+        return self._source.outcomes() if same else Outcomes()
 
 
 def _step(delays: np.ndarray) -> float:

@@ -6,7 +6,7 @@ whole or not at all.
 
 import math
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -82,16 +82,27 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         write(staged, first.shape, chain([first], checked), fps)
 
 
-def write_npz(path: Path, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
-    """Write frames (T, H, W, 3) uint8 and actions, (T,) int64 or (T, n) float32, compressed.
+def write_npz(
+    path: Path,
+    frames: np.ndarray,
+    actions: np.ndarray | None = None,
+    rewards: np.ndarray | None = None,
+    ends: np.ndarray | None = None,
+) -> None:
+    """Write frames (T, H, W, 3) uint8, and what is known beside them, compressed.
+
+    Args:
+        actions: (T,) int64 or (T, n) float32.
+        rewards: (T,) float32; ends: (T,) bool. See `clip.Outcomes`.
 
     Raises:
         ClipError: another suffix, type or shape.
         WmdeployError: the place cannot be written.
     """
     check_suffix(path, (".npz",))
-    clip = Clip(frames=frames, actions=actions, name=path.stem)
-    _save(path, clip.frames, len(clip), clip.actions)
+    clip = Clip(frames=frames, actions=actions, name=path.stem, rewards=rewards, ends=ends)
+    beside = {"actions": actions, "rewards": rewards, "ends": ends}
+    _save(path, clip.frames, len(clip), {k: v for k, v in beside.items() if v is not None})
 
 
 def write_npz_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> None:
@@ -106,11 +117,11 @@ def write_npz_frames(path: Path, frames: Iterable[np.ndarray], length: int) -> N
         WmdeployError: the place cannot be written.
     """
     check_suffix(path, (".npz",))
-    _save(path, _checked(path, frames), length, None)
+    _save(path, _checked(path, frames), length, {})
 
 
 def _save(
-    path: Path, frames: Iterable[np.ndarray], length: int, actions: np.ndarray | None
+    path: Path, frames: Iterable[np.ndarray], length: int, beside: Mapping[str, np.ndarray]
 ) -> None:
     """What np.savez_compressed writes, of which no more than a frame is in memory."""
     incoming = iter(frames)
@@ -130,9 +141,9 @@ def _save(
                 count += 1
         if count != length:
             raise ClipError(f"{path}: got {count} frames, expected {length}")
-        if actions is not None:
-            with archive.open("actions.npy", "w", force_zip64=True) as file:
-                npy.write_array(file, actions, allow_pickle=False)
+        for name, values in beside.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                npy.write_array(file, values, allow_pickle=False)
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wmdeploy.errors import CheckpointError
+from wmdeploy.errors import CheckpointError, TrainingError
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import Programs, TensorSpec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wmdeploy.codes import Ties
+    from wmdeploy.training.plan import Training
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,17 @@ class ModelFamily(ABC):
         raise CheckpointError(
             f"family {self.name}: it reads no checkpoints of other programs; save "
             "model.state_dict() as model.safetensors beside a config.json"
+        )
+
+    def training(self) -> "Training":
+        """How `wmdeploy train` trains its models. Imported here, as training imports families.
+
+        Raises:
+            TrainingError: they are not trained here.
+        """
+        raise TrainingError(
+            f"family {self.name}: its models are not trained here; train them with their authors' "
+            "code, and read the checkpoint with `wmdeploy convert`"
         )
 
     def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":

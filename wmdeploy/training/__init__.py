@@ -1,4 +1,4 @@
-"""Training: clips to a world model, first the VQ-VAE, then the transformer on its frozen latents.
+"""Training: clips to a world model, stage by stage, as its family says.
 
 Importing this package loads no PyTorch; `wmdeploy.training.train` does.
 

@@ -23,8 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from wmdeploy.errors import TrainingError
-from wmdeploy.families.reference.temporal import TemporalBlock
-from wmdeploy.families.reference.vqvae import AttentionBlock, ResidualBlock
 from wmdeploy.progress import Progress
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.optimizer import restore
@@ -91,6 +89,9 @@ class Stage(Protocol):
     def held_out(self) -> list[Batch]:
         """Batches to judge the model by, now; none where its losses cannot be compared yet."""
 
+    def blocks(self) -> Iterable[nn.Module]:
+        """Modules that with `options.checkpointing` keep nothing but their inputs."""
+
     def figures(self) -> dict[str, float]:
         """What else to draw as curves."""
 
@@ -144,7 +145,7 @@ def run_stage(
     share = Share(accelerator.process_index, accelerator.num_processes)
     parameters = list(stage.parameters())
     stage.module.train()
-    blocks = _checkpointed(stage.module) if options.checkpointing else []
+    blocks = _checkpointed(stage.blocks()) if options.checkpointing else []
     stage.resume(_done(record, stage.steps, budget))
     module = accelerator.prepare(stage.module)  # it may move parameters, or share the first one's
     optimizers = stage.optimizers()
@@ -327,16 +328,12 @@ def _judge(
             record.ended = "patience"
 
 
-def _checkpointed(module: nn.Module) -> list[nn.Module]:
+def _checkpointed(blocks: Iterable[nn.Module]) -> list[nn.Module]:
     """Let blocks keep nothing for the backward pass but their input, and compute it again."""
-    blocks: list[nn.Module] = [
-        block
-        for block in module.modules()
-        if isinstance(block, ResidualBlock | AttentionBlock | TemporalBlock)
-    ]
-    for block in blocks:
+    changed = list(blocks)
+    for block in changed:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    return blocks
+    return changed
 
 
 def _step_seed(seed: int, stage: str, number: int, share: Share) -> int:

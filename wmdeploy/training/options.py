@@ -1,17 +1,24 @@
 """What to train. Imports no torch, so that a command line loads at once."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import TrainingError
+from wmdeploy.families.find import DEFAULT
 from wmdeploy.files import real_path
 
 VQVAE_SHARE = 0.7  # of the minutes that a training may take
 # where the model goes, and how its training is logged and stored; not what it becomes
 NOT_DECIDING = ("output", "checkpointing", "log")
+# options of the reference family's stages; those of other families are in `stages`
+REFERENCE_ONLY = (
+    *("vqvae_steps", "temporal_steps", "vqvae_batch", "temporal_batch", "vqvae_rate"),
+    *("temporal_rate", "changed_pixels", "l1", "self_fed", "vqvae"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +32,11 @@ class TrainOptions:
     Attributes:
         data: folders of clips, at least one; together they hold at least two episodes.
         output: the model directory to write. While training, `<output>.train` lies beside it.
-        preset: sizes of the model, a key of `wmdeploy.families.reference.config.PRESETS`.
+        family: of the model, by name.
+        preset: sizes of the model, a key of the family's presets.
+        stages: settings of the stages of other families than the reference family, such as
+            {"denoiser.steps": 4000, "denoiser.batch": 16, "denoiser.rate": 5e-4}; the rest are the
+            family's defaults. The next ten are of the reference family alone.
         vqvae_steps: optimizer steps of the first stage, at most.
         temporal_steps: optimizer steps of the second stage, at most.
         vqvae_batch: frames in a batch of the first stage, in pairs: an even number.
@@ -58,7 +69,9 @@ class TrainOptions:
 
     data: tuple[Path, ...]
     output: Path
+    family: str = DEFAULT
     preset: str = "tiny"
+    stages: Mapping[str, float] = field(default_factory=dict)
     vqvae_steps: int = 600
     temporal_steps: int = 4000
     vqvae_batch: int = 16
@@ -117,6 +130,15 @@ class TrainOptions:
             )
         if self.max_minutes is not None and not 0 < self.max_minutes < float("inf"):
             raise TrainingError(f"max_minutes: got {self.max_minutes}, expected more than 0")
+        self._check_family()
+
+    def _check_family(self) -> None:
+        for option in fields(self) if self.family != DEFAULT else ():
+            if option.name in REFERENCE_ONLY and getattr(self, option.name) != option.default:
+                raise TrainingError(
+                    f"{option.name}: is of the family {DEFAULT}, got the family {self.family}; "
+                    "leave it out, and choose its stages' settings with `stage`"
+                )
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the weights, as JSON types; with others they would differ."""
@@ -127,6 +149,7 @@ class TrainOptions:
         }
         return {
             **chosen,
+            "stages": dict(self.stages),
             "data": [str(real_path(folder)) for folder in self.data],
             "read": asdict(self.read),
             "vqvae": str(real_path(self.vqvae)) if self.vqvae else None,

@@ -35,10 +35,11 @@ class TrainSummary:
         fresh: False where `output` held this very model already, so that nothing was trained.
         output: the model directory.
         training_frames: frames that the steps were drawn from.
-        num_actions: what the transformer is conditioned on; 0 for nothing.
-        stages: "vqvae" and "temporal".
-        skipped: clips that were left out, and why.
-        quality: on the episodes that were held out.
+        num_actions: what the model is conditioned on; 0 for nothing.
+        stages: by name, in order; of the reference family "vqvae" and "temporal".
+        skipped: clips, and parts of a training, that were left out, and why.
+        quality: on the episodes that were held out; None of a family whose stages' losses there are
+            all that its training measures.
     """
 
     fresh: bool
@@ -47,4 +48,4 @@ class TrainSummary:
     num_actions: int
     stages: dict[str, StageSummary]
     skipped: tuple[str, ...]
-    quality: QualityReport
+    quality: QualityReport | None

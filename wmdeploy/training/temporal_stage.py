@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wmdeploy.families.reference.temporal import TemporalBlock
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training.codes import CodedFootage
@@ -125,6 +126,9 @@ class TemporalStage:
 
     def held_out(self) -> list[Batch]:
         return self._held_out
+
+    def blocks(self) -> list[nn.Module]:
+        return [module for module in self.module.modules() if isinstance(module, TemporalBlock)]
 
     def figures(self) -> dict[str, float]:
         return {}

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from wmdeploy.clips.footage import Footage
-from wmdeploy.families.reference.vqvae import VQVAE
+from wmdeploy.families.reference.vqvae import VQVAE, AttentionBlock, ResidualBlock
 from wmdeploy.families.reference.world_model import to_signal
 from wmdeploy.training.codebook import (
     COMMITMENT,
@@ -139,6 +139,10 @@ class VQVAEStage:
     def held_out(self) -> list[Batch]:
         """Batches to judge the model by; none before the codebook is in use."""
         return self._held_out if self.module.done >= CONTINUOUS_SHARE else []
+
+    def blocks(self) -> list[nn.Module]:
+        kinds = ResidualBlock | AttentionBlock
+        return [module for module in self.module.modules() if isinstance(module, kinds)]
 
     def figures(self) -> dict[str, float]:
         """How many codes are in use, and their perplexity: exp of the entropy of their use."""

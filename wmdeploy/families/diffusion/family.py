@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wmdeploy.families.diffusion.network import DiffusionModel
+    from wmdeploy.training.plan import Training
 
 # Of each graph, the tensors that it takes and gives.
 SIGNATURES = {
@@ -112,6 +113,11 @@ class DiffusionFamily(ModelFamily):
 
     def constants(self, model: "DiffusionModel") -> None:
         model.fill_constants()
+
+    def training(self) -> "Training":
+        from wmdeploy.training.diffusion import DiffusionTraining
+
+        return DiffusionTraining()
 
     def convert(self, tensors: "dict[str, Tensor]") -> "tuple[DiffusionConfig, dict[str, Tensor]]":
         from wmdeploy.families.diffusion.convert import convert

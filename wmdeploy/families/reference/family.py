@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from wmdeploy.codes import Ties
     from wmdeploy.families.reference.world_model import WorldModel
+    from wmdeploy.training.plan import Training
 
 
 class ReferenceFamily(ModelFamily):
@@ -42,6 +43,11 @@ class ReferenceFamily(ModelFamily):
 
         sizes = model.config.temporal
         model.temporal_model.positions = sinusoidal_positions(sizes.context, sizes.d_model)
+
+    def training(self) -> "Training":
+        from wmdeploy.training.reference import ReferenceTraining
+
+        return ReferenceTraining()
 
     def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":
         from wmdeploy.families.reference.checkpoint import load_checkpoint
@@ -105,7 +111,7 @@ class ReferenceFamily(ModelFamily):
 
 
 def reference_model(model: "nn.Module") -> "WorldModel":
-    """The same model, for what only this family has: training, and scores of its latents.
+    """The same model, for what only this family has: scores of its latents, and its stages.
 
     Raises:
         WmdeployError: it is of another family.
@@ -115,6 +121,6 @@ def reference_model(model: "nn.Module") -> "WorldModel":
     if not isinstance(model, WorldModel):
         raise WmdeployError(
             f"model: got one of the family {model.family}, expected {ReferenceFamily.name}; "
-            "training, scores and milestones are of that family alone"
+            "scores of latents, milestones and --vqvae are of that family alone"
         )
     return model
