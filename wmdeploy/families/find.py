@@ -40,6 +40,7 @@ VARIABLE = "WMDEPLOY_FAMILY"
 # Those that ship with wmdeploy; each is "module:Class", as an entry point's.
 SHIPPED = {
     "vqvae-transformer": "wmdeploy.families.reference.family:ReferenceFamily",
+    "tokens": "wmdeploy.families.tokens.family:TokensFamily",
 }
 DEFAULT = "vqvae-transformer"  # of sources that do not name theirs
 
