@@ -74,23 +74,23 @@ class TokensFamily(ModelFamily):
             "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
         }
         noise = {name: f"noise.{name}" for name in ("obs", "reward", "end")}
-        told = {"out.reward": "rewards", "out.end": "ends", "new.tokens": "next_tokens"}
+        drawn = {"out.reward": "rewards", "out.end": "ends", "new.tokens": "next_tokens"}
         token = {"tokens": "new.tokens", "index": "index", "frames": "state.frames", **CACHE}
         following = {"new.tokens": "next_tokens", **ENTRIES}
         programs = t.programs(
             state=(t.frames, t.at, *t.cache),
             undo=("frames",),
             absorb=(
-                Call("absorb", {**KNOWN, "tokens": "new.tokens"}, {"out.logits": "logits"} | COUNTED),
-            ),
-            predict=(
-                Call("begin", KNOWN | noise, told | COUNTED),
                 Call(
-                    "token", {**token, "obs": "noise.obs"}, following, times=t.each - 2, start=1
+                    "absorb", {**KNOWN, "tokens": "new.tokens"}, {"out.logits": "logits"} | COUNTED
                 ),
             ),
+            predict=(
+                Call("begin", KNOWN | noise, drawn | COUNTED),
+                Call("token", {**token, "obs": "noise.obs"}, following, times=t.each - 2, start=1),
+            ),
             refresh=(
-                Call("absorb", {**KNOWN, "tokens": "newest.tokens", "frames": "zero"}, COUNTED),
+                Call("absorb", KNOWN | {"tokens": "newest.tokens", "frames": "zero"}, COUNTED),
             ),
         )
         return Deployment(graphs, programs)
@@ -103,26 +103,26 @@ class TokensFamily(ModelFamily):
         known = (integers("length"), t.tokens, t.action, *t.cache)
         noises = (floats("obs", t.each - 1, t.classes), floats("reward", 3), floats("end", 2))
         after = tuple(replace(spec, name=f"next_{spec.name}") for spec in t.cache)
-        drawn = (t.next_tokens, floats("rewards"), integers("ends"), *after)
+        begun = (t.next_tokens, floats("rewards"), integers("ends"), *after)
         graph = Maker(precision, (Head,))
         graphs = {
             "encoder": graph(lambda: of.Encode(model), (t.pixels("frames"),), (t.tokens,)),
             "absorb_frame": graph(lambda: of.AbsorbFrame(model), known, (t.logits, *after)),
             "whole_frame": graph(
-                lambda: of.WholeFrame(model), (known[0], *known[2:], *noises), drawn
+                lambda: of.WholeFrame(model), (known[0], *known[2:], *noises), begun
             ),
             "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
         }
         feeds = {"length": "length", "action": "action", **CACHE}
         gives = {"state.keys": "next_keys", "state.values": "next_values"}
         noise = {name: f"noise.{name}" for name in ("obs", "reward", "end")}
-        told = {"out.reward": "rewards", "out.end": "ends", "new.tokens": "next_tokens"}
+        drawn = {"out.reward": "rewards", "out.end": "ends", "new.tokens": "next_tokens"}
         real = {**feeds, "tokens": "new.tokens"}
         again = {**feeds, "tokens": "newest.tokens", "length": "zero"}
         programs = t.programs(
             state=t.cache,
             absorb=(Call("absorb_frame", real, {"out.logits": "logits"} | gives),),
-            predict=(Call("whole_frame", feeds | noise, told | gives),),
+            predict=(Call("whole_frame", feeds | noise, drawn | gives),),
             refresh=(Call("absorb_frame", again, gives),),
         )
         return Deployment(graphs, programs)

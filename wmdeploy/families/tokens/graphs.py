@@ -11,6 +11,8 @@ in slots of their own, K + 1 for each frame. A first frame has no two such entri
 1 are not seen then, or ever, and position p of the transformer is slot p + 2.
 """
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -52,6 +54,7 @@ class Decode(nn.Module):
     def __init__(self, model: TokensModel) -> None:
         super().__init__()
         codes, after = model.tokenizer.embedding.weight, model.tokenizer.post_quant_conv
+        assert after.bias is not None
         table = codes.double() @ after.weight.flatten(1).t().double() + after.bias.double()
         self.table = nn.Embedding.from_pretrained(table.float())
         self.decoder, self.side = model.tokenizer.decoder, model.config.tokenizer.side
@@ -68,7 +71,8 @@ class PassBlock(nn.Module):
         super().__init__()
         attention = block.attn
         parts = (attention.query, attention.key, attention.value)
-        self.qkv = nn.Linear(*reversed(torch.cat([part.weight for part in parts]).shape))
+        width = attention.proj.in_features
+        self.qkv = nn.Linear(width, 3 * width)
         self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]))
         self.qkv.bias = nn.Parameter(torch.cat([part.bias for part in parts]))
         self.proj, self.heads = attention.proj, attention.heads
@@ -102,7 +106,8 @@ class Passes(nn.Module):
         super().__init__()
         world = model.world_model
         self.embedder, self.positions = world.embedder, world.pos_emb
-        self.blocks = nn.ModuleList(PassBlock(block) for block in world.transformer.blocks)
+        blocks = cast(list[Block], list(world.transformer.blocks))
+        self.blocks = nn.ModuleList(PassBlock(block) for block in blocks)
         self.ln_f, self.each = world.transformer.ln_f, model.config.tokenizer.tokens + 1
         self.tokens, self.rewards = world.head_observations, world.head_rewards
         self.ends = world.head_ends

@@ -10,6 +10,8 @@ next frame, the reward and the end. Written from the paper; modules are named as
 checkpoints.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,9 @@ class Block(nn.Module):
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor:
         x = x + self.attn(self.ln1(x), start, keys, values)
@@ -144,10 +148,11 @@ class TokensModel(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                nn.init.zeros_(layer.bias)
+                layer.bias.data.zero_()  # type: ignore[union-attr]
         nn.init.normal_(self.tokenizer.embedding.weight, std=0.25)  # or a few short codes win
         for head in (layer for layer in self.modules() if isinstance(layer, Head)):
-            head.head_module[2].weight.data.mul_(2**0.5)  # a ReLU halves the variance
+            last: Any = head.head_module[2]
+            last.weight.data.mul_(2**0.5)  # a ReLU halves the variance
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:

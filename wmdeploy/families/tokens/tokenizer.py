@@ -4,6 +4,8 @@ Modules are named as in the authors' checkpoints. Convolutions run in the dtype 
 norms and softmax count in float32.
 """
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -55,6 +57,9 @@ class AttentionBlock(nn.Module):
 
 class Level(nn.Module):
     """Blocks of one resolution, each followed by attention where that resolution has it."""
+
+    downsample: "Downsample"  # of all levels of an encoder but the coarsest
+    upsample: "Upsample"  # of all levels of a decoder but the finest
 
     def __init__(self, widths: list[int], attends: bool) -> None:
         super().__init__()
@@ -124,11 +129,14 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
-        for at, level in enumerate(self.down):
+        for at, level in enumerate(self.levels()):
             x = level(x)
             if at < len(self.down) - 1:
                 x = level.downsample(x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+    def levels(self) -> list[Level]:
+        return cast(list[Level], list(self.down))
 
 
 class Decoder(nn.Module):
@@ -150,11 +158,14 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid(self.conv_in(z))
-        for at in reversed(range(len(self.up))):
-            x = self.up[at](x)
+        for at, level in reversed(list(enumerate(self.levels()))):
+            x = level(x)
             if at:
-                x = self.up[at].upsample(x)
+                x = level.upsample(x)
         return self.conv_out(F.silu(self.norm_out(x)))
+
+    def levels(self) -> list[Level]:
+        return cast(list[Level], list(self.up))
 
 
 class Tokenizer(nn.Module):
