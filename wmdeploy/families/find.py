@@ -40,6 +40,7 @@ VARIABLE = "WMDEPLOY_FAMILY"
 # Those that ship with wmdeploy; each is "module:Class", as an entry point's.
 SHIPPED = {
     "vqvae-transformer": "wmdeploy.families.reference.family:ReferenceFamily",
+    "tokens": "wmdeploy.families.tokens.family:TokensFamily",
     "diffusion": "wmdeploy.families.diffusion.family:DiffusionFamily",
     "recurrent": "wmdeploy.families.recurrent.family:RecurrentFamily",
 }
