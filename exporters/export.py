@@ -6,6 +6,7 @@ Importing this module imports no torch, so that an export with nothing to do end
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.families import family_of, find_family, is_preset, load_model
+from wmdeploy.families import ModelFamily, family_of, find_family, is_preset, load_model
 from wmdeploy.families.cases import expected_outputs
 from wmdeploy.families.directory import read_notes
 from wmdeploy.files import check_output_directory, sha256, staged_directory
@@ -36,7 +37,8 @@ from wmdeploy.manifest import (
     Recipe,
     write_manifest,
 )
-from wmdeploy.programs.check import find_fault
+from wmdeploy.programs.check import Signature, find_fault
+from wmdeploy.programs.contract import Programs
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -134,6 +136,9 @@ def _write_bundle(
             f"family {family.name}: its facts have {facts.num_actions} actions of size "
             f"{facts.action_size}, its programs {programs.num_actions} of {programs.action_size}"
         )
+    authors = family.baseline_deployment(model, "fp32").kept()
+    for deployed in (exact, authors):  # before any of it runs: it may be a loop without an end
+        _check_programs(family, deployed.programs, {n: b() for n, b in deployed.graphs.items()})
     modules = module_backend(exact, name="pytorch")
     cases = record_cases(modules, clip.frames, actions)
     deployed = exact
@@ -160,8 +165,7 @@ def _write_bundle(
             parity={},
         )
         del graph
-    if fault := find_fault(deployed.programs, records):
-        raise ExportError(f"family {family.name}: its programs do not fit its graphs: {fault}")
+    _check_programs(family, deployed.programs, records)
     share_weights([directory / record.file for record in records.values()])
     engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
     for number, (name, engine) in enumerate(engines.items()):
@@ -182,11 +186,10 @@ def _write_bundle(
         )
     progress("export", 2 * graphs, 2 * graphs, "imagine beside the baseline")
     modules = dataclasses.replace(modules, programs=deployed.programs)
-    authors = module_backend(family.baseline_deployment(model, "fp32"), name="baseline")
     verify_rollout(
         engines,
         modules=modules,
-        baseline=authors,
+        baseline=module_backend(authors, name="baseline"),
         frames=clip.frames,
         actions=actions,
         precision=recipe.precision,
@@ -213,6 +216,13 @@ def _write_bundle(
             other_layout_weight_bytes=other_layout_bytes(manifest, other),
         )
     write_manifest(manifest, directory)
+
+
+def _check_programs(
+    family: ModelFamily, programs: Programs, graphs: Mapping[str, Signature]
+) -> None:
+    if fault := find_fault(programs, graphs):
+        raise ExportError(f"family {family.name}: its programs do not fit its graphs: {fault}")
 
 
 def _recipe(options: ExportOptions) -> Recipe:

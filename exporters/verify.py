@@ -182,6 +182,8 @@ def _difference(exported: Session, baseline: Session, precision: Precision) -> s
         mine, value = ours[name], theirs[name].astype(ours[name].dtype)
         kind = "int64" if mine.dtype == np.int64 else "float32"
         parity = compare(mine, value, TOLERANCES[precision][kind])
+        if name.endswith("logits") and parity.max_abs <= parity.tolerance:
+            continue  # however small they are: no choice is likelier by more than that
         if fault := _problem(parity, mine):
             return f'the output "{name}" {fault}'
     return None

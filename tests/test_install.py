@@ -1,5 +1,6 @@
 """What messages say of installing works from where the user is: no index has `wmdeploy`."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def test_elsewhere_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert words[:2] == ["pip", "install"]
     assert [word.partition(">=")[0] for word in words[2:]] == ["jinja2", "matplotlib"]
     assert {word.partition(">=")[0] for word in shlex.split(install_command())} >= {"onnx", "numpy"}
+
+
+@pytest.mark.parametrize("file", ["Makefile", "scripts/gpu_check.sh"])
+def test_machine_with_a_gpu_gets_what_others_get(file: str) -> None:
+    """Or it cannot export, and pytest cannot collect every test."""
+    (default,) = re.findall(r"^EXTRAS \?= (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (extras,) = re.findall(r"make .* EXTRAS=(.*,rtx.*)", (ROOT / file).read_text())
+    of_a_cpu = {"cpu", "openvino"}
+    assert set(extras.split(",")) == set(default.split(",")) - of_a_cpu | {"gpu"}
 
 
 def test_nothing_asks_an_index_for_us() -> None:

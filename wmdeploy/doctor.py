@@ -48,6 +48,7 @@ def findings() -> list[Finding]:
         _compiler(),
         _package("gymnasium", "wmdeploy record", install_command("train")),
         _package("ale_py", "wmdeploy record", install_command("train")),
+        _package("stable_baselines3", "agents in world models", install_command("agents")),
     ]
 
 

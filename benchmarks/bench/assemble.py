@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from wmdeploy.benchmarks.bench.interleave import Run
-from wmdeploy.benchmarks.bench.options import BenchOptions
+from wmdeploy.benchmarks.bench.options import BenchOptions, context_for
 from wmdeploy.benchmarks.bench.roofline import Floor, floors, moved_bytes
 from wmdeploy.benchmarks.bench.workers import Result
 from wmdeploy.benchmarks.environment import Environment
@@ -194,7 +194,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         },
         bundle_bytes=sum(record.bytes for record in manifest.files.values()),
         clips=clips,
-        context=options.context,
+        context=context_for(options, manifest.programs),
         horizon=options.horizon_for(judged_window(manifest.programs)),
         refill=options.refill,
         other_layout=manifest.other_layout,

@@ -22,6 +22,7 @@ from wmdeploy.programs.contract import Programs
 
 LONGEST_HORIZON = 4096
 LONGEST_CONTEXT = 4096  # of a model whose state takes up frame after frame
+DEFAULT_CONTEXT = 8
 LARGEST_BATCH = 1024
 
 
@@ -31,6 +32,7 @@ class BenchOptions:
 
     Attributes:
         clips: parity is measured on all, times on the first.
+        context: frames given; None: 8, or as many as the model takes.
         horizon: frames imagined on each clip; None is 4·S, or 32 of a model without a window.
         refill: as in `Session`, the baseline's too.
         batches: besides batch 1, whole frames and steps are timed for each that a backend takes.
@@ -44,7 +46,7 @@ class BenchOptions:
     bundle: Path
     clips: tuple[Path, ...]
     backends: tuple[str, ...] = DEFAULT_BACKENDS
-    context: int = 8
+    context: int | None = None
     horizon: int | None = None
     refill: int | None = None
     batches: tuple[int, ...] = (1,)
@@ -59,6 +61,14 @@ class BenchOptions:
     def horizon_for(self, window: int) -> int:
         """Frames that are imagined with a window of so many slots."""
         return 4 * window if self.horizon is None else self.horizon
+
+
+def context_for(options: BenchOptions, programs: Programs) -> int:
+    """How many frames are given."""
+    if options.context is not None:
+        return options.context
+    most = DEFAULT_CONTEXT if programs.absorb else min(DEFAULT_CONTEXT, programs.context)
+    return max(programs.least, most)
 
 
 def check(options: BenchOptions, programs: Programs, cpus: int) -> None:
@@ -88,9 +98,10 @@ def check(options: BenchOptions, programs: Programs, cpus: int) -> None:
         )
     horizon = options.horizon_for(judged_window(programs))
     least, most = programs.least, LONGEST_CONTEXT if programs.absorb else context
-    if not least <= options.context <= most or not 1 <= horizon <= LONGEST_HORIZON:
+    frames = context_for(options, programs)
+    if not least <= frames <= most or not 1 <= horizon <= LONGEST_HORIZON:
         raise BackendError(
-            f"bench: got context {options.context} and horizon {horizon}, expected a context of "
+            f"bench: got context {frames} and horizon {horizon}, expected a context of "
             f"{least} to {most} and a horizon of 1 to {LONGEST_HORIZON}"
         )
     for option, numbers, most in (
@@ -120,7 +131,9 @@ def check_backends(names: tuple[str, ...]) -> None:
         raise BackendError(f"backend: got {unknown[0]!r}, expected one of {', '.join(BACKENDS)}")
 
 
-def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: Path) -> list[Job]:
+def jobs(
+    options: BenchOptions, clips: tuple[Path, ...], programs: Programs, scratch: Path
+) -> list[Job]:
     """A job for each worker, the baseline's first."""
     names = dict.fromkeys((BASELINE, *options.backends))
     variants = [(name, *variant) for name in names for variant in _threads(name, options)]
@@ -131,8 +144,8 @@ def jobs(options: BenchOptions, clips: tuple[Path, ...], horizon: int, scratch: 
             label=label,
             settings=dataclasses.replace(options.settings, threads=threads),
             clips=clips,
-            context=options.context,
-            horizon=horizon,
+            context=context_for(options, programs),
+            horizon=options.horizon_for(judged_window(programs)),
             refill=options.refill,
             directory=scratch / str(number),
             baseline=scratch / "0",
@@ -189,7 +202,8 @@ def write_clips(
 
 
 def _read(path: Path, bundle: Bundle, options: BenchOptions) -> Clip:
-    programs, context = bundle.manifest.programs, options.context
+    programs = bundle.manifest.programs
+    context = context_for(options, programs)
     graph, name = programs.frame_input()
     (pixels,) = (spec for spec in bundle.manifest.graphs[graph].inputs if spec.name == name)
     # of a model that draws noise, frames that follow true ones are judged

@@ -17,7 +17,6 @@ from wmdeploy.benchmarks.bench.options import (
 from wmdeploy.benchmarks.bench.workers import Result, Workers
 from wmdeploy.benchmarks.environment import Environment
 from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
-from wmdeploy.benchmarks.parity.metrics import judged_window
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
@@ -43,8 +42,7 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
     with scratch_directory("wmdeploy-bench-") as scratch:
         remarks: list[str] = []
         clips = write_clips(options, bundle, scratch, remarks)
-        horizon = options.horizon_for(judged_window(programs))
-        first, *others = jobs(options, clips, horizon, scratch)
+        first, *others = jobs(options, clips, programs, scratch)
         with Workers(progress=progress) as workers:
             baseline = start(workers, first, has_gpu=True)
             assert baseline.loaded is not None

@@ -79,7 +79,7 @@ def test_every_kind_of_source_and_target_has_words() -> None:
     lines = shown(calls_table(DIFFUSION), 120)
     for words in (
         ["absorb", "posterior", "latent", "the real frame", "next_memory", "the state: memory"],
-        ["memory", "the state", "entry", "the state: an entry of cache, at count"],
+        ["memory", "the state", "entry", "the state: entries of cache, from count"],
         ["action", "the frame before"],
         ["predict", "prior", "memory", "the state", "x", "a later call"],
         ["noise", "noise: start"],

@@ -1,11 +1,13 @@
 """The rollout of an export whose model draws noise: real frames come in between."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from wmdeploy.errors import ExportError
+from wmdeploy.exporters import verify as checks
 from wmdeploy.exporters.verify import verify_rollout
 from wmdeploy.families.tensors import floats, pixels
 from wmdeploy.programs.arrays import NUMPY
@@ -27,7 +29,8 @@ class Function:
         inputs: tuple[TensorSpec, ...],
         output: TensorSpec,
     ) -> None:
-        self.name, self.inputs, self.outputs = name, inputs, (output,)
+        self.name, self.inputs = name, inputs
+        self.outputs: tuple[TensorSpec, ...] = (output,)
         self._function = function
 
     def run(self, feeds: Arrays, into: Arrays | None = None) -> dict[str, np.ndarray]:
@@ -55,7 +58,9 @@ def chaos(error: float, noise: bool) -> Backend:
 
     frames, frame = pixels("frames", SIZE), pixels("frame", SIZE)
     engines = (
-        Function("encoder", lambda x: (x.mean((1, 2, 3)) / 250).astype("float32"), (frames,), value),
+        Function(
+            "encoder", lambda x: (x.mean((1, 2, 3)) / 250).astype("float32"), (frames,), value
+        ),
         Function("step", step, (value, *drawn), next_value),
         Function("decoder", draw, (value,), frame),
     )
@@ -112,3 +117,31 @@ def test_what_a_prediction_hands_on_is_judged_where_a_model_draws_noise() -> Non
 def test_a_wrong_first_frame_is_refused_where_a_model_draws_noise() -> None:
     with pytest.raises(ExportError, match="frame 1 of a rollout"):
         verify(1e-2, noise=True)
+
+
+class Said:
+    """A session without frames, and what it gives for people."""
+
+    def __init__(self, **outputs: list[float]) -> None:
+        self.programs = dataclasses.replace(chaos(0, noise=True).programs, render=())
+        self._outputs = {name: np.array([row], np.float32) for name, row in outputs.items()}
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        return self._outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "off", "found"),
+    [
+        ("reward_logits", 1e-4, False),  # 1% of logits that hardly differ from each other
+        ("logits", 1e-4, False),
+        ("logits", 2e-3, True),
+        ("reward", 1e-4, True),
+    ],
+)
+def test_small_logits_may_differ_by_what_changes_no_choice(
+    name: str, off: float, found: bool
+) -> None:
+    ours, theirs = Said(**{name: [0.01, -0.01 + off]}), Said(**{name: [0.01, -0.01]})
+    fault = checks._difference(ours, theirs, "fp32")  # type: ignore[arg-type]
+    assert bool(fault and f'the output "{name}" differs' in fault) is found

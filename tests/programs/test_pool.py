@@ -98,6 +98,26 @@ def test_a_pool_belongs_to_one_thread(backends: Backends) -> None:
     pool.step([0], np.zeros((1, 2), np.float32))  # the first one goes on
 
 
+def test_a_reset_may_give_rows_other_noise(backends: Backends) -> None:
+    backend = backends("sampled")
+    frames = frames_for(backend)[:1]
+
+    def imagined(*streams: int) -> np.ndarray:
+        pool.reset([0, 1], frames, streams=streams or None)
+        return np.stack([pool.step([0, 1], np.array([0, 0])) for _ in range(6)], 1)
+
+    pool = Pool(backend, 2)
+    rows = pool.add(frames), pool.add(frames, stream=7)
+    assert rows == (0, 1)
+    before = imagined()
+    np.testing.assert_array_equal(imagined(7, 0), before[::-1])
+    np.testing.assert_array_equal(imagined(), before[::-1])  # those that they had
+    other = imagined(8, 9)
+    assert (other != before).any() and (other != before[::-1]).any()
+    with pytest.raises(BackendError, match="got 1 streams, expected one for 2 rows"):
+        imagined(5)
+
+
 def test_rows_may_be_given_in_any_order(backends: Backends) -> None:
     backend = backends("token")
     frames = frames_for(backend)

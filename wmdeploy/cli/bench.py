@@ -9,8 +9,8 @@ from wmdeploy.cli.common import app, err, example, out, print_warnings
 from wmdeploy.cli.options import (
     Backends,
     Batch,
+    BenchContext,
     Clips,
-    Context,
     Device,
     DeviceName,
     Family,
@@ -40,7 +40,7 @@ def bench(
     family: Family = None,
     backend: Backends = None,
     clip: Clips = None,
-    context: Context = 8,
+    context: BenchContext = None,
     horizon: ParityHorizon = None,
     refill: Refill = None,
     batch: Batch = None,

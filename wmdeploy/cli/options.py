@@ -88,6 +88,14 @@ Batch = Annotated[
     ),
 ]
 Context = Annotated[int, typer.Option(min=1, help="Number of real frames given to the model.")]
+BenchContext = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        min=1,
+        help="Number of real frames given to the model. Default: 8, or as many as it takes.",
+    ),
+]
 ParityHorizon = Annotated[
     int | None,
     typer.Option(

@@ -108,7 +108,7 @@ def _target(programs: Programs, target: str, name: str) -> str:
     kind, _, what = target.partition(".")
     if kind == "slot":
         state, _, counter = what.partition("@")
-        return f"the state: an entry of {state}, at {counter}"
+        return f"the state: entries of {state}, from {counter}"
     recorded = what in {spec.name for spec in programs.records}
     words = {
         "frame": "the picture",

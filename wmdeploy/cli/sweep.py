@@ -9,8 +9,8 @@ from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backends,
     Batch,
+    BenchContext,
     Clips,
-    Context,
     Device,
     DeviceName,
     Family,
@@ -57,7 +57,7 @@ def sweep(
     backend: Backends = None,
     batch: Batch = None,
     clip: Clips = None,
-    context: Context = 8,
+    context: BenchContext = None,
     horizon: ParityHorizon = None,
     refill: Refill = None,
     device: Device = DeviceName.auto,

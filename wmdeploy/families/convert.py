@@ -6,7 +6,7 @@ from pathlib import Path
 from wmdeploy.errors import CheckpointError
 from wmdeploy.families.directory import MODEL_KIND, assemble, is_model_directory
 from wmdeploy.families.find import load_family
-from wmdeploy.families.weights import read_tensors
+from wmdeploy.families.weights import check_memory, read_tensors
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 
 
@@ -42,6 +42,7 @@ def convert(source: Path, family: str, output: Path) -> list[str]:
         ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
+    check_memory(state, source)
     model = assemble(kind, config, state, source)
     notes = {"converted from": f"sha256:{sha256(source)}"} if source.is_file() else {}
     with staged_directory(output, MODEL_KIND) as directory:

@@ -40,7 +40,9 @@ VARIABLE = "WMDEPLOY_FAMILY"
 # Those that ship with wmdeploy; each is "module:Class", as an entry point's.
 SHIPPED = {
     "vqvae-transformer": "wmdeploy.families.reference.family:ReferenceFamily",
+    "tokens": "wmdeploy.families.tokens.family:TokensFamily",
     "diffusion": "wmdeploy.families.diffusion.family:DiffusionFamily",
+    "recurrent": "wmdeploy.families.recurrent.family:RecurrentFamily",
 }
 DEFAULT = "vqvae-transformer"  # of sources that do not name theirs
 
@@ -65,9 +67,7 @@ def use_family(reference: str) -> str:
     """
     if ":" not in reference:
         return load_family(reference).name
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    name = _import(reference).name
+    name = _import_named(reference).name
     named = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
     os.environ[VARIABLE] = ",".join(dict.fromkeys((*named, reference)))
     return name
@@ -82,7 +82,7 @@ def load_family(name: str) -> ModelFamily:
     if name in SHIPPED:
         return _import(SHIPPED[name])
     for reference in filter(None, os.environ.get(VARIABLE, "").split(",")):
-        if (family := _import(reference)).name == name:
+        if (family := _import_named(reference)).name == name:
             return family
     offers = _installed().get(name, ())
     if len(offers) > 1:
@@ -206,6 +206,13 @@ def _installed() -> dict[str, list[tuple[str, str]]]:
         package = entry.dist.name if entry.dist else entry.module
         offers.setdefault(entry.name, []).append((package, entry.value))
     return offers
+
+
+def _import_named(reference: str) -> ModelFamily:
+    """Modules of the working directory count, in processes that were started as well."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return _import(reference)
 
 
 @cache

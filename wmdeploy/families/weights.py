@@ -66,7 +66,7 @@ def find_weights(path: Path, complete: frozenset[str]) -> FoundWeights:
         raise _no_weights(path, document, unknown, others)
     whole = [prefix for prefix in sets if complete <= sets[prefix].keys()] or list(sets)
     chosen = min(whole, key=lambda prefix: bool(AVERAGED.search(prefix)))
-    _check_memory(sets[chosen], path)
+    check_memory(sets[chosen], path)
     remarks = []
     if chosen not in ("", "model_state_dict"):
         remarks.append(f"{path}: the weights are those of {chosen[:80]!r}")
@@ -85,7 +85,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """All tensors of a trainer's file, or of a folder of them, and remarks on what was left out.
 
     Returns:
-        By the keys that lead to each, with dots between, without what torch's wrappers add.
+        By the keys that lead to each, with dots between, without what torch's wrappers add. One
+        tensor may have several names: a policy, say, that holds the world model, too.
 
     Raises:
         CheckpointError: it cannot be read, or holds no tensors.
@@ -97,7 +98,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     }
     if not tensors:
         raise _no_weights(path, document, unknown, [])
-    _check_memory(tensors, path)
+    _check_strides(tensors, path)
     if not unknown:
         return tensors, ()
     return tensors, (f"{path}: left out, and not executed: objects of {listed(unknown)}",)
@@ -206,13 +207,26 @@ def _tensors(document: Any) -> Iterator[tuple[str, Tensor]]:
         waiting += [(inner, f"{before}{key}", depth + 1) for key, inner in entries]
 
 
-def _check_memory(weights: dict[str, Tensor], path: Path) -> None:
+def check_memory(weights: dict[str, Tensor], path: Path) -> None:
     """Refuse tensors that would be larger in memory than they are in the file.
 
     A few bytes of a file can claim any size: by strides of 0, or by many tensors of one storage.
+
+    Raises:
+        CheckpointError: they would be.
     """
-    stored: dict[int, int] = {}
-    claimed = 0
+    _check_strides(weights, path)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    storages = [tensor.untyped_storage() for tensor in weights.values()]
+    stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if claimed > stored:
+        raise CheckpointError(
+            f"{path}: its tensors share memory: {claimed} bytes of {stored} in the file; save them "
+            "with .clone()"
+        )
+
+
+def _check_strides(weights: dict[str, Tensor], path: Path) -> None:
     for name, tensor in weights.items():
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
             raise CheckpointError(
@@ -226,13 +240,6 @@ def _check_memory(weights: dict[str, Tensor], path: Path) -> None:
                 f"{tensor.stride()}, {needed} bytes of {storage.nbytes()} in the file; save it "
                 "with .contiguous()"
             )
-        stored[storage.data_ptr()] = storage.nbytes()
-        claimed += needed
-    if claimed > sum(stored.values()):
-        raise CheckpointError(
-            f"{path}: its tensors share memory: {claimed} bytes of {sum(stored.values())} in the "
-            "file; save them with .clone()"
-        )
 
 
 def _no_weights(

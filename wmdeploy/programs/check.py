@@ -258,7 +258,7 @@ class _Checker:
             if expected is None or not _alike(self._state.get(counter, spec), COUNT):
                 raise _Wrong(f'{self._name}: "{target}" names no state, or no counter')
             if slot_axis(expected, spec) is None or spec.dtype != expected.dtype:
-                raise _Wrong(f"{self._name}: {target} is {expected}, and its entry {spec}")
+                raise _Wrong(f"{self._name}: {target} is {expected}, and its entries {spec}")
             return
         else:
             expected = self._state.get(name)
@@ -272,11 +272,14 @@ def _alike(a: TensorSpec, b: TensorSpec) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
 
 
-def slot_axis(whole: TensorSpec, entry: TensorSpec) -> int | None:
-    """The one axis where an entry of a cache has length 1 and the cache more; None: it has none."""
-    if len(whole.shape) != len(entry.shape):
+def slot_axis(whole: TensorSpec, entries: TensorSpec) -> int | None:
+    """The one axis along which a cache is longer than some entries of it; None: it has none."""
+    if len(whole.shape) != len(entries.shape):
         return None
-    axes = [i for i, (a, b) in enumerate(zip(whole.shape, entry.shape, strict=True)) if a != b]
-    if len(axes) == 1 and entry.shape[axes[0]] == 1 and whole.shape[axes[0]] != BATCH:
-        return axes[0]
-    return None
+    pairs = list(zip(whole.shape, entries.shape, strict=True))
+    axes = [axis for axis, (a, b) in enumerate(pairs) if a != b]
+    if len(axes) != 1:
+        return None
+    size, count = pairs[axes[0]]
+    fits = size != BATCH and count != BATCH and 1 <= count < size
+    return axes[0] if fits else None

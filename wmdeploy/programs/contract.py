@@ -79,9 +79,9 @@ class Call:
             `index`           which run this is, `start` at the first, (B,) int64
             `zero`            zeros
         gives: where the graph's outputs go, target to output: `state.X`, `new.X` (a record, or what
-            a later call takes), `out.X`, `frame` (render alone), or `slot.X@N`: one entry of the
-            state X, written where the state N counts, for a graph that gives only a cache's newest
-            entry. Its axis of length 1 is the one that X has longer.
+            a later call takes), `out.X`, `frame` (render alone), or `slot.X@N`: entries of the
+            state X, written from where the state N counts, for a graph that gives only a cache's
+            newest entries. They lie along the one axis that X has longer.
         start: the first `index`. A noise whose shape has one axis more than the input is taken at
             `index`.
     """

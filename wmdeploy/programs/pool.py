@@ -91,8 +91,7 @@ class Pool:
         row = int(free[0])
         self._taken[row] = True
         try:
-            self._rollouts.set_stream(row, row if stream is None else stream)
-            self.reset([row], frames, actions)
+            self.reset([row], frames, actions, [row if stream is None else stream])
         except BaseException:
             self._taken[row] = False
             raise
@@ -113,7 +112,11 @@ class Pool:
         self._taken[row] = False
 
     def reset(
-        self, rows: Rows, frames: np.ndarray, actions: np.ndarray | None = None
+        self,
+        rows: Rows,
+        frames: np.ndarray,
+        actions: np.ndarray | None = None,
+        streams: Sequence[int] | None = None,
     ) -> dict[str, np.ndarray]:
         """Start rows anew on a context.
 
@@ -122,6 +125,8 @@ class Pool:
                 model's least. A model without `absorb` knows the last S alone.
             actions: (T - 1, ...) or (rows, T - 1, ...), what was done at each frame but the last;
                 only for a model with actions. The last frame's action is given to `step`.
+            streams: of the noise, one for each of `rows`; default: those that they had, so that
+                the same noise comes again.
 
         Returns:
             What encoding gives for people, such as codes (rows, T', N) int64, by name.
@@ -130,7 +135,13 @@ class Pool:
             BackendError: shapes, dtypes or the presence of actions do not fit.
         """
         where = self._own("reset", rows)
+        if streams is not None and len(streams) != len(where):
+            raise BackendError(
+                f"reset: got {len(streams)} streams, expected one for {len(where)} rows"
+            )
         context, taken = checked_context(frames, actions, len(where), self.programs)
+        if streams is not None:
+            self._rollouts.set_streams(where, streams)
         return self._rollouts.reset(where, context, taken)
 
     def observe(

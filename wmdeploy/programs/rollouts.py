@@ -79,9 +79,9 @@ class Rollouts:
             "stream": self._runner.streams,
         }
 
-    def set_stream(self, row: int, stream: int) -> None:
-        """Which noise a row draws."""
-        self._runner.streams[row] = stream
+    def set_streams(self, rows: np.ndarray, streams: Sequence[int]) -> None:
+        """Which noise rows draw, one stream for each."""
+        self._runner.streams[rows] = streams
 
     def clear(self, rows: np.ndarray) -> None:
         """Rows are nothing any more, until they are reset."""

@@ -275,20 +275,23 @@ class Runner:
             self._constants[key] = self._arrays.put(values)
         return self._constants[key]
 
-    def _write_slot(self, group: Group, give: Give, entry: Array) -> None:
-        """One entry of a cache, for each row where its counter says."""
+    def _write_slot(self, group: Group, give: Give, entries: Array) -> None:
+        """Some entries of a cache, for each row from where its counter says."""
         cache, counter = group.held[give.key], group.held[give.counter]
-        size = cache.shape[give.axis]
-        if not self._backend.on_gpu and (counter.min() < 0 or counter.max() >= size):
+        count = entries.shape[give.axis]
+        last = cache.shape[give.axis] - count
+        if not self._backend.on_gpu and (counter.min() < 0 or counter.max() > last):
             raise BackendError(
-                f"{give.key}: an entry at {counter.min()} to {counter.max()}, "
-                f"expected 0 to {size - 1}; export the model again"
+                f"{give.key}: entries from {counter.min()} to {counter.max()}, "
+                f"expected 0 to {last}; export the model again"
             )
         front = (give.batch_axis, give.axis)
         rows = self._rows(group.size)
-        # on a GPU nobody waits to look at it, so that a wrong one writes over another entry
-        view = self._arrays.to_front(cache, front)
-        view[rows, counter.clip(0, size - 1)] = self._arrays.to_front(entry, front)[:, 0]
+        # on a GPU nobody waits to look at it, so that a wrong one writes over other entries
+        start = counter.clip(0, last)
+        view, made = (self._arrays.to_front(array, front) for array in (cache, entries))
+        for at in range(count):
+            view[rows, start + at] = made[:, at]
 
     def _rows(self, size: int) -> Array:
         """0 to size - 1, on the device."""

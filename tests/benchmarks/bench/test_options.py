@@ -22,6 +22,7 @@ from wmdeploy.clips import ReadOptions
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import Settings
 from wmdeploy.errors import BackendError
+from wmdeploy.programs.contract import Programs
 
 OPTIONS = BenchOptions(bundle=Path(), clips=(SAMPLE_CLIP,), context=4)
 
@@ -79,9 +80,10 @@ def test_unknown_backend_is_refused() -> None:
 def planned(tmp_path: Path, **changes: Any) -> list[tuple[str, int | None, bool]]:
     names = ("eager", "ort-cpu", "tensorrt")
     options = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,), backends=names, **changes)
-    return [
-        (job.label, job.settings.threads, job.is_baseline) for job in jobs(options, (), 8, tmp_path)
-    ]
+    programs = Programs(context=6, keep=6, encode=(), predict=())
+    made = jobs(options, (), programs, tmp_path)
+    assert {job.context for job in made} == {6}  # as many as the model takes
+    return [(job.label, job.settings.threads, job.is_baseline) for job in made]
 
 
 def test_threads_are_swept_by_backends_on_the_cpu(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_threads_are_what_the_worker_has(bundles: Bundles, tmp_path: Path) -> No
         settings=Settings("cpu"),
     )
     clips = write_clips(options, bundles(), tmp_path, [])
-    eager, ort = jobs(options, clips, 4, tmp_path)
+    eager, ort = jobs(options, clips, bundles().manifest.programs, tmp_path)
     with workers.Workers() as running:
         running.start(eager)
         running.start(ort)

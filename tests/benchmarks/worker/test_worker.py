@@ -23,7 +23,7 @@ def test_a_block_is_of_its_stage_and_not_of_the_one_that_was_warmed_last(
         bundle=bundles().path, clips=(SAMPLE_CLIP,), backends=("ort-cpu",), context=4, horizon=8
     )
     clips = write_clips(options, bundles(), tmp_path, [])
-    job = jobs(options, clips, 8, tmp_path)[1]
+    job = jobs(options, clips, bundles().manifest.programs, tmp_path)[1]
     worker = Worker(job)
     calls: list[str] = []
     for name, engine in worker.backend.engines.items():

@@ -30,7 +30,7 @@ class DiffusionConfig:
         context: S, how many frames and actions a frame is denoised on.
         cond: channels of the condition, which is the noise level and the actions.
         depths, channels, attention: of the U-Net, from full resolution on, each half the one
-            before: residual blocks, their channels, and whether they attend.
+            before: blocks, their channels, and whether they attend.
         reward_cond, reward_depths, reward_channels, reward_attention: likewise, of the encoder of
             the model of rewards and ends.
         lstm: cells of that model.

@@ -10,8 +10,7 @@ from wmdeploy.families.diffusion.network import ENDS, REWARDS
 
 MARK = "denoiser.inner_model.conv_in.weight"
 PARTS = ("denoiser.", "rew_end_model.")
-# of the authors' agent, which is no part of the world model
-OTHERS = ("actor_critic.",)
+OTHERS = ("actor_critic.",)  # of the authors' agent, and no part of the world model
 
 
 def convert(tensors: dict[str, Tensor]) -> tuple[DiffusionConfig, dict[str, Tensor]]:
@@ -61,7 +60,7 @@ def _config(state: dict[str, Tensor]) -> DiffusionConfig:
         )
     if not encoder:
         raise CheckpointError("family diffusion: its model of rewards has no blocks")
-    side = math.isqrt(features // encoder[-1][1])
+    side = math.isqrt(features // max(1, encoder[-1][1]))
     return DiffusionConfig(
         image_size=side << (len(encoder) - 1),
         num_actions=actions,

@@ -34,10 +34,9 @@ WINDOW = {"signals": "window.signal", "actions": "window.action"}
 
 def tensors(config: DiffusionConfig, precision: Precision) -> dict[str, TensorSpec]:
     """All of them, by name. Signals, logits and the LSTM's state are float32 in any precision."""
-    size = config.image_size
-    signals = ("signal", "noisy", "clean", "next_noisy", "noise", "before", "after")
-    found = [
-        *(floats(name, 3, size, size) for name in signals),
+    size, signals = config.image_size, "signal noisy clean next_noisy noise before after"
+    specs = [
+        *(floats(name, 3, size, size) for name in signals.split()),
         *(floats(name, config.lstm) for name in ("h", "c", "next_h", "next_c")),
         *(integers(name) for name in ("action", "index", "length", "reward", "end")),
         *(floats(name, 3) for name in ("reward_noise", "reward_logits")),
@@ -48,25 +47,20 @@ def tensors(config: DiffusionConfig, precision: Precision) -> dict[str, TensorSp
         floats("past", config.channels[0], size, size, precision=precision),
         floats("acted", config.cond, precision=precision),
     ]
-    return {spec.name: spec for spec in found}
+    return {spec.name: spec for spec in specs}
 
 
 def programs(config: DiffusionConfig, frame: tuple[Call, ...]) -> Programs:
-    """Args:
-    frame: the calls that make `new.signal`, the next frame.
-    """
+    """Those of a model whose next frame, `new.signal`, comes of these calls."""
     t = tensors(config, "fp32")
     outputs = ("reward", "end", "reward_logits", "end_logits")
     reward_end = Call(
         "reward_end",
-        {
-            **{"before": "newest.signal", "action": "action", "after": "new.signal"},
-            **{"length": "length", "h": "state.h", "c": "state.c"},
-            **{"reward_noise": "noise.reward", "end_noise": "noise.end"},
-        },
+        {"before": "newest.signal", "action": "action", "after": "new.signal"}
+        | {"length": "length", "h": "state.h", "c": "state.c"}
+        | {"reward_noise": "noise.reward", "end_noise": "noise.end"},
         {f"out.{name}": name for name in outputs} | {"state.h": "next_h", "state.c": "next_c"},
     )
-    image = (3, config.image_size, config.image_size)
     return Programs(
         context=config.context,
         keep=config.context,
@@ -75,11 +69,8 @@ def programs(config: DiffusionConfig, frame: tuple[Call, ...]) -> Programs:
         num_actions=config.num_actions,
         state=(t["h"], t["c"]),
         records=(t["signal"],),
-        noise={
-            "x": Noise("normal", image),
-            "reward": Noise("gumbel", (3,)),
-            "end": Noise("gumbel", (2,)),
-        },
+        noise={"x": Noise("normal", (3, config.image_size, config.image_size))}
+        | {name: Noise("gumbel", (count,)) for name, count in (("reward", 3), ("end", 2))},
         outputs=tuple(t[name] for name in outputs),
         encode=(Call("encoder", {"frames": "frame"}, {"new.signal": "signal"}),),
         absorb=(reward_end,),

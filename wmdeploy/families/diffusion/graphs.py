@@ -6,20 +6,35 @@ level alone is a constant. Rounding to 8 bits is in `Euler`, in float32, so that
 graphs give is continuous.
 """
 
+import copy
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wmdeploy.families.diffusion.network import (
     REWARDS,
+    AdaptiveGroupNorm,
     DiffusionModel,
     FourierFeatures,
+    InnerModel,
     Logits,
     noise_levels,
     to_levels,
     to_pixels,
     to_signal,
 )
+
+
+def with_instances(module: nn.Module) -> nn.Module:
+    """A copy that shares all tensors, whose adaptive norms compute groups as instances."""
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    copied = copy.deepcopy(module, tensors)
+    for part in copied.modules():
+        if isinstance(part, AdaptiveGroupNorm):
+            part.instances = True
+    return copied
 
 
 class Encode(nn.Module):
@@ -74,7 +89,8 @@ class Denoise(nn.Module):
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__()
-        self.inner, self.levels = model.denoiser.inner_model, Levels(model)
+        self.inner = cast(InnerModel, with_instances(model.denoiser.inner_model))
+        self.levels = Levels(model)
         self.register_buffer("weight", self.inner.conv_in.weight[:, -3:].clone())
 
     def forward(self, noisy: Tensor, index: Tensor, past: Tensor, acted: Tensor) -> Tensor:

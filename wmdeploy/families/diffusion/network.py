@@ -31,8 +31,14 @@ class GroupNorm(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """A GroupNorm whose scale and shift come from the condition."""
+    """A GroupNorm whose scale and shift come from the condition.
 
+    Attributes:
+        instances: compute each group as an instance of its own: the same but for rounding, and
+            quicker in ONNX Runtime.
+    """
+
+    instances = False
     ones: Tensor
     zeros: Tensor
 
@@ -50,7 +56,13 @@ class AdaptiveGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         scale, shift = self.linear(cond)[:, :, None, None].chunk(2, 1)  # (B, C, 1, 1) each
-        y = F.group_norm(x.float(), self.groups, self.ones.float(), self.zeros.float())
+        y, ones, zeros = x.float(), self.ones.float(), self.zeros.float()
+        if self.instances:
+            groups = y.unflatten(1, (self.groups, -1)).flatten(2)  # (B, G, C/G·H·W)
+            ones, zeros = ones[: self.groups], zeros[: self.groups]
+            y = F.instance_norm(groups, weight=ones, bias=zeros).reshape(x.shape)
+        else:
+            y = F.group_norm(y, self.groups, ones, zeros)
         return y.to(x.dtype) * (1 + scale) + shift
 
 
@@ -354,7 +366,7 @@ def noise_levels(config: DiffusionConfig) -> Tensor:
 
 def to_levels(signal: Tensor) -> Tensor:
     """A signal in steps of 1/255 of its range, rounded down, as the authors' denoiser gives it."""
-    return signal.clamp(-1, 1).add(1).div(2).mul(255).byte().div(255).mul(2).sub(1)
+    return signal.clamp(-1, 1).add(1).div(2).mul(255).floor().div(255).mul(2).sub(1)
 
 
 def to_signal(frames: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""What happens to a model's state at each frame: a real one has come, or one is imagined."""
+
+import torch
+from torch import Tensor, nn
+
+from wmdeploy.families.recurrent.network import RecurrentModel
+
+
+class Step(nn.Module):
+    """What posterior and prior share."""
+
+    def __init__(self, model: RecurrentModel) -> None:
+        super().__init__()
+        self.model = model
+        self.dynamics = model.dynamics
+
+    def vector(self, action: Tensor) -> Tensor:
+        """(B,) int64 or (B, A) float32 -> (B, A) float32."""
+        if count := self.model.config.num_actions:
+            return (action[:, None] == torch.arange(count, device=action.device)).float()
+        return action
+
+    def draw(self, deter: Tensor, logits: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """The state, the reward, whether the episode goes on, and what was drawn from."""
+        stoch = (logits + noise).argmax(-1)
+        reward, cont = self.model.reward(stoch, deter), self.model.cont(stoch, deter)
+        return stoch, deter, reward, cont, logits
+
+
+class Posterior(Step):
+    """A real frame has come. Before the first one are a learned state and an action of zeros."""
+
+    deter: Tensor
+    stoch: Tensor
+
+    def __init__(self, model: RecurrentModel) -> None:
+        super().__init__(model)
+        deter, stoch = model.dynamics.initial()
+        self.register_buffer("deter", deter)
+        self.register_buffer("stoch", stoch)
+
+    def forward(
+        self,
+        embed: Tensor,
+        length: Tensor,
+        stoch: Tensor,
+        deter: Tensor,
+        action: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, ...]:
+        first = (length == 0)[:, None]
+        deter = torch.where(first, self.deter.float(), deter)
+        stoch = torch.where(first, self.stoch, stoch)
+        deter = self.dynamics.move(stoch, deter, self.vector(action) * (~first).float())
+        return self.draw(deter, self.dynamics.posterior(deter, embed), noise)
+
+
+class Prior(Step):
+    """A frame is imagined."""
+
+    def forward(
+        self, stoch: Tensor, deter: Tensor, action: Tensor, noise: Tensor
+    ) -> tuple[Tensor, ...]:
+        deter = self.dynamics.move(stoch, deter, self.vector(action))
+        return self.draw(deter, self.dynamics.prior(deter), noise)
