@@ -45,8 +45,10 @@ class HubAddress:
         Raises:
             HubError: it has not the form of one.
         """
+        wrong = HubError(f"{source}: expected {FORM}")
+        if not is_address(source):
+            raise wrong
         text = re.sub("^hf:/*", "", str(source)).rstrip("/")
-        wrong = HubError(f"hf://{text}: expected {FORM}")
         text, mark, revision = text.rpartition("@") if "@" in text else (text, "", "")
         parts = text.split("/")
         kind: Literal["model", "dataset"] = "dataset" if parts[0] == "datasets" else "model"

@@ -22,10 +22,13 @@ def connect(purpose: str) -> "HfApi":
     Raises:
         MissingError: huggingface_hub is not installed.
     """
-    hub = require("huggingface_hub", extra="hub", purpose=purpose)
-    hub.utils.disable_progress_bars()
-    hub.logging.set_verbosity_error()
-    return hub.HfApi()
+    require("huggingface_hub", extra="hub", purpose=purpose)
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    return HfApi()
 
 
 def newest_commit(api: "HfApi", address: HubAddress) -> str:

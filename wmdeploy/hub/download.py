@@ -74,7 +74,7 @@ def select(address: HubAddress, listing: dict[str, int]) -> dict[str, int]:
     visible = {
         name: size
         for name, size in listing.items()
-        if not any(part.startswith(".") and part != ".." for part in name.split("/"))
+        if not any(p.startswith(".") and p not in (".", "..") for p in name.split("/"))
     }
     path = PurePosixPath(address.path)
     file = next((str(p) for p in (path, *path.parents) if str(p) in visible), None)
