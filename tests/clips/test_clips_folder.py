@@ -27,7 +27,7 @@ from wmdeploy.clips import (
     write_npz,
     write_video,
 )
-from wmdeploy.clips.folder import write_index
+from wmdeploy.clips.folder import read_data_folder, write_index
 from wmdeploy.errors import ClipError, WmdeployError
 
 

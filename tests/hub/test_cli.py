@@ -13,12 +13,6 @@ from tests.hub.conftest import files_of
 from tests.hub.server import TOKEN, Hub
 from wmdeploy.clips.read import SAMPLE_CLIP
 
-CLIP = {
-    path.name: path.read_bytes()
-    for path in SAMPLE_CLIP.parent.iterdir()
-    if path.name.startswith(("clip-00000", "clips.json"))
-}
-
 
 @pytest.fixture
 def full_hub(hub: Hub, bundles: Bundles) -> Hub:
@@ -26,7 +20,7 @@ def full_hub(hub: Hub, bundles: Bundles) -> Hub:
     model = {n.removeprefix("model/"): d for n, d in files.items() if n.startswith("model/")}
     hub.add("anna/pong", {f"fp32/{name}": data for name, data in files.items()})
     hub.add("anna/model", model)
-    hub.add("anna/clips", CLIP, kind="datasets")
+    hub.add("anna/clips", files_of(SAMPLE_CLIP.parent), kind="datasets")
     return hub
 
 

@@ -76,14 +76,18 @@ def test_revision_is_chosen(hub: Hub) -> None:
 
 
 def test_file_brings_what_is_read_with_it() -> None:
-    listing = dict.fromkeys(
-        ["d/c-0.mkv", "d/c-0.actions.npy", "d/c-00.mkv", "d/clips.json", "clips.json", "d/e/c-0.x",
-         "d/x.h5"], 1,
-    )  # fmt: skip
+    names = ["d/c-0.mkv", "d/c-0.actions.npy", "d/c-00.mkv", "d/x.json", "d/e/c-0.x", "d/x.h5"]
+    listing = dict.fromkeys([*names, "y.json"], 1)
     chosen = select(HubAddress("model", "a/b", "d/c-0.mkv"), listing)
-    assert set(chosen) == {"d/c-0.mkv", "d/c-0.actions.npy", "d/clips.json"}
+    assert set(chosen) == {"d/c-0.mkv", "d/c-0.actions.npy", "d/x.json"}
     inside = select(HubAddress("model", "a/b", "d/x.h5/demo_1/obs"), listing)
-    assert set(inside) == {"d/x.h5", "d/clips.json"}
+    assert set(inside) == {"d/x.h5", "d/x.json"}
+
+
+def test_clip_of_a_data_folder_brings_the_folder() -> None:
+    listing = dict.fromkeys(["d/clips.json", "d/c-0.mkv", "d/c-1.mkv", "d/e/f", "c-0.mkv"], 1)
+    chosen = select(HubAddress("dataset", "a/b", "d/c-0.mkv"), listing)
+    assert set(chosen) == {"d/clips.json", "d/c-0.mkv", "d/c-1.mkv"}
 
 
 def test_plans_are_left_out(hub: Hub, hub_cache: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from wmdeploy.bundle import PLANS_DIRECTORY
+from wmdeploy.clips.folder import INDEX_NAME
 from wmdeploy.clips.layout import listed
 from wmdeploy.errors import HubError
 from wmdeploy.hub.address import HubAddress, is_plain_name
@@ -65,8 +66,8 @@ def resolve(
 def select(address: HubAddress, listing: dict[str, int]) -> dict[str, int]:
     """The files of a repository that an address stands for, with their bytes; hidden ones are none.
 
-    For a folder all below it. For a file also what is read with it: the actions of a clip, and the
-    JSON files of its folder. A path may go on inside a file of arrays.
+    For a folder all below it. For a file also what is read with it: the actions of a clip, the JSON
+    files of its folder, all of a data folder. A path may go on inside a file of arrays.
 
     Raises:
         HubError: there is none, or a name leaves its folder.
@@ -79,7 +80,13 @@ def select(address: HubAddress, listing: dict[str, int]) -> dict[str, int]:
     path = PurePosixPath(address.path)
     file = next((str(p) for p in (path, *path.parents) if str(p) in visible), None)
     if file is not None:
-        chosen = {n: size for n, size in visible.items() if n == file or _is_beside(n, file)}
+        folder = PurePosixPath(file).parent
+        together = str(folder / INDEX_NAME) in visible  # a data folder is read as a whole
+        chosen = {
+            name: size
+            for name, size in visible.items()
+            if PurePosixPath(name).parent == folder and (together or _is_read_with(name, file))
+        }
     else:
         prefix = f"{address.path}/" if address.path else ""
         chosen = {name: size for name, size in visible.items() if name.startswith(prefix)}
@@ -92,11 +99,11 @@ def select(address: HubAddress, listing: dict[str, int]) -> dict[str, int]:
     return chosen
 
 
-def _is_beside(name: str, file: str) -> bool:
+def _is_read_with(name: str, file: str) -> bool:
     """Whether a file is read together with another one of its folder."""
     one, other = PurePosixPath(name), PurePosixPath(file)
     own = one.name.startswith(f"{other.stem}.") or one.name == "actions.npy"
-    return one.parent == other.parent and (own or one.suffix == ".json")
+    return name == file or own or one.suffix == ".json"
 
 
 def _is_plan(name: str) -> bool:
