@@ -42,14 +42,16 @@ def test_data_folder_names_stay_inside(tmp_path: Path, name: str) -> None:
         find_clips(tmp_path / "data")
 
 
-def test_data_folder_of_a_download_cache_is_read(tmp_path: Path, squares: Path) -> None:
+def test_data_folder_of_a_download_cache_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make_data_folder(data)
     folder = tmp_path / "snapshots" / "main"
     folder.mkdir(parents=True)
     (tmp_path / "blobs").mkdir()
-    for number, path in enumerate(sorted(squares.iterdir())):
+    for number, path in enumerate(sorted(data.iterdir())):
         shutil.copy(path, tmp_path / "blobs" / str(number))
         (folder / path.name).symlink_to(f"../../blobs/{number}")
-    assert read_data_folder(folder) == read_data_folder(squares)
+    assert read_data_folder(folder) == read_data_folder(data)
 
 
 def test_data_folder_links_stay_inside(tmp_path: Path) -> None:
