@@ -46,7 +46,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[agents,cpu,data,export,hub,openvino,report,train]" pytest pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
-# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,report,rtx,train,dev
+# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,hub,report,rtx,train,dev
 test-gpu: setup
 	$(RUN)/pytest -m gpu
 

@@ -57,7 +57,7 @@ class Hub:
         self.requests: list[str] = []
         self.agents: set[str] = set()
 
-    def add(self, name: str, files: Files, kind: str = "models", **options: bool) -> Repository:
+    def add(self, name: str, files: Files, kind: str = "models", **options: Any) -> Repository:
         repository = self.repositories[f"{kind}/{name}"] = Repository(**options)
         repository.commit(files)
         return repository
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> Hub:
-        return self.server.hub  # type: ignore[attr-defined, no-any-return]
+        return self.server.hub  # type: ignore[attr-defined]
 
     def log_message(self, *arguments: Any) -> None:
         pass
