@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up everything they need. Extras: make setup EXTRAS=gpu,train,dev
 PYTHON ?= python3
 VENV := .venv
-EXTRAS ?= agents,cpu,data,export,openvino,report,rtx,train,dev
+EXTRAS ?= agents,cpu,data,export,hub,openvino,report,rtx,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
@@ -43,10 +43,10 @@ test-lean: setup
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(if $(TORCH_INDEX),$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt --index-url $(TORCH_INDEX) torch)
-	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[agents,cpu,data,export,openvino,report,train]" pytest pytest-xdist hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[agents,cpu,data,export,hub,openvino,report,train]" pytest pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
-# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,report,rtx,train,dev
+# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,hub,report,rtx,train,dev
 test-gpu: setup
 	$(RUN)/pytest -m gpu
 

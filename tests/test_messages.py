@@ -16,6 +16,7 @@ COMMAND = re.compile(r"wmdeploy [a-z-]+ [^`;]*")  # a whole command, which a rea
 OTHER = {
     "wmdeploy/clips/source.py": {"--fps", "--fit", "--series"},
     "benchmarks/render/html/svg.py": {"var(--line)", "var(--card)", "var(--s"},
+    "benchmarks/render/card.py": {" --clip CLIP"},  # a command of the page
     "engines/trt/plans.py": {" --arch ", " --flavour "},
 }
 

@@ -13,3 +13,5 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 # ONNX Runtime reads it when it is imported (its docs/Privacy.md), which all of our packages do
 # after this line; processes that they start inherit it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# The same for huggingface_hub, which adds to each request what it runs in.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -44,6 +44,7 @@ def findings() -> list[Finding]:
         _package("av", "videos in and out", install_command()),
         *_onnxruntime(),
         _package("openvino", "backend openvino", install_command("openvino")),
+        _package("huggingface_hub", "hf:// sources, wmdeploy push", install_command("hub")),
         _gpu(),
         _compiler(),
         _package("gymnasium", "wmdeploy record", install_command("train")),

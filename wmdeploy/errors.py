@@ -42,6 +42,10 @@ class MissingError(BackendError):
     """This machine lacks what is needed: a package, its libraries, a GPU, a compiler, a plan."""
 
 
+class HubError(WmdeployError):
+    """A hub cannot be reached, has not what was asked for, refuses it, or it is too large."""
+
+
 class TrainingError(WmdeployError):
     """Training cannot start, cannot resume, or diverged."""
 

@@ -16,14 +16,14 @@ def to_markdown(report: Report) -> str:
     """Speed, memory and parity of each backend by stage, then what is worth a warning."""
     skipped = [row for row in report.frames() if not row.is_timed]
     lines = [
-        f"### wmdeploy bench: {_escape(report.bundle.name)}",
+        f"### wmdeploy bench: {escape(report.bundle.name)}",
         "",
-        _escape(about(report)),
+        escape(about(report)),
         "",
         *markdown_table(tables.summary(report)),
         "",
-        *(f"- {_escape(row.backend)}: {row.verdict}, {_escape(row.reason)}" for row in skipped),
-        *(f"- warning: {_escape(warning)}" for warning in report.warnings),
+        *(f"- {escape(row.backend)}: {row.verdict}, {escape(row.reason)}" for row in skipped),
+        *(f"- warning: {escape(warning)}" for warning in report.warnings),
         "",
         "<details><summary>environment</summary>",
         "",
@@ -42,7 +42,7 @@ def markdown_table(table: Table) -> list[str]:
         return []
     rules = ["---:" if heading in table.numeric else "---" for heading in table.headings]
     noisy = {"warn": ", noisy"}  # a colour elsewhere
-    cells = [[_escape(cell.text + noisy.get(cell.mark, "")) for cell in r] for r in table.rows]
+    cells = [[escape(cell.text + noisy.get(cell.mark, "")) for cell in r] for r in table.rows]
     return [_line(table.headings), f"|{'|'.join(rules)}|", *map(_line, cells)]
 
 
@@ -50,7 +50,7 @@ def _line(cells: "tuple[str, ...] | list[str]") -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape(value: object) -> str:
+def escape(value: object) -> str:
     """Plain text within a line of Markdown: no markup, no table, no mention of a person."""
     text = "" if value is None else printable(" ".join(str(value).split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,6 +1,7 @@
 """Data folders, and sets of clips: found, split, written, imported."""
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from wmdeploy.clips import (
     write_npz,
     write_video,
 )
-from wmdeploy.clips.folder import write_index
+from wmdeploy.clips.folder import read_data_folder, write_index
 from wmdeploy.errors import ClipError, WmdeployError
 
 
@@ -39,6 +40,18 @@ def test_data_folder_names_stay_inside(tmp_path: Path, name: str) -> None:
     change_index(tmp_path / "data", lambda document: document["clips"][0].update(file=name))
     with pytest.raises(ClipError, match="expected a plain name of a file inside the folder"):
         find_clips(tmp_path / "data")
+
+
+def test_data_folder_of_a_download_cache_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make_data_folder(data)
+    folder = tmp_path / "snapshots" / "main"
+    folder.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted(data.iterdir())):
+        shutil.copy(path, tmp_path / "blobs" / str(number))
+        (folder / path.name).symlink_to(f"../../blobs/{number}")
+    assert read_data_folder(folder) == read_data_folder(data)
 
 
 def test_data_folder_links_stay_inside(tmp_path: Path) -> None:

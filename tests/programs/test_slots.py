@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wmdeploy.errors import BackendError
 from wmdeploy.families import Deployment, Graph, floats, integers, pixels
 from wmdeploy.programs.check import find_fault, slot_axis
-from wmdeploy.programs.contract import BATCH, Call, Programs, TensorSpec
+from wmdeploy.programs.contract import BATCH, Call, Programs, Shape, TensorSpec
 from wmdeploy.programs.modules import module_backend
 from wmdeploy.programs.session import Session
 
@@ -85,7 +85,12 @@ def test_entries_that_are_no_part_of_a_cache_are_a_fault() -> None:
 
 def test_the_axis_of_entries_is_the_one_that_is_shorter() -> None:
     cache = TensorSpec("cache", "float32", (3, BATCH, 8, 4))
-    shapes = {(3, BATCH, 1, 4): 2, (3, BATCH, 7, 4): 2, (3, BATCH, 8, 1): 3, (1, BATCH, 8, 4): 0}
+    shapes: dict[Shape, int] = {
+        (3, BATCH, 1, 4): 2,
+        (3, BATCH, 7, 4): 2,
+        (3, BATCH, 8, 1): 3,
+        (1, BATCH, 8, 4): 0,
+    }
     for shape, axis in shapes.items():
         assert slot_axis(cache, TensorSpec("entries", "float32", shape)) == axis
     assert slot_axis(cache, TensorSpec("entries", "float32", (3, BATCH, 1, 1))) is None

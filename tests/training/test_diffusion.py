@@ -86,7 +86,8 @@ def test_both_stages_learn(data: Path, tmp_path: Path) -> None:
         assert (summary.stages[stage].held_out or 100) < share * losses[stage][0]
     assert summary.quality is None and not summary.skipped and not lines
     assert summary.num_actions == 2
-    assert load_model(tmp_path / "model").config.num_actions == 2
+    model = load_model(tmp_path / "model")
+    assert isinstance(model, DiffusionModel) and model.config.num_actions == 2
 
 
 @pytest.mark.parametrize(

@@ -132,4 +132,5 @@ def test_gpu_trains_both_stages_and_evaluates(data: Path, tmp_path: Path, precis
         reference_model(load_model(tmp_path / "model")).config.temporal
         == MICRO.with_actions(2).temporal
     )
+    assert summary.quality
     assert summary.quality.all.frames and json.dumps(summary.quality.all.clips)

@@ -165,5 +165,6 @@ def test_clip_shorter_than_the_context_is_learned_from(tmp_path: Path) -> None:
     write_npz(folder / "2.npz", *[part[:3] for part in square_clip(9, 2)])
     summary, losses = run(options(folder, tmp_path / "model"))
     assert np.isfinite(losses["temporal"]).all()
+    assert summary.quality
     assert summary.quality.all.following["model"].psnr is not None
     assert not summary.quality.all.rollouts  # no clip is long enough for one

@@ -91,6 +91,7 @@ def test_training_learns_to_reconstruct_and_to_predict(tmp_path: Path) -> None:
     summary, losses = run(long)
     for stage in ("vqvae", "temporal"):
         assert np.mean(losses[stage][-20:]) < 0.5 * np.mean(losses[stage][:20])
+    assert summary.quality
     found = summary.quality.all
     clips = find_data([data], size=16, validation=0.1, seed=0, actions=True)
     held_out = clips.validation.frames(np.arange(len(clips.validation))).astype(float)
@@ -116,6 +117,7 @@ def test_training_learns_to_reconstruct_and_to_predict(tmp_path: Path) -> None:
 def test_summary_tells_what_was_done(data: Path, tmp_path: Path) -> None:
     summary, losses = run(options(data, tmp_path / "model"))
     assert summary.fresh
+    assert summary.quality
     assert (summary.training_frames, summary.quality.all.frames) == (4 * 48, 48)
     assert summary.num_actions == 2
     stages = summary.stages

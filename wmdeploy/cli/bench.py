@@ -23,6 +23,7 @@ from wmdeploy.cli.options import (
     Series,
     Tf32,
     Within,
+    from_hub,
     names,
     numbers,
     read_options,
@@ -36,7 +37,10 @@ from wmdeploy.files import write_document
 
 @app.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="Bundle to measure.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(help="Bundle to measure.", callback=from_hub),
+    ],
     family: Family = None,
     backend: Backends = None,
     clip: Clips = None,

@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     Fps,
     Series,
     backend_help,
+    from_hub,
     names,
     parts,
     read_options,
@@ -31,7 +32,10 @@ SCHEMA = 1  # of the JSON document
 @app.command(epilog=example("wmdeploy bisect bundles/pong --graph decoder"))
 def bisect(
     bundle: Annotated[
-        Path, typer.Argument(help="Bundle that contains its model (exported without --slim).")
+        Path,
+        typer.Argument(
+            help="Bundle that contains its model (exported without --slim).", callback=from_hub
+        ),
     ],
     family: Family = None,
     backend: Annotated[

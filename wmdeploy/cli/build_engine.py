@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out
-from wmdeploy.cli.options import FlavourName, parts
+from wmdeploy.cli.options import FlavourName, from_hub, parts
 from wmdeploy.cli.progress import show_progress
 
 
 @app.command(epilog=example("wmdeploy build-engine bundles/pong --arch sm_86 --arch sm_89"))
 def build_engine(
-    bundle: Annotated[Path, typer.Argument(help="Bundle exported with --precision fp16.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(help="Bundle exported with --precision fp16.", callback=from_hub),
+    ],
     flavour: Annotated[
         FlavourName,
         typer.Option(help="TensorRT to build with; auto takes tensorrt if it is installed."),

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from wmdeploy.cli.common import app, err, example, out
-from wmdeploy.cli.options import parse_percent
+from wmdeploy.cli.options import from_hub, parse_percent
 from wmdeploy.cli.outputs import Json, Markdown, check_outputs
 from wmdeploy.files import write_document, write_text
 
@@ -15,9 +15,16 @@ from wmdeploy.files import write_document, write_text
 @app.command(epilog=example("wmdeploy compare main.json branch.json --fail-on 5%"))
 def compare(
     old: Annotated[
-        Path, typer.Argument(help="Report of bench --json, or a folder of reports of several runs.")
+        Path,
+        typer.Argument(
+            help="Report of bench --json, or a folder of reports of several runs.",
+            callback=from_hub,
+        ),
     ],
-    new: Annotated[Path, typer.Argument(help="Report or folder to compare with OLD.")],
+    new: Annotated[
+        Path,
+        typer.Argument(help="Report or folder to compare with OLD.", callback=from_hub),
+    ],
     fail_on: Annotated[
         str, typer.Option(help="Smallest slowdown or memory growth that fails, in percent.")
     ] = "5%",

@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out, print_notes
-from wmdeploy.cli.options import Family
+from wmdeploy.cli.options import Family, from_hub
 from wmdeploy.errors import WmdeployError, require
 
 
 @app.command(epilog=example("wmdeploy convert iris.pt --family tokens -o models/iris"))
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint of the authors' code: .pt, .ckpt or .safetensors.")
+        Path,
+        typer.Argument(
+            help="Checkpoint of the authors' code: .pt, .ckpt or .safetensors.", callback=from_hub
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
     family: Family = None,

@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     FitName,
     Fps,
     Series,
+    from_hub,
     one_backend,
     read_options,
 )
@@ -26,8 +27,14 @@ from wmdeploy.files import write_document
 
 @app.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
 def evaluate(
-    source: Annotated[str, typer.Argument(help="Model directory, checkpoint, preset or bundle.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of clips; repeat for several.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Model directory, checkpoint, preset or bundle.", callback=from_hub),
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder of clips; repeat for several.", callback=from_hub),
+    ],
     family: Family = None,
     backend: Backend = None,
     context: Annotated[

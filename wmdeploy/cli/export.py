@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     PrecisionName,
     Seed,
     Series,
+    from_hub,
     read_options,
 )
 from wmdeploy.cli.progress import show_progress
@@ -27,7 +28,10 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
+        typer.Argument(
+            help="Model directory, checkpoint, or preset (reference, small, tiny).",
+            callback=from_hub,
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     family: Family = None,

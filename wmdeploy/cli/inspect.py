@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out, print_notes
-from wmdeploy.cli.options import Family
+from wmdeploy.cli.options import Family, from_hub
 from wmdeploy.manifest import MANIFEST_FILE
 
 
 @app.command(epilog=example("wmdeploy inspect bundles/pong"))
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Bundle, model directory or checkpoint.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="Bundle, model directory or checkpoint.", callback=from_hub),
+    ],
     family: Family = None,
 ) -> None:
     """Show what a bundle or a model contains, and check the hashes of a bundle."""

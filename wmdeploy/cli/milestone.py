@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     Fps,
     Seed,
     Series,
+    from_hub,
     read_options,
 )
 from wmdeploy.cli.progress import show_progress
@@ -28,7 +29,10 @@ from wmdeploy.manifest import MANIFEST_FILE
 def milestone(
     model: Annotated[
         str,
-        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
+        typer.Argument(
+            help="Model directory, checkpoint, or preset (reference, small, tiny).",
+            callback=from_hub,
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -4,16 +4,36 @@ import enum
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from wmdeploy.cli.common import print_notes
+from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BACKENDS
 from wmdeploy.errors import WmdeployError
 from wmdeploy.families.find import use_family
 
 NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
+
+
+def from_hub(context: typer.Context, value: Any) -> Any:
+    """The callback of every source: what of it lies on a hub is downloaded, and its path given."""
+    from wmdeploy.hub.address import is_address
+    from wmdeploy.hub.download import resolve
+
+    if context.resilient_parsing:  # the shell completes a command, which does not run
+        return value
+    if isinstance(value, list | tuple):
+        return [from_hub(context, one) for one in value]
+    if value is None or not is_address(value):
+        return value
+    remarks: list[str] = []
+    with show_progress() as progress:
+        path = resolve(value, progress, remarks)
+    print_notes(remarks)
+    return str(path) if isinstance(value, str) else path
 
 
 class FitName(enum.StrEnum):
@@ -68,6 +88,7 @@ Clip = Annotated[
     typer.Option(
         help="Clip of real frames: a video, picture folder, .npz or recorded clip.",
         show_default="a built-in clip of Freeway",
+        callback=from_hub,
     ),
 ]
 Clips = Annotated[
@@ -77,6 +98,7 @@ Clips = Annotated[
         help="Clip of real frames: a video, picture folder, .npz or recorded clip. Repeat for "
         "more: parity is measured on all of them, time on the first. Default: built-in clips of "
         "Freeway.",
+        callback=from_hub,
     ),
 ]
 Batch = Annotated[

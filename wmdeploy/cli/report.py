@@ -6,13 +6,17 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out
+from wmdeploy.cli.options import from_hub
 from wmdeploy.cli.outputs import Csv, Html, Markdown, check_outputs, write_forms
 from wmdeploy.errors import WmdeployError
 
 
 @app.command(epilog=example("wmdeploy report pong.json --html pong.html"))
 def report(
-    stored: Annotated[Path, typer.Argument(metavar="REPORT", help="Report of bench --json.")],
+    stored: Annotated[
+        Path,
+        typer.Argument(metavar="REPORT", help="Report of bench --json.", callback=from_hub),
+    ],
     html: Html = None,
     markdown: Markdown = None,
     csv: Csv = None,

@@ -20,6 +20,7 @@ from wmdeploy.cli.options import (
     Refill,
     Seed,
     Series,
+    from_hub,
     one_backend,
     read_options,
 )
@@ -34,11 +35,17 @@ if TYPE_CHECKING:
 @app.command(epilog=example("wmdeploy rollout bundles/pong data/pong/clip-00000.mkv -o dream.gif"))
 def rollout(
     source: Annotated[
-        str, typer.Argument(help="Bundle, or a model, which the PyTorch baseline runs.")
+        str,
+        typer.Argument(
+            help="Bundle, or a model, which the PyTorch baseline runs.", callback=from_hub
+        ),
     ],
     clip: Annotated[
         Path,
-        typer.Argument(help="Clip of real frames: a video, picture folder, .npz or recorded clip."),
+        typer.Argument(
+            help="Clip of real frames: a video, picture folder, .npz or recorded clip.",
+            callback=from_hub,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File to write: .mp4, .gif, .mkv or .npz.")

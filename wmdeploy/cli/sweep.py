@@ -24,6 +24,7 @@ from wmdeploy.cli.options import (
     Series,
     Tf32,
     Within,
+    from_hub,
     names,
     numbers,
     parts,
@@ -41,7 +42,10 @@ PRECISIONS = ("fp32", "fp16")
 def sweep(
     model: Annotated[
         str,
-        typer.Argument(help="Model directory, checkpoint, or preset (reference, small, tiny)."),
+        typer.Argument(
+            help="Model directory, checkpoint, or preset (reference, small, tiny).",
+            callback=from_hub,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the bundles and reports.")

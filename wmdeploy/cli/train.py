@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     Seed,
     Series,
     TrainPrecision,
+    from_hub,
     read_options,
 )
 from wmdeploy.cli.progress import show_progress
@@ -27,7 +28,10 @@ from wmdeploy.training import TrainOptions
 @app.command(epilog=example("wmdeploy train --data data/pong --preset tiny -o models/pong"))
 def train(
     data: Annotated[
-        list[Path], typer.Option(help="Folder of clips; repeat to train on several together.")
+        list[Path],
+        typer.Option(
+            help="Folder of clips; repeat to train on several together.", callback=from_hub
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
     preset: Annotated[
@@ -65,7 +69,8 @@ def train(
     vqvae: Annotated[
         Path | None,
         typer.Option(
-            help="Model directory whose VQ-VAE is kept; only the transformer is trained then."
+            help="Model directory whose VQ-VAE is kept; only the transformer is trained then.",
+            callback=from_hub,
         ),
     ] = None,
     actions: Annotated[

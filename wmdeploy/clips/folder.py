@@ -173,10 +173,14 @@ def _entry(index: Path, clip: object) -> ClipEntry:
 
 
 def _check_inside(index: Path, name: str) -> None:
-    """Refuse a file name that leaves the folder, by itself or through a link, or is not there."""
+    """Refuse a file name that leaves the folder, by itself or through a link, or is not there.
+
+    In the cache of a download all names are links, and the files lie beside the index's own.
+    """
     plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
     folder = index.parent
-    if not plain or real_path(folder / name).parent != real_path(folder):
+    places = real_path(folder), real_path(index).parent
+    if not plain or real_path(folder / name).parent not in places:
         raise ClipError(
             f"{index}: got the file name {reprlib.repr(name)}, expected a plain name of a file "
             "inside the folder"

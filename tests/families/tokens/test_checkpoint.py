@@ -76,6 +76,7 @@ def test_a_checkpoint_becomes_a_model_directory(tmp_path: Path) -> None:
         type(sizes.transformer)(num_actions=6, frames=5, layers=3, heads=4, d_model=64),
     )
     model = TokensFamily().initialized(config, 1)
+    assert isinstance(model, TokensModel)
     torch.save(authors(model), tmp_path / "last.pt")
     assert convert(tmp_path / "last.pt", "tokens", tmp_path / "model") == []
     again = load_model(tmp_path / "model")

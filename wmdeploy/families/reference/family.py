@@ -121,6 +121,6 @@ def reference_model(model: "nn.Module") -> "WorldModel":
     if not isinstance(model, WorldModel):
         raise WmdeployError(
             f"model: got one of the family {model.family}, expected {ReferenceFamily.name}; "
-            "scores of latents, milestones and --vqvae are of that family alone"
+            "scores of latents, milestones and a given VQ-VAE are of that family alone"
         )
     return model
