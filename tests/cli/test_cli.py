@@ -137,6 +137,18 @@ def test_version() -> None:
         (["export", "{clip}", "-o", "{clip}"], "overlaps with the input"),
         (["rollout", "tiny", "{clip}", "-o", "{clip}"], "is the input"),
         (["train", "--data", "{tmp}", "-o", "{tmp}/m"], "{tmp}"),
+        (
+            ["train", "--data", "{tmp}", "-o", "{tmp}/m", "--family", "diffusion", "--stage", "x"],
+            "stage: got 'x', expected a setting and a number",
+        ),
+        (
+            [*"train --data {tmp} -o {tmp}/m --family diffusion --vqvae-steps 5".split()],
+            "vqvae_steps: is of the family vqvae-transformer, got the family diffusion",
+        ),
+        (
+            [*"train --data {tmp} -o {tmp}/m --family tokens".split()],
+            "family tokens: its models are not trained here",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_1(
