@@ -138,15 +138,15 @@ def test_version() -> None:
         (["rollout", "tiny", "{clip}", "-o", "{clip}"], "is the input"),
         (["train", "--data", "{tmp}", "-o", "{tmp}/m"], "{tmp}"),
         (
-            ["train", "--data", "{tmp}", "-o", "{tmp}/m", "--family", "diffusion", "--stage", "x"],
+            ["train", "--data", "{clip}", "-o", "{tmp}/m", "--family", "diffusion", "--stage", "x"],
             "stage: got 'x', expected a setting and a number",
         ),
         (
-            [*"train --data {tmp} -o {tmp}/m --family diffusion --vqvae-steps 5".split()],
+            [*"train --data {clip} -o {tmp}/m --family diffusion --vqvae-steps 5".split()],
             "vqvae_steps: is of the family vqvae-transformer, got the family diffusion",
         ),
         (
-            [*"train --data {tmp} -o {tmp}/m --family tokens".split()],
+            [*"train --data {clip} -o {tmp}/m --family tokens".split()],
             "family tokens: its models are not trained here",
         ),
     ],
