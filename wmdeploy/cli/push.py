@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out, print_notes
+from wmdeploy.cli.options import from_hub
 from wmdeploy.cli.progress import show_progress
 
 
 @app.command(epilog=example("wmdeploy push bundles/pong hf://anna/pong --license mit"))
 def push(
-    bundle: Annotated[Path, typer.Argument(help="Bundle to upload.")],
-    target: Annotated[str, typer.Argument(help="Where to: hf://owner/name[/path][@branch].")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle to upload.", callback=from_hub)],
+    target: Annotated[
+        str, typer.Argument(help="Where to: hf://owner/name, or hf://owner/name/path@branch.")
+    ],
     license: Annotated[
         str | None,
         typer.Option(help="Licence of the model for its card, such as mit. Default: none is said."),

@@ -61,7 +61,7 @@ class Decode(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         latents = rearrange(self.table(tokens), "b (h w) c -> b c h w", h=self.side)
-        return to_pixels(self.decoder(latents))
+        return to_pixels(self.decoder(latents.to(self.decoder.conv_in.weight.dtype)))
 
 
 class PassBlock(nn.Module):
