@@ -171,7 +171,6 @@ def test_bad_input_is_one_line_and_exit_code_1(
         ["frobnicate"],
         ["export"],
         ["export", "tiny"],
-        ["export", "tiny", "-o", "x", "--layout", "q"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:

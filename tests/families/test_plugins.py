@@ -150,6 +150,11 @@ def test_family_that_is_not_there_is_refused(tmp_path: Path, family: str, messag
     assert not (tmp_path / "bundle").exists()
 
 
+def test_layout_of_another_family_is_refused(tmp_path: Path) -> None:
+    line = refused("export", "tiny", "--layout", "default", "-o", tmp_path / "x")
+    assert line == "error: layout: got 'default', expected one of token, latent"
+
+
 def test_two_packages_with_one_name_are_refused(tmp_path: Path) -> None:
     for package in ("pool-a", "pool-b"):
         install(tmp_path, "mean-pool", "pool:MeanPoolFamily", package=package, pool=POOL)
