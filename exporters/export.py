@@ -27,6 +27,7 @@ from wmdeploy.errors import BundleError, ExportError
 from wmdeploy.families import ModelFamily, family_of, find_family, is_preset, load_model
 from wmdeploy.families.cases import expected_outputs
 from wmdeploy.families.directory import read_notes
+from wmdeploy.families.find import DEFAULT, plugin_code
 from wmdeploy.files import check_output_directory, sha256, staged_directory
 from wmdeploy.graph_file import checked_weight_bytes
 from wmdeploy.manifest import (
@@ -93,7 +94,8 @@ def export_bundle(
     """
     check_output_directory(options.output, Path(options.source), options.clip)
     recipe = _recipe(options)
-    existing = _existing(options.output, recipe)
+    family = find_family(options.source, options.family).name
+    existing = _existing(options.output, recipe, family)
     if existing:
         return existing, False
     progress("export", 0, 1, "load the model")
@@ -151,10 +153,12 @@ def _write_bundle(
         "weights": recipe.source,
     }
     records: dict[str, GraphRecord] = {}
+    halves = False
     graphs = len(deployed.graphs)
     for number, (name, build) in enumerate(deployed.graphs.items()):
         progress("export", number, 2 * graphs, f"export {name}")
         graph, path = build(), directory / f"{name}.onnx"
+        halves |= _has_halves(graph)
         write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch, about=about)
         records[name] = GraphRecord(
             file=path.name,
@@ -166,6 +170,11 @@ def _write_bundle(
         )
         del graph
     _check_programs(family, deployed.programs, records)
+    if recipe.precision == "fp16" and not halves:
+        raise ExportError(
+            f"family {family.name}: no weight of its graphs of fp16 is float16; make them with "
+            "to_half, or refuse this precision"
+        )
     share_weights([directory / record.file for record in records.values()])
     engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
     for number, (name, engine) in enumerate(engines.items()):
@@ -218,6 +227,12 @@ def _write_bundle(
     write_manifest(manifest, directory)
 
 
+def _has_halves(graph: "Graph") -> bool:
+    import torch
+
+    return any(tensor.dtype == torch.float16 for tensor in graph.module.state_dict().values())
+
+
 def _check_programs(
     family: ModelFamily, programs: Programs, graphs: Mapping[str, Signature]
 ) -> None:
@@ -237,7 +252,8 @@ def _recipe(options: ExportOptions) -> Recipe:
             f"opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
             "Attention that computes its softmax in float32"
         )
-    layouts = find_family(options.source, options.family).layouts
+    family = find_family(options.source, options.family)
+    layouts = family.layouts
     layout = options.layout or layouts[0]
     if layout not in layouts:
         raise ExportError(f"layout: got {layout!r}, expected one of {', '.join(layouts)}")
@@ -250,7 +266,8 @@ def _recipe(options: ExportOptions) -> Recipe:
         opset=options.opset,
         slim=options.slim,
         clip=f"{_digest(options.clip)} {options.read}".rstrip(),
-        tools={package: _version(package) for package in packages},
+        tools={package: _version(package) for package in packages}
+        | ({f"family {family.name}": code} if (code := plugin_code(family)) else {}),
     )
 
 
@@ -265,7 +282,8 @@ def _version(package: str) -> str:
 def _fingerprint(options: ExportOptions) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
     if is_preset(options.source, options.family):
-        name = "" if options.family is None else f" of {options.family}"
+        family = find_family(options.source, options.family).name
+        name = "" if family == DEFAULT else f" of {family}"
         return f"preset {options.source}{name}, seed {options.seed}"
     return _digest(Path(options.source))
 
@@ -284,11 +302,11 @@ def _digest(path: Path) -> str:
     return "sha256:" + hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _existing(path: Path, recipe: Recipe) -> Bundle | None:
+def _existing(path: Path, recipe: Recipe, family: str) -> Bundle | None:
     """The bundle at `path` if it is whole and made by the same recipe."""
     try:
         bundle = Bundle.open(path)
-        if bundle.manifest.recipe != recipe:
+        if (bundle.manifest.recipe, bundle.manifest.family) != (recipe, family):
             return None
         bundle.verify()
         return bundle

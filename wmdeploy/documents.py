@@ -1,6 +1,7 @@
 """JSON documents that people or other versions may have written."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,3 +20,12 @@ def unknown_setting(document: dict[str, Any], kind: type) -> str | None:
         ),
         None,
     )
+
+
+def flat_settings(document: dict[str, Any], part: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting that holds none itself, with its parts' names: "vqvae.widths"."""
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from flat_settings(value, f"{part}{name}.")
+        else:
+            yield f"{part}{name}", value

@@ -3,12 +3,13 @@
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 from wmdeploy.benchmarks.render.markdown import escape, to_markdown
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
+from wmdeploy.documents import flat_settings
 from wmdeploy.errors import WmdeployError
+from wmdeploy.families.find import SHIPPED
 from wmdeploy.files import sha256
 from wmdeploy.hub.address import HubAddress
 from wmdeploy.hub.push import CARD_MARK
@@ -62,6 +63,7 @@ def model_card(
         f"wmdeploy bench {at} --clip CLIP",
         "```",
         "",
+        *_plugin_note(manifest.family),
         "`CLIP` is a clip of real frames: a video, a folder of pictures, an .npz. Plans of "
         "TensorRT are not part of this: `wmdeploy build-engine` builds them on a copy.",
         "",
@@ -94,6 +96,14 @@ def model_card(
     return "\n".join(lines)
 
 
+def _plugin_note(family: str) -> list[str]:
+    """For a family that wmdeploy does not ship."""
+    if family in SHIPPED:
+        return []
+    note = f"`bench` needs the package of the family {escape(family)}; `rollout` does not."
+    return [note, ""]
+
+
 def _facts(bundle: Bundle) -> Iterator[tuple[str, ...]]:
     recipe, programs = bundle.manifest.recipe, bundle.manifest.programs
     yield "layout", recipe.layout
@@ -102,15 +112,8 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, ...]]:
     yield "largest batch", str(recipe.max_batch)
     yield "context", f"{programs.context} frames"
     yield "PyTorch model included", "no" if recipe.slim else "yes"
-    yield from _sizes(bundle.manifest.model)
-
-
-def _sizes(values: dict[str, Any], part: str = "") -> Iterator[tuple[str, ...]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _sizes(value, f"{part}{name}.")
-        else:
-            yield f"{part}{name}", str(value)
+    for name, value in flat_settings(bundle.manifest.model):
+        yield name, str(value)
 
 
 def _graphs(bundle: Bundle) -> Iterator[tuple[str, ...]]:

@@ -95,7 +95,10 @@ def sweep(
     """
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
-    layouts = options.layouts or find_family(options.model, options.family).layouts
+    known = find_family(options.model, options.family).layouts
+    if wrong := [name for name in options.layouts if name not in known]:
+        raise WmdeployError(f"layout: got {wrong[0]!r}, expected one of {', '.join(known)}")
+    layouts = options.layouts or known
     kinds = list(itertools.product(layouts, options.precisions))
     for made in (name for kind in kinds for name in ("-".join(kind), f"{'-'.join(kind)}.json")):
         check_inside(options.output / made, options.output)

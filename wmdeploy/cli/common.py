@@ -52,8 +52,6 @@ def _explanation(error: Exception) -> str | None:
     """What the user can mend; None for a bug of ours."""
     if isinstance(error, WmdeployError | MemoryError | RecursionError):
         return str(error) or f"{type(error).__name__}: too large for this machine"
-    if fault := plugin_fault(error):
-        return fault
     if isinstance(error, OSError):
         return explained(error)
     if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
@@ -67,7 +65,7 @@ def _explanation(error: Exception) -> str | None:
     if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _NO_MEMORY):
         text = one_line(text[max(0, text.find(_NO_MEMORY[0])) :])
         return f"{text}; use a smaller batch, or a machine with more memory"
-    return None
+    return plugin_fault(error)
 
 
 def example(text: str) -> str:

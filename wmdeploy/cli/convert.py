@@ -8,6 +8,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import Family, from_hub
 from wmdeploy.errors import WmdeployError, require
+from wmdeploy.families.find import family_names
 
 
 @app.command(epilog=example("wmdeploy convert iris.pt --family tokens -o models/iris"))
@@ -26,7 +27,10 @@ def convert(
     Nothing in the checkpoint is executed. Checkpoints of the reference project need no conversion.
     """
     if family is None:
-        raise WmdeployError("--family: got none, expected the family of the checkpoint")
+        raise WmdeployError(
+            f"--family: got none, expected that of the checkpoint: {', '.join(family_names())}, or "
+            "module:Class"
+        )
     require("torch", extra="export", purpose="reading a checkpoint")
     from wmdeploy.cli.tables import model_table
     from wmdeploy.families.convert import convert as run_conversion

@@ -18,6 +18,13 @@ from wmdeploy.families.find import use_family
 NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
 
 
+def named_family(context: typer.Context, value: str | None) -> str | None:
+    """The callback of `--family`: its name, once this process knows the family."""
+    if value is None or context.resilient_parsing:
+        return value
+    return use_family(value)
+
+
 def from_hub(context: typer.Context, value: Any) -> Any:
     """The callback of every source: what of it lies on a hub is downloaded, and its path given."""
     from wmdeploy.hub.address import is_address
@@ -168,7 +175,7 @@ Family = Annotated[
         "--family",
         help="Family of the model, where its files do not name it: one that is shipped or "
         "installed, or module:Class. A plugin runs its own code.",
-        callback=lambda value: value and use_family(value),
+        callback=named_family,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]

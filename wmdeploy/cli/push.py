@@ -22,7 +22,9 @@ def push(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Report of bench --json of this bundle: figures for its card."),
+        typer.Option(
+            help="Report of bench --json of this bundle: figures for its card.", callback=from_hub
+        ),
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository a private one.")

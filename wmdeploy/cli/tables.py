@@ -1,8 +1,7 @@
 """Bundles, models and the doctor's findings as rich tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +9,7 @@ from rich.text import Text
 from wmdeploy.bundle import Bundle
 from wmdeploy.cli.programs import calls_table, row_table
 from wmdeploy.doctor import Finding
+from wmdeploy.documents import flat_settings
 from wmdeploy.files import sha256
 from wmdeploy.manifest import Parity, PlanRecord
 from wmdeploy.training.summary import StageSummary
@@ -76,17 +76,9 @@ def model_table(path: Path, remarks: list[str], family: str | None = None) -> Ta
     table.add_row("family", family_of(model).title)
     for part, count in facts.parameters.items():
         table.add_row("parameters" if part == "all" else f"of the {part}", f"{count:,}")
-    for name, value in _flat(family_of(model).sizes(model)):
+    for name, value in flat_settings(family_of(model).sizes(model)):
         table.add_row(name, str(value))
     return table
-
-
-def _flat(sizes: dict[str, Any], part: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in sizes.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{part}{name}.")
-        else:
-            yield f"{part}{name}", value
 
 
 def training_line(name: str, stage: StageSummary) -> Text:

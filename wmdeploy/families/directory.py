@@ -60,7 +60,9 @@ def write_model_files(
     }
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n")
     try:
-        save_file(model.state_dict(), directory / WEIGHTS_FILE)
+        # contiguous, and one copy of each name: what safetensors takes
+        state = {name: t.contiguous().clone() for name, t in model.state_dict().items()}
+        save_file(state, directory / WEIGHTS_FILE)
     except SafetensorError as error:  # its own type for a full disk
         raise OSError(None, str(error)) from error
 
@@ -143,6 +145,9 @@ def load_directory(family: "ModelFamily", source: str | Path) -> "nn.Module":
     from wmdeploy.families.weights import read_safetensors
 
     directory = Path(source)
+    named = read_model_document(directory).get("family", family.name)
+    if named != family.name:
+        raise CheckpointError(f"{directory}: is of the family {named}, expected {family.name}")
     config = read_config(family, directory)
     path = directory / WEIGHTS_FILE
     if not path.is_file():
@@ -172,21 +177,23 @@ def assemble(
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise CheckpointError(f'{path}: tensor "{names[0]}" {label}{more}')
-    floats: dict[str, Tensor] = {}
+    owned: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
                 f'{path}: tensor "{name}": got shape {tuple(tensor.shape)}, '
                 f"expected {tuple(expected[name].shape)}"
             )
-        if not tensor.is_floating_point() or tensor.is_meta:
+        wanted = expected[name].dtype
+        counts = not wanted.is_floating_point and tensor.dtype == wanted  # as BatchNorm's batches
+        if not (tensor.is_floating_point() or counts) or tensor.is_meta:
             raise CheckpointError(
                 f'{path}: tensor "{name}": {tensor.dtype}, expected finite floats'
             )
-        floats[name] = tensor.to(torch.float32)
-        if not torch.isfinite(floats[name]).all():
+        owned[name] = tensor if counts else tensor.to(torch.float32)
+        if not torch.isfinite(owned[name]).all():
             raise CheckpointError(f'{path}: tensor "{name}": holds NaN or infinity in float32')
-    model.load_state_dict(floats, assign=True)
+    model.load_state_dict(owned, assign=True)
     family.constants(model)
     if left := next((n for n, b in model.named_buffers() if b.is_meta), None):
         raise CheckpointError(

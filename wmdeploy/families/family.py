@@ -166,9 +166,20 @@ class ModelFamily(ABC):
         """
         from wmdeploy.families.directory import load_directory
 
-        if source in self.presets and not Path(source).exists():
+        path = Path(source)
+        if source in self.presets and not path.exists():
             return self.initialized(self.presets[source], seed)
-        return load_directory(self, source)
+        if path.is_file():
+            raise CheckpointError(
+                f"{path}: is a file, expected a model directory of the family {self.name}; from a "
+                f"checkpoint of its authors `wmdeploy convert` makes one"
+            )
+        if not path.exists():
+            raise CheckpointError(
+                f"model {source!r}: no such directory or preset; expected a model directory of the "
+                f"family {self.name}, or one of its presets: {', '.join(self.presets) or 'none'}"
+            )
+        return load_directory(self, path)
 
     def initialized(self, config: Any, seed: int) -> "nn.Module":
         """A model of these sizes in evaluation mode, its weights drawn from a seed."""

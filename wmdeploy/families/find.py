@@ -10,6 +10,8 @@ model directory names its family, never a module: nothing in it decides what is 
 Importing this module imports no torch and no family.
 """
 
+import dataclasses
+import hashlib
 import importlib
 import os
 import re
@@ -28,7 +30,7 @@ from wmdeploy.families.directory import (
     read_model_document,
 )
 from wmdeploy.families.family import ModelFamily
-from wmdeploy.files import staged_directory
+from wmdeploy.files import sha256, staged_directory
 from wmdeploy.manifest import Manifest, not_the_folder
 
 if TYPE_CHECKING:
@@ -68,8 +70,13 @@ def use_family(reference: str) -> str:
     if ":" not in reference:
         return load_family(reference).name
     name = _import_named(reference).name
-    named = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
-    os.environ[VARIABLE] = ",".join(dict.fromkeys((*named, reference)))
+    others = [other for other in _named() if other != reference]
+    same = [other for other in others if _import_named(other).name == name]
+    if same := [*same, *filter(None, [SHIPPED.get(name)])]:
+        raise FamilyError(
+            f"model family {reference}: its name is {name!r}, as that of {same[0]}; give it another"
+        )
+    os.environ[VARIABLE] = ",".join((*others, reference))
     return name
 
 
@@ -81,7 +88,7 @@ def load_family(name: str) -> ModelFamily:
     """
     if name in SHIPPED:
         return _import(SHIPPED[name])
-    for reference in filter(None, os.environ.get(VARIABLE, "").split(",")):
+    for reference in _named():
         if (family := _import_named(reference)).name == name:
             return family
     offers = _installed().get(name, ())
@@ -147,7 +154,14 @@ def load_model(
     require("torch", extra="export", purpose="loading a model")
     if advice := not_the_folder(Path(source)):
         raise CheckpointError(advice)
-    return find_family(str(source), family).load(str(source), seed, remarks)
+    chosen = find_family(str(source), family)
+    model = chosen.load(str(source), seed, remarks)
+    if getattr(model, "family", None) != chosen.name or not hasattr(model, "config"):
+        raise FamilyError(
+            f"family {chosen.name}: its model is a {type(model).__name__} with the family "
+            f"{getattr(model, 'family', None)!r}, expected {chosen.name!r}, and a config"
+        )
+    return model
 
 
 def save_model(model: "nn.Module", target: Path, about: dict[str, Any] | None = None) -> None:
@@ -181,6 +195,16 @@ def load_bundled_model(manifest: Manifest, directory: Path) -> "nn.Module":
     return model
 
 
+def plugin_code(family: ModelFamily) -> str | None:
+    """The hash of the Python code of a family that wmdeploy does not ship; None of others."""
+    module = type(family).__module__
+    if f"{module}:{type(family).__name__}" in SHIPPED.values():
+        return None
+    place = _place(sys.modules[module])
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
+
+
 def plugin_fault(error: BaseException) -> str | None:
     """For a message: what went wrong in the code of a family that wmdeploy does not ship.
 
@@ -198,6 +222,10 @@ def plugin_fault(error: BaseException) -> str | None:
 _plugins: dict[str, Path] = {}  # families that were imported and are not ours: where their code is
 
 
+def _named() -> tuple[str, ...]:
+    return tuple(filter(None, os.environ.get(VARIABLE, "").split(",")))
+
+
 @cache
 def _installed() -> dict[str, list[tuple[str, str]]]:
     """By name: the packages that offer a family, and its "module:Class"."""
@@ -211,7 +239,7 @@ def _installed() -> dict[str, list[tuple[str, str]]]:
 def _import_named(reference: str) -> ModelFamily:
     """Modules of the working directory count, in processes that were started as well."""
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())  # last: no file there takes the place of a package
     return _import(reference)
 
 
@@ -243,6 +271,12 @@ def _import(reference: str) -> ModelFamily:
         raise FamilyError(
             f"model family {reference}: got {type(family).__name__}, expected a subclass of "
             "wmdeploy.families.ModelFamily"
+        )
+    lacks = [n for n in ("name", "title", "config") if not hasattr(family, n)]
+    if lacks or not dataclasses.is_dataclass(family.config):
+        raise FamilyError(
+            f"model family {reference}: it has no {lacks[0] if lacks else 'dataclass'!r}, expected "
+            "a name, a title, and a config that is a dataclass"
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", str(family.name)):
         raise FamilyError(

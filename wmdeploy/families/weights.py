@@ -92,10 +92,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         CheckpointError: it cannot be read, or holds no tensors.
     """
     document, unknown = _read(path)
-    tensors = {
-        ".".join(step for step in name.split(".") if step not in WRAPPERS): tensor
-        for name, tensor in _tensors(document)
-    }
+    tensors: dict[str, Tensor] = {}
+    for full, tensor in _tensors(document):
+        name = ".".join(step for step in full.split(".") if step not in WRAPPERS)
+        if name in tensors:
+            raise CheckpointError(f'{path}: holds the tensor "{name}" twice')
+        tensors[name] = tensor
     if not tensors:
         raise _no_weights(path, document, unknown, [])
     _check_strides(tensors, path)
@@ -125,7 +127,12 @@ def other_checkpoint(folder: Path) -> str:
 def _read(path: Path) -> tuple[Any, list[str]]:
     """A file's document, and the names in it that were not built."""
     if path.is_dir():
-        return _read(next(path / name for name in FOLDER_FILES if (path / name).is_file()))
+        file = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+        if file is None:
+            raise CheckpointError(
+                f"{path}: expected one of {', '.join(FOLDER_FILES)} in it" + other_checkpoint(path)
+            )
+        return _read(file)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     if path.suffix == ".safetensors":

@@ -62,7 +62,8 @@ def push(
             "with `hf auth login`"
         )
     with explained(address):
-        api.create_repo(address.repository, private=private or None, exist_ok=True)
+        if address.revision is None:
+            api.create_repo(address.repository, private=private or None, exist_ok=True)
         commit = newest_commit(api, address)
         listing = list_files(api, address, commit)
         older = _older_bundle(api, address, commit, listing)
@@ -95,6 +96,10 @@ def push(
     return result.commit_url
 
 
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
 def _older_bundle(
     api: "HfApi", address: HubAddress, commit: str, listing: dict[str, int]
 ) -> list[str]:
@@ -105,7 +110,7 @@ def _older_bundle(
     """
     prefix = f"{address.path}/" if address.path else ""
     below = [name.removeprefix(prefix) for name in listing if name.startswith(prefix)]
-    files = [name for name in below if name not in _KEPT and not name.startswith(".git")]
+    files = [name for name in below if name not in _KEPT and not _is_hidden(name)]
     elsewhere = f"; choose a path of its own, such as hf://{address.repository}/bundle"
     if not files:
         return []

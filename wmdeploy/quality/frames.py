@@ -39,7 +39,7 @@ class SessionRunner:
         """T frames (H, W, 3) uint8 -> T - `least` frames: each from the true ones before it."""
         coming = iter(frames)
         first = np.stack(list(islice(coming, self.least)))
-        self._session.reset(first, self._taken(actions, 0, len(first) - 1))
+        self._session.reset(first, self._taken(actions, len(first) - 1))
         for index, frame in enumerate(coming, start=len(first)):
             yield self._session.step(self._action(actions, index - 1))[0]
             self._session.observe(frame)
@@ -47,12 +47,12 @@ class SessionRunner:
     def rollout(self, frames: np.ndarray, horizon: int, actions: np.ndarray | None) -> np.ndarray:
         """A context (C, H, W, 3) uint8, actions (C + horizon - 1, ...) -> (horizon, H, W, 3)."""
         given = len(frames) - 1
-        self._session.reset(frames, self._taken(actions, 0, given))
+        self._session.reset(frames, self._taken(actions, given))
         steps = range(given, given + horizon)
         return np.stack([self._session.step(self._action(actions, step))[0] for step in steps])
 
-    def _taken(self, actions: np.ndarray | None, first: int, end: int) -> np.ndarray | None:
-        return None if actions is None or not self._conditioned else actions[first:end]
+    def _taken(self, actions: np.ndarray | None, count: int) -> np.ndarray | None:
+        return None if actions is None or not self._conditioned else actions[:count]
 
     def _action(self, actions: np.ndarray | None, index: int) -> np.ndarray | None:
         return None if actions is None or not self._conditioned else actions[index]
@@ -76,6 +76,7 @@ def evaluate_frames(
         context: frames given to a rollout.
         skipped: clips that were left out, for the report.
     """
+    context = max(context, runners[0].least)
     tallies: dict[str, FrameTally] = {}
     everything = FrameTally()
     for index, group in enumerate(footage.groups):
@@ -131,7 +132,6 @@ def _measure_rollouts(
 ) -> None:
     """Rollouts from places spread over the clip; none in a clip too short for one."""
     longest, where = max(HORIZONS), np.array(HORIZONS) - 1
-    context = max(context, runners[0].least)
     actions = footage.clip_actions(index)
     for start in rollout_starts(footage.spans.lengths[index], context + longest):
         frames = footage.clip(index, start, start + context + longest)

@@ -10,12 +10,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORLD_MODEL = "_wm"  # of the agent; its policy holds the same one again by another name
-COMPILED = "_orig_mod"
 
 
 def convert(tensors: "dict[str, Tensor]") -> "tuple[RecurrentConfig, dict[str, Tensor]]":
     """Sizes, by the shapes of tensors, and the world model's tensors; see `ModelFamily.convert`."""
-    steps = {name: [s for s in name.split(".") if s != COMPILED] for name in tensors}
+    steps = {name: name.split(".") for name in tensors}
     state = {
         ".".join(path[path.index(WORLD_MODEL) + 1 :]): tensors[name]
         for name, path in steps.items()

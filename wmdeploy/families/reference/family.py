@@ -4,17 +4,17 @@ The published model and those that `wmdeploy train` makes are of it. Importing t
 no torch.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wmdeploy.errors import WmdeployError
+from wmdeploy.errors import CheckpointError, WmdeployError
 from wmdeploy.families.family import Deployment, ModelFacts, ModelFamily
 from wmdeploy.families.reference.config import PRESETS, WorldModelConfig
 from wmdeploy.manifest import Precision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from wmdeploy.codes import Ties
     from wmdeploy.families.reference.world_model import WorldModel
@@ -48,6 +48,9 @@ class ReferenceFamily(ModelFamily):
         from wmdeploy.training.reference import ReferenceTraining
 
         return ReferenceTraining()
+
+    def convert(self, tensors: "dict[str, Tensor]") -> "tuple[Any, dict[str, Tensor]]":
+        raise CheckpointError("checkpoints of this family need no conversion; export it as it is")
 
     def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":
         from wmdeploy.families.reference.checkpoint import load_checkpoint
