@@ -85,8 +85,9 @@ def check(options: BenchOptions, programs: Programs, cpus: int) -> None:
     if not programs.render:
         raise BackendError("bench: the model renders no frames, and frames are what is compared")
     seconds, refill = options.effort.seconds, options.refill
-    if not 0 <= seconds < math.inf or not (refill is None or 1 <= refill < context):
-        allowed = f"a refill of 1 to {context - 1}" if context > 1 else "no refill"
+    if not 0 <= seconds < math.inf or not (refill is None or programs.least <= refill < context):
+        few, many = programs.least, context - 1
+        allowed = f"a refill of {few} to {many}" if few <= many else "no refill"
         raise BackendError(
             f"bench: got {seconds} seconds and refill {refill}, expected finite seconds of 0 or "
             f"more and {allowed}"

@@ -35,9 +35,9 @@ class Pool:
     Args:
         backend: the engines, and the programs that call them.
         capacity: the most rows at a time.
-        refill: None: the window slides as the model says. K in [1, S): when it is full, keep its
-            newest K frames, refresh once, and step on. Other semantics, at a lower cost where a
-            refresh is much dearer than a step.
+        refill: None: the window slides as the model says. K from the model's least to S - 1: when
+            it is full, keep its newest K frames, refresh once, and step on. Other semantics, at a
+            lower cost where a refresh is much dearer than a step.
         seed: of all noise.
         buckets: batch sizes that rows are padded to; default the backend's.
 
@@ -54,10 +54,10 @@ class Pool:
         buckets: Sequence[int] | None = None,
     ) -> None:
         programs = backend.programs
-        if refill is not None and not 1 <= refill < programs.context:
-            raise BackendError(
-                f"refill: got {refill}, expected 1 to {programs.context - 1}, or none"
-            )
+        least, most = programs.least, programs.context - 1
+        if refill is not None and not least <= refill <= most:
+            allowed = f"{least} to {most}, or none" if least <= most else "none"
+            raise BackendError(f"refill: got {refill}, expected {allowed}")
         if capacity < 1:
             raise BackendError(f"capacity: got {capacity} rows, expected at least 1")
         self.backend, self.programs, self.capacity = backend, programs, capacity

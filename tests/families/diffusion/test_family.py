@@ -14,7 +14,7 @@ from tests.families.diffusion.conftest import DIAMOND
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import load_backend
-from wmdeploy.errors import CheckpointError, ExportError
+from wmdeploy.errors import BackendError, CheckpointError, ExportError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families.convert import convert
 from wmdeploy.families.diffusion import graphs
@@ -203,3 +203,9 @@ def test_float16_keeps_what_decides_in_float32(converted: Path, tmp_path: Path) 
     names = ("signal", "clean", "next_noisy", "reward_logits", "end_logits", "next_h", "next_c")
     assert {outputs[name] for name in names} == {"float32"}
     assert manifest.graphs["euler"].parity["next_noisy"].max_abs < 1e-5
+
+
+def test_a_refill_below_what_a_frame_needs_is_refused(model: DiffusionModel) -> None:
+    backend = module_backend(FAMILY.deployment(model, "default", "fp32"), name="modules")
+    with pytest.raises(BackendError, match="refill: got 2, expected none"):
+        Session(backend, refill=2)
