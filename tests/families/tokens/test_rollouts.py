@@ -72,6 +72,33 @@ def test_frames_are_those_of_a_plain_loop(
     assert len([kind for kind, *_ in seen if kind == "token"]) > 2 * context
 
 
+@torch.inference_mode()
+def test_baseline_and_graphs_agree_where_a_session_keeps_several_frames(tiny: TokensModel) -> None:
+    """The window has 3 frames then, and the cache the newest alone."""
+    clip = read_clip(SAMPLE_CLIP, size=32, count=8)
+    sessions = [
+        Session(module_backend(deployed, name="modules"), batch=2, refill=3, seed=SEED)
+        for deployed in (
+            FAMILY.deployment(tiny, "default", "fp32"),
+            FAMILY.baseline_deployment(tiny, "fp32"),
+        )
+    ]
+    for session in sessions:
+        session.reset(clip.frames[:1], rows=[0])
+        session.reset(clip.frames[1:4], np.array([1, 3]), rows=[1])
+    for step in range(16):
+        actions = np.array([step % 4, (step + 1) % 3])
+        ours, theirs = (session.step(actions) for session in sessions)
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+        if step % 5 == 4:
+            for session in sessions:
+                session.observe(clip.frames[step % 8])
+        mine, other = (session.outputs() for session in sessions)
+        for name in ("reward", "end"):
+            np.testing.assert_array_equal(mine[name], other[name])
+        np.testing.assert_allclose(mine["logits"], other["logits"], atol=1e-5, rtol=0)
+
+
 def test_logits_are_not_uniform(tiny: TokensModel) -> None:
     """Or a wrong graph would draw what the noise alone says, and pass."""
     rollout = PlainRollout(tiny)

@@ -1,4 +1,8 @@
-"""A token model as its authors run it: K + 1 passes a frame in a loop, a cache that grows."""
+"""A token model as its authors run it: K + 1 passes a frame in a loop in Python.
+
+The cache has room for all positions from the start, is written in place and read as far as it is
+used, as theirs. Nothing copies it where all rows have as many frames.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -37,56 +41,71 @@ class Lockstep(nn.Module):
         super().__init__()
         self.world, self.tokens = model.world_model, model.config.tokenizer.tokens
 
-    def forward(self, length: Tensor, *feeds: Tensor) -> tuple[Tensor, ...]:
-        """`run` with rows of one length, (B,) int64, at a time."""
-        lengths = length.unique().tolist()
-        if len(lengths) == 1:
-            return self.run(lengths[0], *feeds)
-        rows = [(length == some).nonzero().flatten() for some in lengths]
-        parts = [
-            self.run(some, *(feed[where] for feed in feeds))
-            for some, where in zip(lengths, rows, strict=True)
-        ]
-        order = torch.cat(rows).argsort()
-        return tuple(torch.cat(part)[order] for part in zip(*parts, strict=True))
+    def forward(self, frames: Tensor, *feeds: Tensor) -> tuple[Tensor, ...]:
+        """What `run` gives, where a frame's entries lie (B,), and the frames there are then (B,).
 
-    def run(self, length: int, *feeds: Tensor) -> tuple[Tensor, ...]:
+        Args:
+            frames: in the cache, (B,) int64.
+            feeds: of which the cache is written in place: entries that nobody has read, and that
+                the session then writes once more, from what is given here.
+        """
+        counts = frames.unique().tolist()
+        if len(counts) == 1:
+            given = self.run(counts[0], *feeds)
+        else:
+            rows = [(frames == count).nonzero().flatten() for count in counts]
+            parts = [
+                self.run(count, *(feed[where] for feed in feeds))
+                for count, where in zip(counts, rows, strict=True)
+            ]
+            order = torch.cat(rows).argsort()
+            given = tuple(torch.cat(part)[order] for part in zip(*parts, strict=True))
+        at = (frames * (self.tokens + 1) - 1).clamp(min=0)
+        return *given[:-2], at, frames + 1, *given[-2:]
+
+    def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
+        """Rows with as many frames; the new entries are given last."""
         raise NotImplementedError
 
-    def used(self, length: int) -> int:
+    def used(self, frames: int) -> int:
         """Entries of so many frames, and of the actions between them."""
-        return max(0, length * (self.tokens + 1) - 1)
+        return max(0, frames * (self.tokens + 1) - 1)
+
+    def entries(self, used: int, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Those of an action and K tokens; a first frame has no action, and its last means nothing.
+
+        (B, layers, heads, P, D / heads) -> (B, layers, heads, K + 1, D / heads), of each cache.
+        """
+        return tuple(cache[:, :, :, used : used + self.tokens + 1] for cache in caches)
 
 
 class AbsorbFrame(Lockstep):
     """A real frame in one pass: the action that led to it, where there is one, and its tokens."""
 
-    def run(self, length: int, *feeds: Tensor) -> tuple[Tensor, ...]:
+    def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
         tokens, action, keys, values = feeds
-        keys, values = keys.clone(), values.clone()
-        x = self.world.embedder.tokens(tokens)
-        if length:
+        used, x = self.used(frames), self.world.embedder.tokens(tokens)
+        if frames:
             x = torch.cat([self.world.embedder.actions(action), x], 1)
-        hidden = self.world(x, self.used(length), keys, values)
+        hidden = self.world(x, used, keys, values)
         logits = self.world.head_observations(hidden[:, :-1])
-        if not length:  # nothing tells of the first token
+        if not frames:  # nothing tells of the first token
             logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
-        return logits, keys, values
+        return logits, *self.entries(used, keys, values)
 
 
 class WholeFrame(Lockstep):
     """The next frame, token by token."""
 
-    def run(self, length: int, *feeds: Tensor) -> tuple[Tensor, ...]:
+    def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
         action, keys, values, obs, reward, end = feeds
-        keys, values = keys.clone(), values.clone()
-        x, tokens = self.world.embedder.actions(action), []
+        used, x, tokens = self.used(frames), self.world.embedder.actions(action), []
         for at in range(self.tokens + 1):
-            hidden = self.world(x, self.used(length) + at, keys, values)[:, -1]
+            hidden = self.world(x, used + at, keys, values)[:, -1]
             if at == 0:
                 rewards = draw(self.world.head_rewards(hidden), reward).float() - 1
                 ends = draw(self.world.head_ends(hidden), end)
             if at < self.tokens:
                 tokens.append(draw(self.world.head_observations(hidden), obs[:, at]))
                 x = self.world.embedder.tokens(tokens[-1][:, None])
-        return torch.stack(tokens, 1), rewards, ends, keys, values
+        return torch.stack(tokens, 1), rewards, ends, *self.entries(used, keys, values)

@@ -20,6 +20,9 @@ CACHE = {"keys": "state.keys", "values": "state.values"}
 NOISE = {"obs": "noise.obs", "reward": "noise.reward", "end": "noise.end"}
 DRAWN = {"new.tokens": "next_tokens", "out.reward": "rewards", "out.end": "ends"}
 
+ENTRIES = {"state.at": "at", "slot.keys@at": "key", "slot.values@at": "value"}
+FRAME = {"state.frames": "next_frames", **ENTRIES}
+
 
 class TokensFamily(ModelFamily):
     """See `wmdeploy.families.ModelFamily`."""
@@ -77,23 +80,19 @@ class TokensFamily(ModelFamily):
             "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
         }
         old = {"frames": "state.frames", **CACHE}
-        entries = {"state.at": "at", "slot.keys@at": "key", "slot.values@at": "value"}
-        frame = {"state.frames": "next_frames", **entries}
         begin = {"before": "newest.tokens", "action": "action", **old}
         token = {"tokens": "new.tokens", "index": "index", "obs": NOISE["obs"], **old}
-        following = {"new.tokens": "next_tokens", **entries}
+        following = {"new.tokens": "next_tokens", **ENTRIES}
         again = begin | {"tokens": "newest.tokens", "frames": "zero"}
         programs = t.programs(
-            state=(t.frames, integers("at"), *t.cache),
-            undo=("frames",),
             absorb=(
-                Call("absorb", begin | {"tokens": "new.tokens"}, {"out.logits": "logits"} | frame),
+                Call("absorb", begin | {"tokens": "new.tokens"}, {"out.logits": "logits"} | FRAME),
             ),
             predict=(
-                Call("begin", begin | NOISE, DRAWN | frame),
+                Call("begin", begin | NOISE, DRAWN | FRAME),
                 Call("token", token, following, times=t.k - 1, start=1),
             ),
-            refresh=(Call("absorb", again, frame),),
+            refresh=(Call("absorb", again, FRAME),),
         )
         return Deployment(graphs, programs)
 
@@ -102,31 +101,29 @@ class TokensFamily(ModelFamily):
         from wmdeploy.families.tokens.network import Head
 
         t = Tensors(model.config, precision)
-        length, after = integers("length"), [replace(s, name=f"next_{s.name}") for s in t.cache]
+        counted = (integers("at"), integers("next_frames"))
         obs = floats("obs", t.k, t.classes)
         graph = maker(precision, (Head,))
         graphs = {
             "encoder": graph(lambda: of.Encode(model), (t.pixels("frames"),), (t.tokens,)),
             "absorb_frame": graph(
                 lambda: of.AbsorbFrame(model),
-                (length, t.tokens, t.action, *t.cache),
-                (t.logits, *after),
+                (t.frames, t.tokens, t.action, *t.cache),
+                (t.logits, *counted, *t.entries(t.k + 1)),
             ),
             "whole_frame": graph(
                 lambda: of.WholeFrame(model),
-                (length, t.action, *t.cache, obs, *t.ending_noise),
-                (*t.drawn, *after),
+                (t.frames, t.action, *t.cache, obs, *t.ending_noise),
+                (*t.drawn, *counted, *t.entries(t.k + 1)),
             ),
             "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
         }
-        feeds = {"length": "length", "action": "action", **CACHE}
-        gives = {"state.keys": "next_keys", "state.values": "next_values"}
+        feeds = {"frames": "state.frames", "action": "action", **CACHE}
         real = feeds | {"tokens": "new.tokens"}
-        again = feeds | {"tokens": "newest.tokens", "length": "zero"}
+        again = feeds | {"tokens": "newest.tokens", "frames": "zero"}
         programs = t.programs(
-            state=t.cache,
-            absorb=(Call("absorb_frame", real, {"out.logits": "logits"} | gives),),
-            predict=(Call("whole_frame", feeds | NOISE, DRAWN | gives),),
-            refresh=(Call("absorb_frame", again, gives),),
+            absorb=(Call("absorb_frame", real, {"out.logits": "logits"} | FRAME),),
+            predict=(Call("whole_frame", feeds | NOISE, DRAWN | FRAME),),
+            refresh=(Call("absorb_frame", again, FRAME),),
         )
         return Deployment(graphs, programs)

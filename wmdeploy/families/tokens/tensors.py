@@ -47,7 +47,9 @@ class Tensors:
             keep=1,  # when the cache is full, it starts again from the newest frame
             action=self.action,
             num_actions=actions,
+            state=(self.frames, integers("at"), *self.cache),
             records=(self.tokens,),
+            undo=("frames",),
             noise={
                 "obs": Noise("gumbel", (self.k, self.classes)),
                 "reward": Noise("gumbel", (3,)),
