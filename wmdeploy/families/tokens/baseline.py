@@ -4,10 +4,12 @@ The cache has room for all positions from the start, is written in place and rea
 used, as theirs. Nothing copies it where all rows have as many frames.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from wmdeploy.families.tokens.network import TokensModel, WorldModel, draw
+from wmdeploy.families.tokens.network import Head, TokensModel, WorldModel, draw
 
 
 class Encode(nn.Module):
@@ -41,27 +43,27 @@ class Lockstep(nn.Module):
         super().__init__()
         self.world, self.tokens = model.world_model, model.config.tokenizer.tokens
 
-    def forward(self, frames: Tensor, *feeds: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, cached: Tensor, *feeds: Tensor) -> tuple[Tensor, ...]:
         """What `run` gives, where a frame's entries lie (B,), and the frames there are then (B,).
 
         Args:
-            frames: in the cache, (B,) int64.
+            cached: frames in the cache, (B,) int64.
             feeds: of which the cache is written in place: entries that nobody has read, and that
                 the session then writes once more, from what is given here.
         """
-        counts = frames.unique().tolist()
+        counts = cached.unique().tolist()
         if len(counts) == 1:
             given = self.run(counts[0], *feeds)
         else:
-            rows = [(frames == count).nonzero().flatten() for count in counts]
+            rows = [(cached == count).nonzero().flatten() for count in counts]
             parts = [
                 self.run(count, *(feed[where] for feed in feeds))
                 for count, where in zip(counts, rows, strict=True)
             ]
             order = torch.cat(rows).argsort()
             given = tuple(torch.cat(part)[order] for part in zip(*parts, strict=True))
-        at = (frames * (self.tokens + 1) - 1).clamp(min=0)
-        return *given[:-2], at, frames + 1, *given[-2:]
+        at = (cached * (self.tokens + 1) - 1).clamp(min=0)
+        return *given[:-2], at, cached + 1, *given[-2:]
 
     def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
         """Rows with as many frames; the new entries are given last."""
@@ -98,14 +100,27 @@ class WholeFrame(Lockstep):
     """The next frame, token by token."""
 
     def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
-        action, keys, values, obs, reward, end = feeds
+        action, keys, values, noise, reward_noise, end_noise = feeds
         used, x, tokens = self.used(frames), self.world.embedder.actions(action), []
         for at in range(self.tokens + 1):
             hidden = self.world(x, used + at, keys, values)[:, -1]
             if at == 0:
-                rewards = draw(self.world.head_rewards(hidden), reward).float() - 1
-                ends = draw(self.world.head_ends(hidden), end)
+                reward = draw(self.world.head_rewards(hidden), reward_noise).float() - 1
+                end = draw(self.world.head_ends(hidden), end_noise)
             if at < self.tokens:
-                tokens.append(draw(self.world.head_observations(hidden), obs[:, at]))
+                tokens.append(draw(self.world.head_observations(hidden), noise[:, at]))
                 x = self.world.embedder.tokens(tokens[-1][:, None])
-        return torch.stack(tokens, 1), rewards, ends, *self.entries(used, keys, values)
+        return torch.stack(tokens, 1), reward, end, *self.entries(used, keys, values)
+
+
+def modules(model: TokensModel) -> dict[str, Callable[[], nn.Module]]:
+    """By the names of their graphs."""
+    return {
+        "encoder": lambda: Encode(model),
+        "absorb_frame": lambda: AbsorbFrame(model),
+        "whole_frame": lambda: WholeFrame(model),
+        "decoder": lambda: Decode(model),
+    }
+
+
+ISLANDS = (Head,)  # float32 where the rest is float16

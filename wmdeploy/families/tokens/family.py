@@ -1,27 +1,106 @@
-"""The token family. Importing this module imports no torch."""
+"""The token family: tensors of its graphs, and its programs. Importing this imports no torch."""
 
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
-from wmdeploy.families.family import Deployment, ModelFacts, ModelFamily
-from wmdeploy.families.tensors import floats, integers
+from wmdeploy.families.family import Deployment, Graph, ModelFacts, ModelFamily
+from wmdeploy.families.tensors import floats, integers, pixels
 from wmdeploy.families.tokens.config import PRESETS, TokensConfig
-from wmdeploy.families.tokens.tensors import Tensors, maker
 from wmdeploy.manifest import Precision
-from wmdeploy.programs.contract import Call
+from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from wmdeploy.families.tokens.network import TokensModel
 
-CACHE = {"keys": "state.keys", "values": "state.values"}
-NOISE = {"obs": "noise.obs", "reward": "noise.reward", "end": "noise.end"}
-DRAWN = {"new.tokens": "next_tokens", "out.reward": "rewards", "out.end": "ends"}
+ENTRIES = "at next_cached key value"
+DRAWN = "next_tokens reward end"
+ENDING = "reward_noise end_noise"
+# Of each graph, the tensors that it takes and gives.
+SIGNATURES = {
+    "encoder": ("frames", "tokens"),
+    "absorb": ("before tokens action cached keys values", f"logits {ENTRIES}"),
+    "begin": (f"before action cached keys values noise {ENDING}", f"{DRAWN} {ENTRIES}"),
+    "token": ("tokens index cached keys values noise", "next_tokens at key value"),
+    "decoder": ("tokens", "frame"),
+    "absorb_frame": ("cached tokens action keys values", f"logits {ENTRIES}"),
+    "whole_frame": (f"cached action keys values noises {ENDING}", f"{DRAWN} {ENTRIES}"),
+}
+# Where a session takes what graphs take, and puts what they give.
+SOURCES = {"before": "newest.tokens", "tokens": "new.tokens", "action": "action", "index": "index"}
+SOURCES |= {name: f"state.{name}" for name in ("cached", "keys", "values")}
+SOURCES |= {"noise": "noise.obs", "noises": "noise.obs"}
+SOURCES |= {"reward_noise": "noise.reward", "end_noise": "noise.end"}
+TARGETS = {"at": "state.at", "next_cached": "state.cached", "next_tokens": "new.tokens"}
+TARGETS |= {"key": "slot.keys@at", "value": "slot.values@at"}
+TARGETS |= {name: f"out.{name}" for name in ("logits", "reward", "end")}
 
-ENTRIES = {"state.at": "at", "slot.keys@at": "key", "slot.values@at": "value"}
-FRAME = {"state.frames": "next_frames", **ENTRIES}
+
+def tensors(config: TokensConfig, precision: Precision, entries: int = 1) -> dict[str, TensorSpec]:
+    """All of them, by name.
+
+    Args:
+        entries: of the cache, that a graph gives; they and the cache alone are of the precision.
+    """
+    tokenizer, sizes = config.tokenizer, config.transformer
+    k, classes = tokenizer.tokens, tokenizer.codebook_size
+    counts = {
+        "keys": config.positions,
+        "values": config.positions,
+        "key": entries,
+        "value": entries,
+    }
+    cache = [
+        floats(name, sizes.layers, sizes.heads, count, sizes.head_size, precision=precision)
+        for name, count in counts.items()
+    ]
+    specs = [
+        *cache,
+        *(integers(name, k) for name in ("before", "tokens", "next_tokens", "codes")),
+        *(integers(name) for name in ("action", "index", "cached", "next_cached", "at", "end")),
+        *(floats(name, k, classes) for name in ("logits", "noises")),
+        *(floats("noise", classes), floats("reward_noise", 3), floats("end_noise", 2)),
+        *(floats("reward"), pixels("frames", tokenizer.image_size)),
+        pixels("frame", tokenizer.image_size),
+    ]
+    return {spec.name: spec for spec in specs}
+
+
+def call(graph: str, times: int = 1, start: int = 0, **sources: str) -> Call:
+    """A call of a graph; `sources` are others than usual."""
+    taken, given = (side.split() for side in SIGNATURES[graph])
+    feeds = {name: {**SOURCES, **sources}[name] for name in taken}
+    return Call(graph, feeds, {TARGETS[name]: name for name in given}, times, start)
+
+
+def programs(
+    config: TokensConfig, precision: Precision, absorb: str, predict: tuple[Call, ...]
+) -> Programs:
+    """Those of a model whose real frames one graph absorbs; `predict` draws a frame."""
+    t = tensors(config, precision)
+    again = call(absorb, tokens="newest.tokens", cached="zero")
+    del again.gives["out.logits"]  # they are of no new frame
+    kinds = {"obs": t["noises"], "reward": t["reward_noise"], "end": t["end_noise"]}
+    return Programs(
+        context=config.transformer.frames - 1,
+        keep=1,  # when the cache is full, it starts again from the newest frame
+        action=t["action"],
+        num_actions=config.transformer.num_actions,
+        state=tuple(t[name] for name in ("cached", "at", "keys", "values")),
+        records=(t["tokens"],),
+        noise={name: Noise("gumbel", spec.sizes(1)[1:]) for name, spec in kinds.items()},
+        outputs=tuple(t[name] for name in ("codes", "logits", "reward", "end")),
+        encode=(
+            Call("encoder", {"frames": "frame"}, {"new.tokens": "tokens", "out.codes": "tokens"}),
+        ),
+        absorb=(call(absorb),),
+        predict=predict,
+        refresh=(again,),
+        render=(Call("decoder", {"tokens": "newest.tokens"}, {"frame": "frame"}),),
+        undo=("cached",),
+    )
 
 
 class TokensFamily(ModelFamily):
@@ -39,11 +118,9 @@ class TokensFamily(ModelFamily):
 
     def facts(self, model: "TokensModel") -> ModelFacts:
         parts = {"all": model, "tokenizer": model.tokenizer, "transformer": model.world_model}
-        return ModelFacts(
-            image_size=model.config.tokenizer.image_size,
-            num_actions=model.config.transformer.num_actions,
-            parameters={n: sum(p.numel() for p in part.parameters()) for n, part in parts.items()},
-        )
+        counts = {n: sum(p.numel() for p in part.parameters()) for n, part in parts.items()}
+        sizes = model.config
+        return ModelFacts(sizes.tokenizer.image_size, sizes.transformer.num_actions, counts)
 
     def convert(self, tensors: "dict[str, Tensor]") -> "tuple[TokensConfig, dict[str, Tensor]]":
         from wmdeploy.families.tokens.checkpoint import convert
@@ -51,79 +128,34 @@ class TokensFamily(ModelFamily):
         return convert(tensors)
 
     def deployment(self, model: "TokensModel", layout: str, precision: Precision) -> Deployment:
-        from wmdeploy.families.tokens import graphs as of
+        from wmdeploy.families.tokens.graphs import ISLANDS, modules
 
-        passes = cache(lambda: of.Passes(model))  # one for all graphs
-        t = Tensors(model.config, precision)
-        known = (t.frames, *t.cache)
-        before = replace(t.tokens, name="before")
-        obs = floats("obs", t.classes)
-        counted = (integers("at"), integers("next_frames"))
-        graph = maker(precision, of.ISLANDS)
-        graphs = {
-            "encoder": graph(lambda: of.Encode(model), (t.pixels("frames"),), (t.tokens,)),
-            "absorb": graph(
-                lambda: of.Absorb(passes()),
-                (before, t.tokens, t.action, *known),
-                (t.logits, *counted, *t.entries(t.k + 1)),
-            ),
-            "begin": graph(
-                lambda: of.Begin(passes()),
-                (before, t.action, *known, obs, *t.ending_noise),
-                (*t.drawn, *counted, *t.entries(2)),
-            ),
-            "token": graph(
-                lambda: of.Next(passes()),
-                (t.tokens, integers("index"), *known, obs),
-                (t.drawn[0], counted[0], *t.entries(1)),
-            ),
-            "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
-        }
-        old = {"frames": "state.frames", **CACHE}
-        begin = {"before": "newest.tokens", "action": "action", **old}
-        token = {"tokens": "new.tokens", "index": "index", "obs": NOISE["obs"], **old}
-        following = {"new.tokens": "next_tokens", **ENTRIES}
-        again = begin | {"tokens": "newest.tokens", "frames": "zero"}
-        programs = t.programs(
-            absorb=(
-                Call("absorb", begin | {"tokens": "new.tokens"}, {"out.logits": "logits"} | FRAME),
-            ),
-            predict=(
-                Call("begin", begin | NOISE, DRAWN | FRAME),
-                Call("token", token, following, times=t.k - 1, start=1),
-            ),
-            refresh=(Call("absorb", again, FRAME),),
-        )
-        return Deployment(graphs, programs)
+        config = model.config
+        frame = (call("begin"), call("token", times=config.tokenizer.tokens - 1, start=1))
+        graphs = _graphs(config, precision, modules(model), ISLANDS)
+        return Deployment(graphs, programs(config, precision, "absorb", frame))
 
     def baseline_deployment(self, model: "TokensModel", precision: Precision) -> Deployment:
-        from wmdeploy.families.tokens import baseline as of
-        from wmdeploy.families.tokens.network import Head
+        from wmdeploy.families.tokens.baseline import ISLANDS, modules
 
-        t = Tensors(model.config, precision)
-        counted = (integers("at"), integers("next_frames"))
-        obs = floats("obs", t.k, t.classes)
-        graph = maker(precision, (Head,))
-        graphs = {
-            "encoder": graph(lambda: of.Encode(model), (t.pixels("frames"),), (t.tokens,)),
-            "absorb_frame": graph(
-                lambda: of.AbsorbFrame(model),
-                (t.frames, t.tokens, t.action, *t.cache),
-                (t.logits, *counted, *t.entries(t.k + 1)),
-            ),
-            "whole_frame": graph(
-                lambda: of.WholeFrame(model),
-                (t.frames, t.action, *t.cache, obs, *t.ending_noise),
-                (*t.drawn, *counted, *t.entries(t.k + 1)),
-            ),
-            "decoder": graph(lambda: of.Decode(model), (t.tokens,), (t.pixels("frame"),)),
-        }
-        feeds = {"frames": "state.frames", "action": "action", **CACHE}
-        real = feeds | {"tokens": "new.tokens"}
-        again = feeds | {"tokens": "newest.tokens", "frames": "zero"}
-        programs = t.programs(
-            absorb=(Call("absorb_frame", real, {"out.logits": "logits"} | FRAME),),
-            predict=(Call("whole_frame", feeds | NOISE, DRAWN | FRAME),),
-            refresh=(Call("absorb_frame", again, FRAME),),
-        )
-        return Deployment(graphs, programs)
+        graphs = _graphs(model.config, precision, modules(model), ISLANDS)
+        frame = (call("whole_frame"),)
+        return Deployment(graphs, programs(model.config, precision, "absorb_frame", frame))
+
+
+def _graphs(
+    config: TokensConfig,
+    precision: Precision,
+    modules: "Mapping[str, Callable[[], nn.Module]]",
+    islands: "tuple[type[nn.Module], ...]",
+) -> dict[str, Callable[[], Graph]]:
+    from wmdeploy.families.half import to_half
+
+    def build(name: str) -> Graph:
+        entries = {"begin": 2, "token": 1}.get(name, config.tokenizer.tokens + 1)
+        named = tensors(config, precision, entries)
+        taken, given = (tuple(named[n] for n in side.split()) for side in SIGNATURES[name])
+        module = modules[name]().eval()
+        return Graph(to_half(module, islands) if precision == "fp16" else module, taken, given)
+
+    return {name: partial(build, name) for name in modules}

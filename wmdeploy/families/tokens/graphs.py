@@ -11,6 +11,8 @@ in slots of their own, K + 1 for each frame. A first frame has no two such entri
 1 are not seen then, or ever, and position p of the transformer is slot p + 2.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 import torch
@@ -145,8 +147,8 @@ class Part(nn.Module):
 class Absorb(Part):
     """A real frame: all entries at once, and the logits of its tokens given those before each.
 
-    before, tokens (B, K): of the frame before and of this one. action (B,): between them. frames
-    (B,): in the cache; where there are none, the first token's logits are zeros.
+    before, tokens (B, K): of the frame before and of this one. action (B,): between them. cached
+    (B,): frames in the cache; where there are none, the first token's logits are zeros.
     """
 
     def forward(
@@ -154,17 +156,17 @@ class Absorb(Part):
         before: Tensor,
         tokens: Tensor,
         action: Tensor,
-        frames: Tensor,
+        cached: Tensor,
         keys: Tensor,
         values: Tensor,
     ) -> tuple[Tensor, ...]:
         passes, embed = self.passes, self.passes.embedder
         parts = [embed.tokens(before[:, -1:]), embed.actions(action), embed.tokens(tokens[:, :-1])]
-        start = frames * passes.each
+        start = cached * passes.each
         hidden, key, value = passes(torch.cat(parts, 1), start, keys, values)
         logits = passes.tokens(hidden[:, 1:])
-        known = (frames[:, None] > 0) | (torch.arange(logits.shape[1], device=frames.device) > 0)
-        return logits * known[..., None], start, frames + 1, key, value
+        known = (cached[:, None] > 0) | (torch.arange(logits.shape[1], device=cached.device) > 0)
+        return logits * known[..., None], start, cached + 1, key, value
 
 
 class Begin(Part):
@@ -174,43 +176,56 @@ class Begin(Part):
         self,
         before: Tensor,
         action: Tensor,
-        frames: Tensor,
+        cached: Tensor,
         keys: Tensor,
         values: Tensor,
-        obs: Tensor,
-        reward: Tensor,
-        end: Tensor,
+        noise: Tensor,
+        reward_noise: Tensor,
+        end_noise: Tensor,
     ) -> tuple[Tensor, ...]:
         passes, embed = self.passes, self.passes.embedder
         x = torch.cat([embed.tokens(before[:, -1:]), embed.actions(action)], 1)
-        start = frames * passes.each
+        start = cached * passes.each
         hidden, key, value = passes(x, start, keys, values)
         last = hidden[:, -1]
-        first = draw(passes.tokens(last), obs)[:, None]
+        first = draw(passes.tokens(last), noise)[:, None]
         tokens = torch.cat([first, torch.zeros_like(before[:, 1:])], 1)
-        rewards = draw(passes.rewards(last), reward).float() - 1
-        return tokens, rewards, draw(passes.ends(last), end), start, frames + 1, key, value
+        reward = draw(passes.rewards(last), reward_noise).float() - 1
+        end = draw(passes.ends(last), end_noise)
+        return tokens, reward, end, start, cached + 1, key, value
 
 
 class Next(Part):
-    """The entry of token index - 1, and token index; frames (B,) count the one that is drawn."""
+    """The entry of token index - 1, and token index; cached (B,) counts the one that is drawn."""
 
     def forward(
         self,
         tokens: Tensor,
         index: Tensor,
-        frames: Tensor,
+        cached: Tensor,
         keys: Tensor,
         values: Tensor,
-        obs: Tensor,
+        noise: Tensor,
     ) -> tuple[Tensor, ...]:
         passes = self.passes
         newest = tokens.gather(1, index[:, None] - 1)
-        start = (frames - 1) * passes.each + index + UNSEEN - 1
+        start = (cached - 1) * passes.each + index + UNSEEN - 1
         hidden, key, value = passes(passes.embedder.tokens(newest), start, keys, values)
-        drawn = draw(passes.tokens(hidden[:, -1]), obs)[:, None]
+        drawn = draw(passes.tokens(hidden[:, -1]), noise)[:, None]
         places = torch.arange(tokens.shape[1], device=tokens.device)
         return torch.where(places == index[:, None], drawn, tokens), start, key, value
+
+
+def modules(model: TokensModel) -> dict[str, Callable[[], nn.Module]]:
+    """By the names of their graphs; those of the world model share its weights."""
+    passes = cache(lambda: Passes(model))
+    return {
+        "encoder": lambda: Encode(model),
+        "absorb": lambda: Absorb(passes()),
+        "begin": lambda: Begin(passes()),
+        "token": lambda: Next(passes()),
+        "decoder": lambda: Decode(model),
+    }
 
 
 ISLANDS = (Nearest, Head, nn.LayerNorm, nn.Embedding)  # float32 in graphs of float16
