@@ -19,6 +19,8 @@ from wmdeploy.clips.write import write_npz
 from wmdeploy.engines.base import load_backend
 from wmdeploy.envs.vector import WorldModelVectorEnv
 from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.families import family_of, load_model
+from wmdeploy.programs.modules import module_backend
 
 WITHOUT_TORCH = """
 import json, sys
@@ -101,6 +103,24 @@ def test_study_prints_both_speeds(place: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "environment on ort-cpu" in shown and "environment on eager" in shown
     assert re.search(r"\| ratio \| \d+\.\d\dx \|", shown)
+    assert "Rows step together: ends that the model predicts are ignored" in shown
+
+
+def test_rows_of_the_study_stay_at_the_same_frame() -> None:
+    model = load_model("tiny", seed=3, family="tokens")
+    deployed = family_of(model).deployment(model, "default", "fp32")
+    backend = module_backend(deployed, name="modules")
+    clips = [read_clip(SAMPLE_CLIP, size=32)]
+    ended = []
+    for played in (backend, imagined_steps.endless(backend)):
+        env = WorldModelVectorEnv(played, clips, num_envs=4, context=3, max_steps=10, seed=4)
+        env.action_space.seed(0)
+        env.reset()
+        steps = [env.step(np.asarray(env.action_space.sample())) for _ in range(20)]
+        ended.append(np.array([terminated | cut for _, _, terminated, cut, _ in steps]))
+    freely, together = ended
+    assert not (freely == freely[:, :1]).all()  # or the model ends no episode by itself
+    assert np.flatnonzero(together.all(1)).tolist() == [9, 19] and together.sum() == 8
 
 
 def ran(program: str, place: Path) -> str:
