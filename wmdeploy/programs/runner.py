@@ -290,8 +290,7 @@ class Runner:
         # on a GPU nobody waits to look at it, so that a wrong one writes over other entries
         start = counter.clip(0, last)
         view, made = (self._arrays.to_front(array, front) for array in (cache, entries))
-        for at in range(count):
-            view[rows, start + at] = made[:, at]
+        view[rows[:, None], start[:, None] + self._rows(count)] = made
 
     def _rows(self, size: int) -> Array:
         """0 to size - 1, on the device."""
