@@ -46,12 +46,8 @@ def tensors(config: TokensConfig, precision: Precision, entries: int = 1) -> dic
     """
     tokenizer, sizes = config.tokenizer, config.transformer
     k, classes = tokenizer.tokens, tokenizer.codebook_size
-    counts = {
-        "keys": config.positions,
-        "values": config.positions,
-        "key": entries,
-        "value": entries,
-    }
+    counts = dict.fromkeys(("keys", "values"), config.positions)
+    counts |= dict.fromkeys(("key", "value"), entries)
     cache = [
         floats(name, sizes.layers, sizes.heads, count, sizes.head_size, precision=precision)
         for name, count in counts.items()
