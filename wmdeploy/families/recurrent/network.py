@@ -115,11 +115,12 @@ class Decoder(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        widths = [*reversed(config.channels), 3]
-        for inner, outer in zip(widths, widths[1:], strict=False):
-            last = outer == widths[-1] and len(layers) == 3 * (len(widths) - 2)
-            layers.append(ConvTranspose2d(inner, outer, 4, 2, 1, bias=last))
-            layers += [] if last else [ChannelNorm(outer), nn.SiLU()]
+        inner, *widths = reversed(config.channels)
+        for outer in widths:
+            layers.append(ConvTranspose2d(inner, outer, 4, 2, 1, bias=False))
+            layers += [ChannelNorm(outer), nn.SiLU()]
+            inner = outer
+        layers.append(ConvTranspose2d(inner, 3, 4, 2, 1))
         self._cnn = nn.ModuleDict(
             {
                 "_linear_layer": StateLinear(config, config.deter, config.embed, bias=True),
