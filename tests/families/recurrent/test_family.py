@@ -1,11 +1,13 @@
 """Sizes, names, and checkpoints of the authors' code."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.families.recurrent.conftest import FLOATS
 from wmdeploy.bundle import Bundle
@@ -200,6 +202,43 @@ def test_folding_copies_no_matrix_but_those_it_cuts(model: RecurrentModel) -> No
     folded = fold(model)
     assert folded.dynamics._cell.layers[0].weight is model.dynamics._cell.layers[0].weight
     assert "Rows" not in repr(model) and repr(folded).count("Rows") == 4
+
+
+class Operators(TorchDispatchMode):
+    """Counts what runs under it, and the types that are joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.joined: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        if func is torch.ops.aten.cat.default:
+            self.joined |= {tensor.dtype for tensor in args[0]}
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_baseline_joins_its_features_once(model: RecurrentModel) -> None:
+    """Or it would be slower than the authors' code, and any backend look fast beside it."""
+    c, family = model.config, family_of(model)
+    stoch, deter = torch.zeros(1, c.variables).long(), torch.zeros(1, c.deter)
+    noise = torch.zeros(1, c.variables, c.classes)
+    given = (stoch, deter, torch.zeros(1).long(), noise)
+    found = []
+    for deployed in (
+        family.baseline_deployment(model, "fp32"),
+        family.deployment(model, "default", "fp32"),
+    ):
+        with Operators() as operators:
+            deployed.graphs["prior"]().module(*given)
+        found.append(operators.counts)
+        assert operators.joined == {torch.float32}
+    # the state before with the action, what comes of it with deter, and the state for both heads
+    assert found[0]["cat"] == 3 and found[0]["eq"] == 3
+    assert found[1]["cat"] == 1 and found[1]["eq"] == 1  # the GRU's, and the action
 
 
 def test_bundles_hold_float32_at_every_border(bundle: Bundle, half: Bundle) -> None:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.families.recurrent.network import RecurrentModel, StateLinear
+from wmdeploy.families.recurrent.config import RecurrentConfig
+from wmdeploy.families.recurrent.network import Features, RecurrentModel, StateLinear
+
+
+class Apart(nn.Module):
+    """What `Features` takes, as it is."""
+
+    def forward(self, stoch: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        return stoch, others
 
 
 class Rows(nn.Module):
@@ -15,17 +23,18 @@ class Rows(nn.Module):
     rows: Tensor
     first: Tensor
 
-    def __init__(self, layer: StateLinear) -> None:
+    def __init__(self, layer: StateLinear, config: RecurrentConfig) -> None:
         super().__init__()
-        picked = layer.variables * layer.classes
+        picked = config.stoch
         weight = layer.weight.detach()
         self.register_buffer("rows", weight[:, :picked].t().contiguous())  # (V·C, outputs)
-        first = torch.arange(layer.variables, device=weight.device) * layer.classes
+        first = torch.arange(config.variables, device=weight.device) * config.classes
         self.register_buffer("first", first)  # row of each variable
         self.others = nn.Parameter(weight[:, picked:].contiguous(), requires_grad=False)
         self.bias = layer.bias
 
-    def forward(self, stoch: Tensor, others: Tensor) -> Tensor:
+    def forward(self, apart: tuple[Tensor, Tensor]) -> Tensor:
+        stoch, others = apart
         total = self.rows[stoch + self.first].float().sum(1)
         return total + F.linear(others.to(self.others.dtype), self.others, self.bias)
 
@@ -36,5 +45,7 @@ def fold(model: RecurrentModel) -> RecurrentModel:
     for module in list(model.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, StateLinear):
-                setattr(module, name, Rows(layer))
+                setattr(module, name, Rows(layer, model.config))
+            elif isinstance(layer, Features):
+                setattr(module, name, Apart())
     return model

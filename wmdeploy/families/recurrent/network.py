@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wmdeploy.families.recurrent.config import SMALLEST, RecurrentConfig
 
@@ -33,16 +32,27 @@ class Logits(Linear):
     """float32 in float16 graphs: small errors would draw other classes."""
 
 
-class StateLinear(nn.Linear):
-    """A linear layer over the drawn classes, as one-hot vectors, and other values beside them."""
+def one_hot(index: Tensor, count: int) -> Tensor:
+    """(...) int64 -> (..., count) float32."""
+    return (index[..., None] == torch.arange(count, device=index.device)).float()
+
+
+class Features(nn.Module):
+    """Drawn classes (B, V) as one-hot vectors, and other values (B, X) -> (B, V·C + X) float32."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.classes = config.classes
+
+    def forward(self, stoch: Tensor, others: Tensor) -> Tensor:
+        return torch.cat([one_hot(stoch, self.classes).flatten(1), others], 1)
+
+
+class StateLinear(Linear):
+    """Over what `Features` gives."""
 
     def __init__(self, config: RecurrentConfig, others: int, outputs: int, bias: bool) -> None:
         super().__init__(config.stoch + others, outputs, bias)
-        self.variables, self.classes = config.variables, config.classes
-
-    def forward(self, stoch: Tensor, others: Tensor) -> Tensor:  # type: ignore[override]
-        one_hot = F.one_hot(stoch, self.classes).flatten(1)  # (B, V·C)
-        return super().forward(torch.cat([one_hot, others], 1).to(self.weight.dtype))
 
 
 class Conv2d(nn.Conv2d):
@@ -76,19 +86,8 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class Layers(nn.Sequential):
-    """Layers of which the first may take several tensors."""
-
-    def forward(self, *given: Tensor) -> Tensor:
-        first, *others = self
-        x: Tensor = first(*given)
-        for layer in others:
-            x = layer(x)
-        return x
-
-
-def dense(first: nn.Module, width: int) -> Layers:
-    return Layers(first, Norm(width), nn.SiLU())
+def dense(first: nn.Module, width: int) -> nn.Sequential:
+    return nn.Sequential(first, Norm(width), nn.SiLU())
 
 
 class Encoder(nn.Module):
@@ -114,6 +113,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
+        self.features = Features(config)
         layers: list[nn.Module] = []
         inner, *widths = reversed(config.channels)
         for outer in widths:
@@ -129,14 +129,14 @@ class Decoder(nn.Module):
         )
 
     def forward(self, stoch: Tensor, deter: Tensor) -> Tensor:
-        x = self._cnn["_linear_layer"](stoch, deter)
+        x: Tensor = self._cnn["_linear_layer"](self.features(stoch, deter))
         x = x.unflatten(1, (SMALLEST, SMALLEST, -1)).permute(0, 3, 1, 2)  # (B, C, 4, 4)
         x = self._cnn["layers"](x).float() + 0.5
         return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class Head(nn.Module):
-    """The state, (B, V) and (B, D) -> (B, outputs); float32 in float16 graphs."""
+    """What `Features` gives of the state -> (B, outputs); float32 in float16 graphs."""
 
     def __init__(self, config: RecurrentConfig, name: str, layers: int, outputs: int) -> None:
         super().__init__()
@@ -149,11 +149,11 @@ class Head(nn.Module):
             )
             named[f"{name}_norm{i}"] = Norm(config.units)
             named[f"{name}_act{i}"] = nn.SiLU()
-        self.layers = Layers(named)
+        self.layers = nn.Sequential(named)
         self.mean_layer = Linear(config.units, outputs)
 
-    def forward(self, stoch: Tensor, deter: Tensor) -> Tensor:
-        return self.mean_layer(self.layers(stoch, deter))
+    def forward(self, features: Tensor) -> Tensor:
+        return self.mean_layer(self.layers(features))
 
 
 class Cell(nn.Module):
@@ -180,6 +180,7 @@ class Dynamics(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         c = self.config = config
+        self.features = Features(c)
         self.W = nn.Parameter(torch.zeros(1, c.deter))
         first = StateLinear(c, c.actions, c.hidden, bias=False)
         self._img_in_layers = dense(first, c.hidden)
@@ -196,7 +197,7 @@ class Dynamics(nn.Module):
 
     def move(self, stoch: Tensor, deter: Tensor, action: Tensor) -> Tensor:
         """The next deterministic state (B, D), by an action (B, A) of float32."""
-        return self._cell(self._img_in_layers(stoch, action), deter)
+        return self._cell(self._img_in_layers(self.features(stoch, action)), deter)
 
     def prior(self, deter: Tensor) -> Tensor:
         """Logits (B, V, C) of the state where no frame came."""
@@ -221,6 +222,7 @@ class RecurrentModel(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
+        self.features = Features(config)  # of the state, for the heads
         self.encoder = Encoder(config)
         self.dynamics = Dynamics(config)
         self.heads = nn.ModuleDict(
@@ -232,16 +234,16 @@ class RecurrentModel(nn.Module):
         )
         self.apply(_initialize)
 
-    def reward(self, stoch: Tensor, deter: Tensor) -> Tensor:
+    def reward(self, features: Tensor) -> Tensor:
         """(B,) float32: symexp of the mean over bins of symlog rewards."""
-        shares = self.heads["reward"](stoch, deter).softmax(-1)
+        shares = self.heads["reward"](features).softmax(-1)
         bins = torch.linspace(-LARGEST, LARGEST, BINS, device=shares.device)
         mean = (shares * bins).sum(-1)
         return mean.sign() * (mean.abs().exp() - 1)
 
-    def cont(self, stoch: Tensor, deter: Tensor) -> Tensor:
+    def cont(self, features: Tensor) -> Tensor:
         """(B,) float32: the probability that the episode goes on."""
-        logit: Tensor = self.heads["cont"](stoch, deter)
+        logit: Tensor = self.heads["cont"](features)
         return logit.squeeze(1).sigmoid()
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:

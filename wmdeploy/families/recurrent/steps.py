@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from wmdeploy.families.recurrent.network import RecurrentModel
+from wmdeploy.families.recurrent.network import RecurrentModel, one_hot
 
 
 class Step(nn.Module):
@@ -17,14 +17,14 @@ class Step(nn.Module):
     def vector(self, action: Tensor) -> Tensor:
         """(B,) int64 or (B, A) float32 -> (B, A) float32."""
         if count := self.model.config.num_actions:
-            return (action[:, None] == torch.arange(count, device=action.device)).float()
+            return one_hot(action, count)
         return action
 
     def draw(self, deter: Tensor, logits: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         """The state, the reward, whether the episode goes on, and what was drawn from."""
         stoch = (logits + noise).argmax(-1)
-        reward, cont = self.model.reward(stoch, deter), self.model.cont(stoch, deter)
-        return stoch, deter, reward, cont, logits
+        features = self.model.features(stoch, deter)
+        return stoch, deter, self.model.reward(features), self.model.cont(features), logits
 
 
 class Posterior(Step):
