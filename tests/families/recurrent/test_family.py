@@ -16,6 +16,7 @@ from wmdeploy.families import family_of, load_family, load_model
 from wmdeploy.families.convert import convert
 from wmdeploy.families.recurrent.config import PRESETS, RecurrentConfig
 from wmdeploy.families.recurrent.network import RecurrentModel
+from wmdeploy.families.recurrent.steps import Start
 
 # of NM512/dreamerv3-torch behind `_wm.`, at its default sizes with 18 actions
 NORMS = {f"encoder._cnn.layers.{3 * i + 1}.norm": 32 * 2**i for i in range(4)}
@@ -202,6 +203,18 @@ def test_folding_copies_no_matrix_but_those_it_cuts(model: RecurrentModel) -> No
     folded = fold(model)
     assert folded.dynamics._cell.layers[0].weight is model.dynamics._cell.layers[0].weight
     assert "Rows" not in repr(model) and repr(folded).count("Rows") == 4
+
+
+def test_the_state_before_the_first_frame_is_float32_in_float16(model: RecurrentModel) -> None:
+    family, (deter, stoch) = family_of(model), model.dynamics.initial()
+    for deployed in (
+        family.baseline_deployment(model, "fp16"),
+        family.deployment(model, "default", "fp16"),
+    ):
+        start = deployed.graphs["posterior"]().module.start
+        assert isinstance(start, Start)
+        assert start.deter.dtype == torch.float32 and torch.equal(start.deter, deter)
+        assert torch.equal(start.stoch, stoch)
 
 
 class Operators(TorchDispatchMode):

@@ -7,12 +7,12 @@ from torch import nn
 from wmdeploy.families.family import Deployment, Graph
 from wmdeploy.families.half import to_half
 from wmdeploy.families.recurrent.network import Head, Logits, Norm, RecurrentModel
-from wmdeploy.families.recurrent.steps import Posterior, Prior
+from wmdeploy.families.recurrent.steps import Posterior, Prior, Start
 from wmdeploy.families.tensors import floats, integers, pixels
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
 
-ISLANDS = (Norm, Logits, Head)  # float32 in graphs of float16
+ISLANDS = (Norm, Logits, Head, Start)  # float32 in graphs of float16
 
 
 def deployment(model: RecurrentModel, precision: Precision) -> Deployment:

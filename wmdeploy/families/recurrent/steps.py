@@ -27,17 +27,31 @@ class Step(nn.Module):
         return stoch, deter, self.model.reward(features), self.model.cont(features), logits
 
 
+class Start(nn.Module):
+    """The learned state in place of the given one, where no frame came before.
+
+    It is float32 in float16 graphs, as any other state.
+    """
+
+    stoch: Tensor
+    deter: Tensor
+
+    def __init__(self, model: RecurrentModel) -> None:
+        super().__init__()
+        deter, stoch = model.dynamics.initial()
+        self.register_buffer("stoch", stoch)  # (1, V)
+        self.register_buffer("deter", deter)  # (1, D)
+
+    def forward(self, first: Tensor, stoch: Tensor, deter: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(first, self.stoch, stoch), torch.where(first, self.deter, deter)
+
+
 class Posterior(Step):
     """A real frame has come. Before the first one are a learned state and an action of zeros."""
 
-    deter: Tensor
-    stoch: Tensor
-
     def __init__(self, model: RecurrentModel) -> None:
         super().__init__(model)
-        deter, stoch = model.dynamics.initial()
-        self.register_buffer("deter", deter)
-        self.register_buffer("stoch", stoch)
+        self.start = Start(model)
 
     def forward(
         self,
@@ -49,8 +63,7 @@ class Posterior(Step):
         noise: Tensor,
     ) -> tuple[Tensor, ...]:
         first = (length == 0)[:, None]
-        deter = torch.where(first, self.deter.float(), deter)
-        stoch = torch.where(first, self.stoch, stoch)
+        stoch, deter = self.start(first, stoch, deter)
         deter = self.dynamics.move(stoch, deter, self.vector(action) * (~first).float())
         return self.draw(deter, self.dynamics.posterior(deter, embed), noise)
 
