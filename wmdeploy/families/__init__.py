@@ -16,6 +16,7 @@ from wmdeploy.families.find import (
     save_model,
     use_family,
 )
+from wmdeploy.families.half import graph_of, to_half
 from wmdeploy.families.tensors import floats, integers, pixels
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "family_of",
     "find_family",
     "floats",
+    "graph_of",
     "integers",
     "is_preset",
     "load_bundled_model",
@@ -34,5 +36,6 @@ __all__ = [
     "load_model",
     "pixels",
     "save_model",
+    "to_half",
     "use_family",
 ]

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from tests.conftest import MICRO
-from wmdeploy.families.reference.graphs import Feedback, deployment, to_half
+from wmdeploy.families.half import to_half
+from wmdeploy.families.reference.graphs import Feedback, deployment
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel
 

@@ -1,11 +1,11 @@
 """The diffusion family: its graphs' tensors, and its programs. Imports no torch by itself."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from wmdeploy.families.diffusion.config import PRESETS, DiffusionConfig
 from wmdeploy.families.family import Deployment, Graph, ModelFacts, ModelFamily
+from wmdeploy.families.half import graph_of
 from wmdeploy.families.tensors import floats, integers, pixels
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
@@ -143,14 +143,11 @@ def _deployment(
     frame: tuple[Call, ...],
 ) -> Deployment:
     from wmdeploy.families.diffusion.graphs import ISLANDS
-    from wmdeploy.families.half import to_half
 
     named = tensors(model.config, precision)
 
-    def build(name: str) -> Graph:
-        module = modules[name](model).eval()
+    def build(name: str) -> Callable[[], Graph]:
         taken, given = (tuple(named[n] for n in side.split()) for side in SIGNATURES[name])
-        return Graph(to_half(module, ISLANDS) if precision == "fp16" else module, taken, given)
+        return graph_of(lambda: modules[name](model), taken, given, precision, ISLANDS)
 
-    graphs: dict[str, Callable[[], Graph]] = {n: functools.partial(build, n) for n in modules}
-    return Deployment(graphs, programs(model.config, frame))
+    return Deployment({name: build(name) for name in modules}, programs(model.config, frame))

@@ -1,11 +1,10 @@
 """One-hot vectors pick rows: sums of a few rows of a matrix in place of whole products, exactly."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wmdeploy.families.half import copy_with_same_tensors
 from wmdeploy.families.recurrent.config import RecurrentConfig
 from wmdeploy.families.recurrent.network import Features, RecurrentModel, StateLinear
 
@@ -41,7 +40,7 @@ class Rows(nn.Module):
 
 def fold(model: RecurrentModel) -> RecurrentModel:
     """The same model, that shares its weights, and picks rows by what has been drawn."""
-    model = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    model = copy_with_same_tensors(model)
     for module in list(model.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, StateLinear):

@@ -1,16 +1,14 @@
 """The model as four graphs, encoder, posterior, prior and decoder, and the programs of them."""
 
-from collections.abc import Callable
+import functools
 
-from torch import nn
-
-from wmdeploy.families.family import Deployment, Graph
-from wmdeploy.families.half import to_half
+from wmdeploy.families.family import Deployment
+from wmdeploy.families.half import graph_of
 from wmdeploy.families.recurrent.network import Head, Logits, Norm, RecurrentModel
 from wmdeploy.families.recurrent.steps import Posterior, Prior, Start
 from wmdeploy.families.tensors import floats, integers, pixels
 from wmdeploy.manifest import Precision
-from wmdeploy.programs.contract import Call, Noise, Programs, TensorSpec
+from wmdeploy.programs.contract import Call, Noise, Programs
 
 ISLANDS = (Norm, Logits, Head, Start)  # float32 in graphs of float16
 
@@ -30,19 +28,7 @@ def deployment(model: RecurrentModel, precision: Precision) -> Deployment:
     heads = (floats("reward"), floats("cont"))
     given = (integers("next_stoch", c.variables), floats("next_deter", c.deter), *heads, logits)
 
-    def graph(
-        make: Callable[[], nn.Module],
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
-    ) -> Callable[[], Graph]:
-        def build() -> Graph:
-            module = make().eval()
-            return Graph(
-                to_half(module, ISLANDS) if precision == "fp16" else module, inputs, outputs
-            )
-
-        return build
-
+    graph = functools.partial(graph_of, precision=precision, islands=ISLANDS)
     held = {"stoch": "state.stoch", "deter": "state.deter"}
     step = {**held, "action": "action", "noise": "noise.stoch"}
     gives = {"state.stoch": "next_stoch", "state.deter": "next_deter"}

@@ -8,7 +8,6 @@ W_out to the decoder. The modules here are exported by `exporters` and compiled 
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wmdeploy.families.family import Deployment, Graph
-from wmdeploy.families.half import to_half
+from wmdeploy.families.half import graph_of
 from wmdeploy.families.reference.temporal import TemporalBlock
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel, to_pixels, to_signal
@@ -232,39 +231,30 @@ def deployment(model: WorldModel, layout: str, precision: Precision) -> Deployme
     if config.num_actions:
         window.append(TensorSpec("actions", "int64", (BATCH, config.context)))
         now.append(TensorSpec("action", "int64", (BATCH,)))
-    rendered = [hidden] if token else [one]
 
     @functools.cache
     def feedback() -> Feedback | None:  # one for prefill and step
         return Feedback(model) if token else None
 
-    def graph(
-        make: Callable[[], nn.Module],
-        inputs: list[TensorSpec],
-        outputs: tuple[TensorSpec, ...],
-    ) -> Callable[[], Graph]:
-        def build() -> Graph:
-            module = make().eval()
-            if precision == "fp16":
-                module = to_half(module, ISLANDS)
-            return Graph(module, tuple(inputs), outputs)
-
-        return build
-
+    graph = functools.partial(graph_of, precision=precision, islands=ISLANDS)
     return Deployment(
         graphs={
             "encoder": graph(
                 lambda: GraphEncoder(model, token),
-                [TensorSpec("frames", "uint8", pixels)],
+                (TensorSpec("frames", "uint8", pixels),),
                 (one, codes),
             ),
             "prefill": graph(
-                lambda: GraphPrefill(model, feedback()), window, (*predicted, keys, values)
+                lambda: GraphPrefill(model, feedback()),
+                tuple(window),
+                (*predicted, keys, values),
             ),
-            "step": graph(lambda: GraphStep(model, feedback()), now, (*predicted, *new_cache)),
+            "step": graph(
+                lambda: GraphStep(model, feedback()), tuple(now), (*predicted, *new_cache)
+            ),
             "decoder": graph(
                 lambda: GraphDecoder(model, token),
-                rendered,
+                (hidden if token else one,),
                 (TensorSpec("frame", "uint8", pixels),),
             ),
         },
@@ -330,9 +320,8 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
 
     def predict() -> Graph:
         signature = latent.graphs["prefill"]()
-        module: nn.Module = BaselinePrediction(model).eval()
-        module = module if precision == "fp32" else to_half(module, ISLANDS)
-        return Graph(module, signature.inputs, signature.outputs[1:2])
+        taken, given = signature.inputs, signature.outputs[1:2]
+        return graph_of(lambda: BaselinePrediction(model), taken, given, precision, ISLANDS)()
 
     programs = latent.programs
     (prefill,) = programs.refresh

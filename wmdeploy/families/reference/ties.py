@@ -84,7 +84,7 @@ def find_ties(
 
 def _other_precision(encoder: "nn.Module", precision: Precision) -> "nn.Module":
     """The encoder that shows, beside float32, how much the rounding of a precision changes."""
-    from wmdeploy.families.reference.graphs import to_half
+    from wmdeploy.families.half import to_half
 
     return copy.deepcopy(encoder).double() if precision == "fp32" else to_half(encoder)
 
