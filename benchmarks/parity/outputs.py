@@ -51,8 +51,7 @@ def _compare(name: str, got: np.ndarray, expected: np.ndarray) -> OutputParity:
         return OutputParity(agreement=float((got == expected).mean()))
     a, b = got.astype(np.float64), expected.astype(np.float64)
     scale = float(np.abs(b).max()) or 1.0
-    logits = name == f"{FORCED}logits" or name.endswith("_logits")
     return OutputParity(
         relative=float(np.abs(a - b).max()) / scale,
-        variation=total_variation(a, b) if logits else None,
+        variation=total_variation(a, b) if name.endswith("logits") else None,
     )

@@ -119,7 +119,10 @@ class Programs:
         state: tensors of a row, zeros after a reset.
         records: what is kept of each frame in the window, (B, ...) each. Encode, predict and a
             refresh that predicts give them; what else encode gives as `new.X` is for absorb.
-        outputs: what programs give as `out.X`; of encode, codes.
+        outputs: what programs give as `out.X`; of encode, codes. Those whose name ends in `logits`
+            are compared as logits: an export lets errors pass that are small beside 1, however
+            small the logits are, and benchmarks give the total variation of the distributions that
+            they stand for.
         refresh_predicts: refresh does predict's work too, as a prefill does.
         undo: states to take back where a real frame replaces a prediction.
     """
