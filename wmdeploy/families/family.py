@@ -92,9 +92,11 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def build(self, config: Any) -> "nn.Module":
-        """A model of these sizes, with weights as its training would start from.
+        """A model of these sizes, with weights drawn by PyTorch's generator.
 
-        Also called under `torch.device("meta")`, where a model takes no memory.
+        They are those of its training, or larger ones: presets are compared and timed with them,
+        and zeros or nearly uniform logits would hide errors. Also called under
+        `torch.device("meta")`, where a model takes no memory.
         """
 
     @abstractmethod
