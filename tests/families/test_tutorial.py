@@ -22,7 +22,7 @@ OFFLINE = ["--no-build-isolation", "--no-index", "--quiet", "--target"]
 SHORTER = ["--seconds", "0.05"]
 
 
-def run(arguments: list[str], place: Path) -> str:
+def run(arguments: list[str], place: Path, code: int = 0) -> str:
     paths = [str(ROOT), str(place / "site")]
     result = subprocess.run(
         [sys.executable, *arguments],
@@ -31,18 +31,18 @@ def run(arguments: list[str], place: Path) -> str:
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "160"},
     )
-    assert result.returncode == 0, f"{arguments}: {result.stderr}{result.stdout}"
-    return result.stdout
+    assert result.returncode == code, f"{arguments}: {result.stderr}{result.stdout}"
+    return result.stdout + result.stderr
 
 
-def run_command(command: str, place: Path) -> str:
+def run_command(command: str, place: Path, code: int = 0) -> str:
     name, *arguments = shlex.split(command)
     if name == "pip":
         assert arguments[0] == "install"
         return run(["-m", "pip", *arguments, *OFFLINE, "site"], place)
     assert name == "wmdeploy"
     arguments += SHORTER if arguments[0] == "bench" else []
-    return run(["-m", "wmdeploy.cli", *arguments], place)
+    return run(["-m", "wmdeploy.cli", *arguments], place, code)
 
 
 @pytest.mark.slow
@@ -62,6 +62,8 @@ def test_the_page_runs(tmp_path: Path) -> None:
     made = {name: Bundle.open(tmp_path / "bundles" / name) for name in ("wave", "installed-wave")}
     assert {bundle.manifest.family for bundle in made.values()} == {"wave"}
     assert Bundle.open(tmp_path / "bundles" / "trained-wave").manifest.recipe.source != "small-wave"
+    half = "wmdeploy export small-wave --family wave_family:WaveFamily --precision fp16 -o half"
+    assert "family wave: it has no float16" in run_command(half, tmp_path, code=1)
     assert "imagine_next" in said["wmdeploy inspect bundles/wave"]
     assert any("pass" in text for command, text in said.items() if "bench" in command)
     dream = np.load(tmp_path / "dream.npz")["frames"]

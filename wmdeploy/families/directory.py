@@ -48,7 +48,11 @@ class TrainingNotes:
 def write_model_files(
     family: "ModelFamily", model: "nn.Module", directory: Path, about: dict[str, Any] | None = None
 ) -> None:
-    """The two files of a model directory, into a directory that the caller stages."""
+    """The two files of a model directory, into a directory that the caller stages.
+
+    All of `state_dict()` is saved as it is: tied weights under each of their names, integer buffers
+    as integers.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
