@@ -1,7 +1,6 @@
 """The token family: tensors of its graphs, and its programs. Importing this imports no torch."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from wmdeploy.families.family import Deployment, Graph, ModelFacts, ModelFamily
@@ -145,13 +144,12 @@ def _graphs(
     modules: "Mapping[str, Callable[[], nn.Module]]",
     islands: "tuple[type[nn.Module], ...]",
 ) -> dict[str, Callable[[], Graph]]:
-    from wmdeploy.families.half import to_half
+    from wmdeploy.families.half import graph_of
 
-    def build(name: str) -> Graph:
+    graphs = {}
+    for name, make in modules.items():
         entries = {"begin": 2, "token": 1}.get(name, config.tokenizer.tokens + 1)
         named = tensors(config, precision, entries)
         taken, given = (tuple(named[n] for n in side.split()) for side in SIGNATURES[name])
-        module = modules[name]().eval()
-        return Graph(to_half(module, islands) if precision == "fp16" else module, taken, given)
-
-    return {name: partial(build, name) for name in modules}
+        graphs[name] = graph_of(make, taken, given, precision=precision, islands=islands)
+    return graphs
