@@ -27,6 +27,7 @@ from wmdeploy.clips.folder import (
 )
 from wmdeploy.clips.footage import clip_digest, read_footage
 from wmdeploy.clips.read import SAMPLE_CLIP, open_source
+from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
 FRAMES = np.arange(6 * 8 * 8 * 3, dtype=np.uint8).reshape(6, 8, 8, 3)
@@ -83,6 +84,19 @@ def test_footage_has_them_numbered_through(pong: Path) -> None:
     assert np.array_equal(
         footage.final(last), next(clip.final for clip in reversed(clips) if clip.final is not None)
     )
+
+
+def test_frames_of_a_video_without_a_final_picture_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would read the whole file, of which two frames are asked for."""
+    write_video(tmp_path / "a.mp4", FRAMES, fps=15)
+
+    def count(self: VideoSource) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(VideoSource, "count", count)
+    assert len(read_clip(tmp_path / "a.mp4", count=2)) == 2
 
 
 def test_folder_without_them_is_read_as_before(pong: Path, tmp_path: Path) -> None:
