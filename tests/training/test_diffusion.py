@@ -19,7 +19,7 @@ from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import load_family, load_model
 from wmdeploy.families.diffusion.config import DiffusionConfig
 from wmdeploy.families.diffusion.network import DiffusionModel
-from wmdeploy.training import TrainOptions, TrainSummary
+from wmdeploy.training import TrainOptions, TrainSummary, loop
 from wmdeploy.training.data import find_data
 from wmdeploy.training.diffusion import DenoiserLoss, RewardLoss, RewardStage
 from wmdeploy.training.loop import Share
@@ -109,13 +109,20 @@ def test_killed_training_goes_on_to_the_same_weights(
 
 
 def test_time_limit_ends_both_stages_with_a_model_that_is_exported(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    budgets = []
+
+    def run_stage(*args: Any, budget: float, **rest: Any) -> None:
+        budgets.append(budget)
+        loop.run_stage(*args, budget=budget, **rest)
+
+    monkeypatch.setattr("wmdeploy.training.train.run_stage", run_stage)
     stages = {"denoiser.steps": 10**6, "rewards.steps": 10**6}
     summary, _ = run(options(data, tmp_path / "model", stages=stages, max_minutes=0.1))
     assert {stage.ended for stage in summary.stages.values()} == {"time"}
-    seconds = [summary.stages[name].seconds for name in ("denoiser", "rewards")]
-    assert seconds == [pytest.approx(6 * 0.85, abs=1.5), pytest.approx(6 * 0.15, abs=1.5)]
+    assert all(0 < stage.steps < 10**6 for stage in summary.stages.values())
+    assert budgets == pytest.approx([6 * 0.85, 6 * 0.15])  # how long it took is a matter of load
     source = str(tmp_path / "model")
     bundle = tmp_path / "bundle"
     export_bundle(ExportOptions(source=source, clip=data / "0.npz", output=bundle))
