@@ -21,7 +21,7 @@ from wmdeploy.families.diffusion.config import DiffusionConfig
 from wmdeploy.families.diffusion.network import DiffusionModel
 from wmdeploy.training import TrainOptions, TrainSummary, loop
 from wmdeploy.training.data import find_data
-from wmdeploy.training.diffusion import DenoiserLoss, RewardLoss, RewardStage
+from wmdeploy.training.diffusion import DenoiserLoss, DenoiserStage, RewardLoss, RewardStage
 from wmdeploy.training.loop import Share
 from wmdeploy.training.plan import Job, StageSettings
 from wmdeploy.training.train import train
@@ -185,15 +185,28 @@ def test_second_frame_is_denoised_on_the_first_as_it_was_predicted() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-3)
 
 
-def reward_stage(folder: Path) -> RewardStage:
+def job_of(folder: Path) -> Job:
     clips = find_data([folder], size=16, validation=0.5, seed=0, actions=True)
-    settings = {"rewards": StageSettings(1, 64, 1e-3)}
+    settings = dict.fromkeys(("denoiser", "rewards"), StageSettings(1, 64, 1e-3))
     rest: dict[str, Any] = {"accelerator": None, "progress": None, "tell": None}
-    job = Job(
+    return Job(
         model=DiffusionModel(MICRO), clips=clips, options=options(folder, folder / "out"),
         settings=settings, **rest,
     )  # fmt: skip
-    return RewardStage(job.model, clips.training, clips.validation, job)
+
+
+def reward_stage(folder: Path) -> RewardStage:
+    job = job_of(folder)
+    return RewardStage(job.model, job.clips.training, job.clips.validation, job)
+
+
+def test_noise_of_held_out_batches_is_of_no_step(data: Path) -> None:
+    job = job_of(data)
+    stage = DenoiserStage(job.model, job.clips.training, job.clips.validation, job)
+    held_out = {value for batch in stage.held_out() for value in batch["sigma"].flatten().tolist()}
+    assert len(stage.held_out()) > 1
+    for step in range(len(stage.held_out())):
+        assert held_out.isdisjoint(stage.batch(step, Share())["sigma"].flatten().tolist())
 
 
 def test_rewards_and_ends_are_those_of_the_transitions_that_count(data: Path) -> None:

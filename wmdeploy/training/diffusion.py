@@ -43,6 +43,7 @@ PREDICTED = 2  # frames denoised in a window, each on the one before as it was d
 SEQUENCE = 15  # transitions of a window that rewards and ends are learned from
 DENOISER_SHARE = 0.85  # of the minutes
 HELD_OUT_WINDOWS = 64
+TRAINED, HELD_OUT = 1, 2  # end the keys that noise is drawn from, so that no two are the same
 
 
 class DiffusionTraining(Training):
@@ -181,7 +182,7 @@ class _WindowStage:
         chosen = np.linspace(0, len(windows) - 1, min(HELD_OUT_WINDOWS, len(windows)))
         parts = np.array_split(windows[chosen.astype(int)], max(1, len(chosen) // 16))
         self._held_out = [
-            self._batch(validation, part, np.random.default_rng([*self._key, at]))
+            self._batch(validation, part, np.random.default_rng([*self._key, at, 0, HELD_OUT]))
             for at, part in enumerate(parts)
         ]
 
@@ -199,7 +200,7 @@ class _WindowStage:
         return share_of(epoch_batch(self._windows, size, self._key, step), share)
 
     def batch(self, step: int, share: Share) -> Batch:
-        rng = np.random.default_rng([*self._key, step, share.process])
+        rng = np.random.default_rng([*self._key, step, share.process, TRAINED])
         return self._batch(self._footage, self.numbers(step, share), rng)
 
     def describe(self, step: int, share: Share) -> str:
