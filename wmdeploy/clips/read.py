@@ -110,7 +110,7 @@ class PairedSource(Wrapped):
         length = self.count()
         with npy_array(self._actions, "actions") as array:
             place = str(self._actions.parent)
-            actions, note = read_actions(
+            actions, note, _ = read_actions(
                 {self._actions.stem: array},
                 self._actions.stem,
                 first=0,
