@@ -68,9 +68,10 @@ def test_minari_episodes_are_clips_in_their_order(tmp_path: Path) -> None:
     clip = read_clip(clips[2])
     np.testing.assert_array_equal(clip.frames, np.roll(FRAMES, 2, axis=0))
     np.testing.assert_array_equal(clip.actions, [*ACTIONS, ACTIONS[-1]])
+    np.testing.assert_array_equal(clip.rewards, np.zeros(9, np.float32))
     assert clip.notes == (
         "frames are read from observations",
-        "not read: rewards, terminations, truncations",
+        "not read: terminations, truncations",
         "there is one action fewer than frames; the last one is repeated",
     )
     part = read_clip(clips[2], size=16, start=3, count=2)

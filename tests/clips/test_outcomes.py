@@ -27,6 +27,7 @@ from wmdeploy.clips.folder import (
 )
 from wmdeploy.clips.footage import clip_digest, read_footage
 from wmdeploy.clips.read import SAMPLE_CLIP, open_source
+from wmdeploy.clips.video import VideoSource
 from wmdeploy.errors import ClipError
 
 FRAMES = np.arange(6 * 8 * 8 * 3, dtype=np.uint8).reshape(6, 8, 8, 3)
@@ -83,6 +84,19 @@ def test_footage_has_them_numbered_through(pong: Path) -> None:
     assert np.array_equal(
         footage.final(last), next(clip.final for clip in reversed(clips) if clip.final is not None)
     )
+
+
+def test_frames_of_a_video_without_a_final_picture_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would read the whole file, of which two frames are asked for."""
+    write_video(tmp_path / "a.mp4", FRAMES, fps=15)
+
+    def count(self: VideoSource) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(VideoSource, "count", count)
+    assert len(read_clip(tmp_path / "a.mp4", count=2)) == 2
 
 
 def test_folder_without_them_is_read_as_before(pong: Path, tmp_path: Path) -> None:
@@ -150,6 +164,54 @@ def test_npz_keeps_them_and_is_cut_at_its_ends(tmp_path: Path) -> None:
     for clip in (first, second):
         assert clip.ends is not None and clip.ends.tolist() == [False, False, True]
         assert not clip.notes
+
+
+def test_npz_keeps_the_final_picture_of_its_last_episode(tmp_path: Path) -> None:
+    final = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3).transpose(1, 0, 2)
+    write_npz(tmp_path / "a.npz", FRAMES, np.arange(6), REWARDS, ENDS, final=final)
+    first, second = (read_clip(path) for path in find_clips(tmp_path / "a.npz"))
+    assert first.final is None and not first.notes and not second.notes
+    assert second.final is not None and np.array_equal(second.final, final)
+    footage = read_footage(find_clips(tmp_path / "a.npz"), 8, True, [])
+    assert list(footage.finals) == [5] and np.array_equal(footage.final(5), final)
+    with pytest.raises(ClipError, match=r"final: got uint8 \(4, 8, 3\), expected uint8 \(8, 8, 3"):
+        write_npz(tmp_path / "b.npz", FRAMES, final=final[:4])
+
+
+@pytest.mark.parametrize(
+    ("final", "rewards"),
+    [(FRAMES[0, :4], REWARDS), (FRAMES[0].astype(float), REWARDS), (FRAMES[0], REWARDS[:5])],
+)
+def test_final_picture_of_another_kind_or_behind_another_is_not_read(
+    tmp_path: Path, final: np.ndarray, rewards: np.ndarray
+) -> None:
+    np.savez(tmp_path / "a.npz", frames=FRAMES, rewards=rewards, final=final)
+    clip = read_clip(tmp_path / "a.npz")
+    assert clip.final is None and clip.rewards is not None
+    assert clip.notes == ("not read: final",)
+
+
+def test_what_actions_brought_is_moved_with_them(tmp_path: Path) -> None:
+    """Where row t holds the action that led to frame t, it holds what that brought, too."""
+    actions = np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    actions[[0, 3]] = 0  # nothing led to the first frame of an episode
+    np.savez(tmp_path / "a.npz", frames=FRAMES, actions=actions, rewards=REWARDS, ends=ENDS,
+             final=FRAMES[0])  # fmt: skip
+    first, second = (read_clip(path) for path in find_clips(tmp_path / "a.npz"))
+    for clip, taken, rewards in ((first, [1, 2, 2], [1, 0, 0]), (second, [1, 2, 2], [0, 2, 0])):
+        assert clip.actions is not None and clip.actions.tolist() == taken
+        assert clip.rewards is not None and clip.rewards.tolist() == rewards
+        assert clip.ends is not None and clip.ends.tolist() == [False, True, False]
+        assert clip.final is None
+        assert "actions are shifted by one, rewards and ends with them" in clip.notes[0]
+        assert "final is not read" in clip.notes[0]
+
+
+def test_rewards_of_a_file_whose_actions_are_not_read_stay_where_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", frames=FRAMES, actions=np.zeros(6), rewards=REWARDS)
+    clip = read_clip(tmp_path / "a.npz")
+    assert clip.actions is None and clip.rewards is not None
+    assert clip.rewards.tolist() == REWARDS.tolist()
 
 
 def test_one_fewer_than_frames_leaves_the_last_frame_to_be_the_final_picture(

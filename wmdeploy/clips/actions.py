@@ -6,6 +6,7 @@
 import pickle
 import pickletools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,19 +18,29 @@ _MOST_NONE = 400  # bytes of a pickled None
 _MOST_BYTES = 2**30  # of all actions of a file
 
 
+class ReadActions(NamedTuple):
+    """Actions as they were read.
+
+    Attributes:
+        values: (T,) int64 or (T, n) float32, or None where there are none.
+        note: how they were read, "" if as they are.
+        moved: whether each came before its frame, so that they are moved by one.
+    """
+
+    values: np.ndarray | None
+    note: str
+    moved: bool = False
+
+
 def read_actions(
     arrays: Mapping[str, Stored], name: str, first: int, last: int, length: int, place: str
-) -> tuple[np.ndarray | None, str]:
+) -> ReadActions:
     """The actions of the frames `first` to `last` of `length`, and how they were read.
 
     Taken are whole numbers of shape (T,), (T, 1) and (1, T), one action less than frames, rows
     with a single 1 in them, which are indices, and other rows of floats. Frames that an action
     *led to* have none at the first one (Dreamer: a row of zeros; Crafter, by its other arrays):
     their indices are moved by one.
-
-    Returns:
-        (last - first,) int64 or (last - first, n) float32, or None where `None` was saved; and a
-        note, "" if there is none.
 
     Raises:
         UnusableActions: they are one float for each frame, or not finite.
@@ -38,7 +49,7 @@ def read_actions(
     """
     array = arrays[name]
     if array.shape == () and isinstance(array, NpyArray) and _is_none(array):
-        return None, f"{name} is None, so the clip is read without actions"
+        return ReadActions(None, f"{name} is None, so the clip is read without actions")
     shape = array.shape
     batch = len(shape) in (2, 3) and shape[0] == 1 != length
     rows = shape[1:] if batch else shape
@@ -87,9 +98,9 @@ def read_actions(
     elif len(actions) < last - first:
         notes.append("there is one action fewer than frames; the last one is repeated")
     if not len(actions):
-        return None, "its one frame has no action"
+        return ReadActions(None, "its one frame has no action", moved)
     held = np.minimum(np.arange(last - first), len(actions) - 1)
-    return actions[held], ", ".join(notes)
+    return ReadActions(actions[held], ", ".join(notes), moved)
 
 
 def _is_one_hot(rows: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wmdeploy.clips.actions import read_actions
+from wmdeploy.clips.actions import ReadActions, read_actions
 from wmdeploy.clips.clip import Outcomes
 from wmdeploy.clips.hdf5 import episode_groups, hdf5_arrays, root_names
 from wmdeploy.clips.layout import (
@@ -32,7 +32,7 @@ from wmdeploy.clips.layout import (
     listed,
 )
 from wmdeploy.clips.npy import Stored, npy_array, npz_arrays
-from wmdeploy.clips.outcomes import find_outcomes, read_outcomes
+from wmdeploy.clips.outcomes import FINAL, find_outcomes, read_outcomes
 from wmdeploy.clips.source import Source
 from wmdeploy.clips.suffixes import ARRAY_SUFFIXES
 from wmdeploy.errors import ClipError
@@ -48,7 +48,7 @@ class _Series:
 
     Attributes:
         cuts: frames at which an episode begins, and behind the last of them the end.
-        outcomes: of its rewards and ends the arrays that are there.
+        outcomes: of its rewards, ends and final picture the arrays that are there.
         unread: arrays that are not read.
     """
 
@@ -85,24 +85,38 @@ class ArraySource(Source):
                 yield layout.frame(row, f"{self.path}: {series.frames}: frame {index}")
 
     def actions(self) -> np.ndarray | None:
-        series = self._series
-        if series.actions is None:
-            return None
-        first, last = self._span
-        length = series.layout.shape[0]
-        with self._arrays() as arrays:
-            actions, note = read_actions(
-                arrays, series.actions, first=first, last=last, length=length, place=str(self.path)
-            )
+        actions, note, moved = self._read_actions()
+        brought = self._series.outcomes
+        if moved and (alike := [name for name in brought if name != FINAL]):
+            note += f", {' and '.join(alike)} with them"
+        if moved and FINAL in brought:
+            note += f", {FINAL} is not read"
         if note and note not in self.notes:
             self.notes.append(note)
         return actions
 
     def outcomes(self) -> Outcomes:
         series = self._series
-        first, last = self._span
+        if not series.outcomes:
+            return Outcomes()
+        try:
+            moved = self._read_actions().moved
+        except ClipError:
+            moved = False  # actions that are not read say nothing of the rest
+        (first, last), length = self._span, series.layout.shape[0]
         with self._arrays() as arrays:
-            return read_outcomes({name: arrays[name] for name in series.outcomes}, first, last)
+            found = {name: arrays[name] for name in series.outcomes}
+            return read_outcomes(found, first=first, last=last, length=length, moved=moved)
+
+    def _read_actions(self) -> ReadActions:
+        series = self._series
+        if series.actions is None:
+            return ReadActions(None, "")
+        (first, last), length = self._span, series.layout.shape[0]
+        with self._arrays() as arrays:
+            return read_actions(
+                arrays, series.actions, first=first, last=last, length=length, place=str(self.path)
+            )
 
     @cached_property
     def _series(self) -> _Series:
@@ -210,7 +224,7 @@ def _read_series(file: Path, group: str, chosen: str | None, changed: int, size:
         arrays[frames].check()
         actions = find_actions(arrays, place)
         used, cuts = _cuts(arrays, layout.shape[0], place)
-        outcomes = find_outcomes(arrays, layout.shape[0])
+        outcomes = find_outcomes(arrays, layout.shape)
         known = {frames, actions, *used, *outcomes}
         unread = tuple(name for name in arrays if name not in known)
     return _Series(

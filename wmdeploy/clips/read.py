@@ -110,7 +110,7 @@ class PairedSource(Wrapped):
         length = self.count()
         with npy_array(self._actions, "actions") as array:
             place = str(self._actions.parent)
-            actions, note = read_actions(
+            actions, note, _ = read_actions(
                 {self._actions.stem: array},
                 self._actions.stem,
                 first=0,
@@ -164,6 +164,8 @@ def read_clip(
         notes = [*notes, str(error).removeprefix(f"{source.path}: ")]
     read = slice(start, start + len(frames))
     outcomes = resized_outcomes(source, size, options.fit)
+    # counted only where it matters: of a video that reads the whole file
+    whole = outcomes.final is not None and read.stop == source.count()
     if path.is_dir() and (line := left_out_line(path, search(path))):
         notes = [*notes, line.removeprefix(f"{path}: ")]
     return Clip(
@@ -171,7 +173,7 @@ def read_clip(
         actions=None if actions is None else actions[read],
         rewards=None if outcomes.rewards is None else outcomes.rewards[read],
         ends=None if outcomes.ends is None else outcomes.ends[read],
-        final=outcomes.final if read.stop == source.count() else None,
+        final=outcomes.final if whole else None,
         name=source.path.stem,
         fps=source.fps(),
         notes=tuple(dict.fromkeys(notes)),

@@ -88,20 +88,29 @@ def write_npz(
     actions: np.ndarray | None = None,
     rewards: np.ndarray | None = None,
     ends: np.ndarray | None = None,
+    *,
+    final: np.ndarray | None = None,
 ) -> None:
     """Write frames (T, H, W, 3) uint8, and what is known beside them, compressed.
 
     Args:
         actions: (T,) int64 or (T, n) float32.
-        rewards: (T,) float32; ends: (T,) bool. See `clip.Outcomes`.
+        rewards: (T,) float32; ends: (T,) bool; final: (H, W, 3) uint8. See `clip.Outcomes`.
 
     Raises:
         ClipError: another suffix, type or shape.
         WmdeployError: the place cannot be written.
     """
     check_suffix(path, (".npz",))
-    clip = Clip(frames=frames, actions=actions, name=path.stem, rewards=rewards, ends=ends)
-    beside = {"actions": actions, "rewards": rewards, "ends": ends}
+    beside = {"actions": actions, "rewards": rewards, "ends": ends, "final": final}
+    clip = Clip(
+        frames=frames, actions=actions, name=path.stem, rewards=rewards, ends=ends, final=final
+    )
+    if final is not None and final.shape != clip.frames.shape[1:]:
+        raise ClipError(
+            f"{path}: final: got {described(final)}, expected uint8 {clip.frames.shape[1:]} as "
+            "the frames are"
+        )
     _save(path, clip.frames, len(clip), {k: v for k, v in beside.items() if v is not None})
 
 
@@ -143,7 +152,7 @@ def _save(
             raise ClipError(f"{path}: got {count} frames, expected {length}")
         for name, values in beside.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                npy.write_array(file, values, allow_pickle=False)
+                npy.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

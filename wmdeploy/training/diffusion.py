@@ -43,6 +43,7 @@ PREDICTED = 2  # frames denoised in a window, each on the one before as it was d
 SEQUENCE = 15  # transitions of a window that rewards and ends are learned from
 DENOISER_SHARE = 0.85  # of the minutes
 HELD_OUT_WINDOWS = 64
+TRAINED, HELD_OUT = 1, 2  # end the keys that noise is drawn from, so that no two are the same
 
 
 class DiffusionTraining(Training):
@@ -65,12 +66,23 @@ class DiffusionTraining(Training):
         settings = job.settings
         model: DiffusionModel = job.model
         training, validation = job.clips.training, job.clips.validation
+        context = model.config.context
         known = training.rewards is not None and validation.rewards is not None
+        _refuse_short(training, "training", context, known)
+        _refuse_short(validation, "held-out", context, known)
+        line = ""
         if not known:
             line = (
                 "rewards: not all clips have rewards and ends, so the model's stay untrained, and "
                 "mean nothing; record the clips again to have them"
             )
+        elif training.ends is not None and not (training.ends & learnable(training, context)).any():
+            line = (
+                f"ends: {training.ends.sum()} in the clips for training, none of them with "
+                f"{context} transitions before it and a picture behind it, so no end is learned, "
+                "and the model's mean nothing; give clips of whole episodes, with `final`"
+            )
+        if line:
             job.tell(line)
             job.clips.skipped.append(line)
 
@@ -181,7 +193,7 @@ class _WindowStage:
         chosen = np.linspace(0, len(windows) - 1, min(HELD_OUT_WINDOWS, len(windows)))
         parts = np.array_split(windows[chosen.astype(int)], max(1, len(chosen) // 16))
         self._held_out = [
-            self._batch(validation, part, np.random.default_rng([*self._key, at]))
+            self._batch(validation, part, np.random.default_rng([*self._key, at, 0, HELD_OUT]))
             for at, part in enumerate(parts)
         ]
 
@@ -199,7 +211,7 @@ class _WindowStage:
         return share_of(epoch_batch(self._windows, size, self._key, step), share)
 
     def batch(self, step: int, share: Share) -> Batch:
-        rng = np.random.default_rng([*self._key, step, share.process])
+        rng = np.random.default_rng([*self._key, step, share.process, TRAINED])
         return self._batch(self._footage, self.numbers(step, share), rng)
 
     def describe(self, step: int, share: Share) -> str:
@@ -291,6 +303,25 @@ class RewardStage(_WindowStage):
             "ends": torch.from_numpy(footage.ends[before].astype(np.int64)),
             "counts": torch.from_numpy(counts),
         }
+
+
+def learnable(footage: Footage, context: int) -> np.ndarray:
+    """Transitions behind the first `context` ones of a clip, to a known picture: (F,) bool."""
+    spans = footage.spans
+    counts = np.arange(len(footage)) - np.repeat(spans.starts, spans.lengths) >= context
+    counts[spans.ends - 1] &= [last in footage.finals for last in (spans.ends - 1).tolist()]
+    return counts
+
+
+def _refuse_short(footage: Footage, side: str, context: int, rewards: bool) -> None:
+    """Refuse clips of which nothing would count, and the loss be 0."""
+    longest = max(footage.spans.lengths)
+    if longest <= context or (rewards and not learnable(footage, context).any()):
+        raise TrainingError(
+            f"data: the longest of {len(footage.spans.lengths)} {side} clips has {longest} frames, "
+            f"expected {context + 1 + rewards} or more, as the first {context} are only looked "
+            "back at; give longer clips"
+        )
 
 
 def _frames(footage: Footage, numbers: np.ndarray) -> Tensor:

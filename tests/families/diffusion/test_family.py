@@ -20,7 +20,7 @@ from wmdeploy.families.convert import convert
 from wmdeploy.families.diffusion import graphs
 from wmdeploy.families.diffusion.config import PRESETS
 from wmdeploy.families.diffusion.family import DiffusionFamily
-from wmdeploy.families.diffusion.network import DiffusionModel
+from wmdeploy.families.diffusion.network import AdaptiveGroupNorm, DiffusionModel
 from wmdeploy.families.directory import parse_config
 from wmdeploy.families.find import load_model
 from wmdeploy.families.weights import read_safetensors
@@ -147,6 +147,19 @@ def test_graphs_sample_as_the_authors_in_any_number_of_steps(steps: int) -> None
     assert (difference > 0).mean() < 1e-2
     assert difference.max() <= 2
     assert frames[0].std() > 2
+
+
+@pytest.mark.parametrize("name", ["denoise", "reward_end"])
+def test_exported_graphs_compute_norms_as_instances_of_the_same_tensors(
+    model: DiffusionModel, name: str
+) -> None:
+    exported = graphs.EXPORTED[name](model)
+    norms = [part for part in exported.modules() if isinstance(part, AdaptiveGroupNorm)]
+    assert norms and all(norm.instances for norm in norms)
+    shared = {id(parameter) for parameter in model.parameters()}
+    assert all(id(parameter) in shared for parameter in exported.parameters())
+    published = [part for graph in graphs.PUBLISHED.values() for part in graph(model).modules()]
+    assert not any(getattr(part, "instances", False) for part in published)
 
 
 def test_actions_and_frames_before_change_what_is_imagined(model: DiffusionModel) -> None:

@@ -20,6 +20,7 @@ from wmdeploy.families.diffusion.network import (
     FourierFeatures,
     InnerModel,
     Logits,
+    RewardEndModel,
     noise_levels,
     to_levels,
     to_pixels,
@@ -123,7 +124,7 @@ class RewardEnd(nn.Module):
 
     def __init__(self, model: DiffusionModel) -> None:
         super().__init__()
-        self.model = model.rew_end_model
+        self.model = cast(RewardEndModel, with_instances(model.rew_end_model))
 
     def forward(
         self,
@@ -166,7 +167,11 @@ class PublishedFrame(nn.Module):
 
 
 class PublishedRewardEnd(RewardEnd):
-    """The same, by PyTorch's LSTM."""
+    """The same, by PyTorch's LSTM and its group norms."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__(model)
+        self.model = model.rew_end_model
 
     def cell(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         y, (_, c) = self.model.lstm(x[:, None], (h[None].to(x.dtype), c[None].to(x.dtype)))
