@@ -134,8 +134,13 @@ def test_wrong_token_is_one_line_without_it(
 
 
 def test_branch_that_is_not_there_is_one_line(hub: Hub, bundle: Bundle) -> None:
+    branch = HubAddress.parse("hf://anna/pong@none")
+    with pytest.raises(HubError, match="has no such model repository"):
+        push(bundle, branch, CARD)
+    assert not hub.repositories  # none is made for a branch that it would not have
+    push(bundle, PONG, CARD)
     with pytest.raises(HubError, match="the repository has no revision none"):
-        push(bundle, HubAddress.parse("hf://anna/pong@none"), CARD)
+        push(bundle, branch, CARD)
 
 
 def test_data_repository_takes_no_bundle(hub: Hub, bundle: Bundle) -> None:
