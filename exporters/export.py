@@ -24,7 +24,7 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.families import ModelFamily, family_of, find_family, is_preset, load_model
+from wmdeploy.families import ModelFamily, family_of, find_family, load_model
 from wmdeploy.families.cases import expected_outputs
 from wmdeploy.families.directory import read_notes
 from wmdeploy.families.find import DEFAULT, plugin_code
@@ -93,9 +93,9 @@ def export_bundle(
         ExportError: an option is out of range, or a graph fails its check; no bundle is written.
     """
     check_output_directory(options.output, Path(options.source), options.clip)
-    recipe = _recipe(options)
-    family = find_family(options.source, options.family).name
-    existing = _existing(options.output, recipe, family)
+    family = find_family(options.source, options.family)
+    recipe = _recipe(options, family)
+    existing = _existing(options.output, recipe, family.name)
     if existing:
         return existing, False
     progress("export", 0, 1, "load the model")
@@ -240,7 +240,7 @@ def _check_programs(
         raise ExportError(f"family {family.name}: its programs do not fit its graphs: {fault}")
 
 
-def _recipe(options: ExportOptions) -> Recipe:
+def _recipe(options: ExportOptions, family: ModelFamily) -> Recipe:
     if not 1 <= options.max_batch <= MAX_BATCH:
         raise ExportError(f"max_batch: got {options.max_batch}, expected 1 to {MAX_BATCH}")
     if options.opset not in OPSETS:
@@ -252,14 +252,12 @@ def _recipe(options: ExportOptions) -> Recipe:
             f"opset: got {options.opset} with fp16, expected 23 or 24: older ones have no "
             "Attention that computes its softmax in float32"
         )
-    family = find_family(options.source, options.family)
-    layouts = family.layouts
-    layout = options.layout or layouts[0]
-    if layout not in layouts:
-        raise ExportError(f"layout: got {layout!r}, expected one of {', '.join(layouts)}")
+    layout = options.layout or family.layouts[0]
+    if layout not in family.layouts:
+        raise ExportError(f"layout: got {layout!r}, expected one of {', '.join(family.layouts)}")
     packages = ("wmdeploy", "torch", "onnx", "onnxscript")
     return Recipe(
-        source=_fingerprint(options),
+        source=_fingerprint(options, family),
         layout=layout,
         precision=options.precision,
         max_batch=options.max_batch,
@@ -279,11 +277,10 @@ def _version(package: str) -> str:
         return "source"
 
 
-def _fingerprint(options: ExportOptions) -> str:
+def _fingerprint(options: ExportOptions, family: ModelFamily) -> str:
     """What identifies the weights: a hash of the model's files, or a preset and its seed."""
-    if is_preset(options.source, options.family):
-        family = find_family(options.source, options.family).name
-        name = "" if family == DEFAULT else f" of {family}"
+    if options.source in family.presets and not Path(options.source).exists():
+        name = "" if family.name == DEFAULT else f" of {family.name}"
         return f"preset {options.source}{name}, seed {options.seed}"
     return _digest(Path(options.source))
 

@@ -11,6 +11,7 @@ from tests.conftest import Bundles
 from wmdeploy import cli
 from wmdeploy.clips import ReadOptions
 from wmdeploy.exporters.export import ExportOptions, _recipe
+from wmdeploy.families import load_family
 from wmdeploy.files import sha256
 
 TIMES = [0, 300, 600, 1500, *range(1800, 8400, 300)]
@@ -89,8 +90,11 @@ def test_training_tells_of_its_clips(
 def test_how_a_clip_is_read_decides_what_an_export_makes(film: Path, tmp_path: Path) -> None:
     plain = ExportOptions(source="tiny", output=tmp_path / "b", clip=film)
     padded = dataclasses.replace(plain, read=ReadOptions(fit="pad", fps=10))
-    assert _recipe(plain).clip == f"sha256:{sha256(film)}"
-    assert _recipe(padded).clip == f"sha256:{sha256(film)} --fps 10 --fit pad"
+    assert _recipe(plain, load_family("vqvae-transformer")).clip == f"sha256:{sha256(film)}"
+    assert (
+        _recipe(padded, load_family("vqvae-transformer")).clip
+        == f"sha256:{sha256(film)} --fps 10 --fit pad"
+    )
 
 
 def test_rollout_takes_the_series_asked_for(

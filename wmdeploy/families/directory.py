@@ -64,11 +64,21 @@ def write_model_files(
     }
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n")
     try:
-        # contiguous, and one copy of each name: what safetensors takes
-        state = {name: t.contiguous().clone() for name, t in model.state_dict().items()}
-        save_file(state, directory / WEIGHTS_FILE)
+        save_file(_apart(model.state_dict()), directory / WEIGHTS_FILE)
     except SafetensorError as error:  # its own type for a full disk
         raise OSError(None, str(error)) from error
+
+
+def _apart(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """What safetensors takes: contiguous tensors, each with memory of its own. Few are copied."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        whole = tensor.contiguous()
+        place = whole.untyped_storage().data_ptr()
+        apart[name] = whole.clone() if place in taken else whole
+        taken.add(place)
+    return apart
 
 
 def is_model_directory(directory: Path) -> bool:

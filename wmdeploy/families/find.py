@@ -131,11 +131,6 @@ def family_of(model: "nn.Module") -> ModelFamily:
     return load_family(str(model.family))
 
 
-def is_preset(source: str, family: str | None = None) -> bool:
-    """Whether a source is a preset's name, and no file or folder."""
-    return not Path(source).exists() and source in find_family(source, family).presets
-
-
 def load_model(
     source: str | Path,
     seed: int = 0,

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wmdeploy.clips.footage import Footage
 from wmdeploy.families.precision import exact_float32
-from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.vqvae import VQVAE
 from wmdeploy.families.reference.world_model import WorldModel, to_pixels, to_signal
 
@@ -49,26 +48,6 @@ def encode_clip(
 
 def _encoded_at_once(vqvae: VQVAE) -> int:
     return max(1, _CHUNK_VALUES // (16 * 3 * vqvae.config.image_size**2))
-
-
-@torch.inference_mode()
-def imagine_frames(
-    model: nn.Module, frames: np.ndarray, horizon: int, actions: np.ndarray | None
-) -> np.ndarray:
-    """The frames that follow a context, (horizon, H, W, 3) uint8, by the model as written.
-
-    Args:
-        frames: (C, H, W, 3) uint8, the context.
-        actions: (C + horizon - 1,) int64 for a model with actions, else None.
-
-    Raises:
-        WmdeployError: the model is of a family without scores.
-    """
-    reference = reference_model(model)
-    device = reference.vqvae.vq.embedding.weight.device
-    taken = None if actions is None else torch.from_numpy(actions[None]).to(device)
-    given = torch.tensor(frames[None], device=device)
-    return to_pixels(reference.predict_future(given, horizon, taken)[0]).cpu().numpy()
 
 
 @exact_float32()
