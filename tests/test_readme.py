@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.test_cli import ROOT, VERBS
+from wmdeploy.families.tokens.config import PRESETS, TokensConfig, TransformerConfig
+from wmdeploy.families.tokens.family import TokensFamily
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +30,23 @@ LINES = [line for page in PAGES for block in blocks("sh", page) for line in bloc
 COMMANDS = [line for line in dict.fromkeys(LINES) if line.startswith("wmdeploy ")]
 
 
+# the user's own files that the pages name: a checkpoint of tokens with 4 heads, and a family
+MODELS = """
+from tests.families.mean_pool import MeanPoolFamily
+
+class MyFamily(MeanPoolFamily):
+    presets = {"tiny": MeanPoolFamily.presets["mean-pool-16"]}
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
+    place = tmp_path_factory.mktemp("readme")
+    sizes = TransformerConfig(num_actions=6, frames=20, layers=2, heads=4, d_model=64)
+    agent = TokensFamily().initialized(TokensConfig(PRESETS["tiny"].tokenizer, sizes), 1)
+    torch.save(agent.state_dict(), place / "iris.pt")
+    (place / "my_models.py").write_text(MODELS)
+    return place
 
 
 # so that the suite stays short; nothing that a command needs is added. Float16 is judged by these
