@@ -28,10 +28,6 @@ def translate(graph: Graph, *, opset: int, max_batch: int) -> torch.onnx.ONNXPro
         ExportError: torch.onnx cannot express the module.
     """
     batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
-    dynamic = tuple(
-        {axis: batch for axis, size in enumerate(spec.shape) if size == BATCH}
-        for spec in graph.inputs
-    )
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -39,7 +35,7 @@ def translate(graph: Graph, *, opset: int, max_batch: int) -> torch.onnx.ONNXPro
                 tuple(_sample(spec) for spec in graph.inputs),
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=dynamic,
+                dynamic_shapes=graph.dynamic_shapes(batch),
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,

@@ -16,17 +16,19 @@ LARGEST_GRAPH = 64 * 2**20  # bytes without weights; those of our models are bel
 STANDARD = ("", "ai.onnx")  # the one domain, by its two names
 
 # What exports of our models hold in any layout, precision and opset, what other versions of
-# torch.onnx may write for the same, and pooling. One may be added that has no graph of its own,
-# draws nothing at random, and makes no large tensor out of small ones, as Expand alone here does.
+# torch.onnx may write for the same, and what other networks of the field hold. One may be added
+# that has no graph of its own, draws nothing at random, and makes no large tensor out of small
+# ones, as Expand and Resize alone here do.
 OPERATORS = frozenset(
     """
     Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast Ceil Clip Concat
-    Constant Conv ConvTranspose Cos Div Equal Erf Exp Expand Flatten Floor Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization Identity
-    InstanceNormalization IsInf IsNaN LayerNormalization Less LessOrEqual Log LogSoftmax MatMul
-    Max MaxPool Min Mod Mul Neg Not Or Pow RMSNormalization Reciprocal ReduceMax ReduceMean
-    ReduceMin ReduceProd ReduceSum Relu Reshape Round Shape Sigmoid Sign Sin Size Slice Softmax
-    Split Sqrt Squeeze Sub Sum Swish Tanh Transpose Trilu Unsqueeze Where
+    Constant Conv ConvTranspose Cos DepthToSpace Div Elu Equal Erf Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization
+    HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu
+    Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pow
+    RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
+    Reshape Resize Round Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus SpaceToDepth Split
+    Sqrt Squeeze Sub Sum Swish Tanh Transpose Trilu Unsqueeze Where
     """.split()
 )
 

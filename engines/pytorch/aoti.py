@@ -68,11 +68,11 @@ def compiled_module(
         BackendError: torch cannot compile it.
     """
     batch = torch.export.Dim("batch", min=1, max=max(max_batch, SAMPLE_BATCH))
-    dynamic = tuple({spec.shape.index(BATCH): batch} for spec in graph.inputs)
     samples = tuple(sample(spec, device) for spec in graph.inputs)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         try:
-            program = torch.export.export(graph.module, samples, dynamic_shapes=dynamic)
+            shapes = graph.dynamic_shapes(batch)
+            program = torch.export.export(graph.module, samples, dynamic_shapes=shapes)
             package = torch._inductor.aoti_compile_and_package(
                 program, package_path=f"{scratch}/{name}.pt2", inductor_configs={"freezing": True}
             )

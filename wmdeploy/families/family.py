@@ -8,6 +8,7 @@ Importing this module imports no torch.
 """
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ class Graph:
     module: "nn.Module"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    def dynamic_shapes(self, batch: object) -> tuple[object, ...]:
+        """The axis of the batch in each input, as torch.export asks: `*name` takes one entry."""
+        axes = tuple({spec.batch_axis: batch} for spec in self.inputs)
+        parameters = inspect.signature(self.module.forward).parameters.values()
+        alone = sum(parameter.kind is not parameter.VAR_POSITIONAL for parameter in parameters)
+        return axes if alone == len(parameters) else (*axes[:alone], axes[alone:])
 
 
 @dataclass(frozen=True)

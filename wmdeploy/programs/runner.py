@@ -280,11 +280,17 @@ class Runner:
         cache, counter = group.held[give.key], group.held[give.counter]
         count = entries.shape[give.axis]
         last = cache.shape[give.axis] - count
-        if not self._backend.on_gpu and (counter.min() < 0 or counter.max() > last):
-            raise BackendError(
-                f"{give.key}: entries from {counter.min()} to {counter.max()}, "
-                f"expected 0 to {last}; export the model again"
-            )
+        if not self._backend.on_gpu:
+            starts = counter.tolist()
+            least, most = min(starts), max(starts)
+            if least < 0 or most > last:
+                raise BackendError(
+                    f"{give.key}: entries from {least} to {most}, expected 0 to {last}; "
+                    "export the model again"
+                )
+            if least == most:  # a slice, which is quicker than index arrays
+                cache[(*[slice(None)] * give.axis, slice(most, most + count))] = entries
+                return
         front = (give.batch_axis, give.axis)
         rows = self._rows(group.size)
         # on a GPU nobody waits to look at it, so that a wrong one writes over other entries

@@ -121,7 +121,7 @@ def test_graphs_give_new_entries_and_not_the_cache(tiny_bundle: Bundle) -> None:
     k = 4
     for graph, count in {"absorb": k + 1, "begin": 2, "token": 1}.items():
         shapes = {spec.name: spec.shape for spec in manifest.graphs[graph].outputs}
-        assert shapes["key"] == shapes["value"] == ("B", 2, 2, count, 32)
+        assert shapes["new_keys_1"] == shapes["new_values_1"] == ("B", 2, count, 32)
     begin, token = manifest.programs.predict
     assert (begin.times, token.times) == (1, k - 1)  # K passes, and not K + 1
 

@@ -141,9 +141,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        each = x[:, :, :, None, :, None].expand(-1, -1, height, 2, width, 2)  # nearest
-        return cast(Tensor, self.conv(each.reshape(*x.shape[:2], 2 * height, 2 * width)))
+        return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0)))
 
 
 class UNet(nn.Module):

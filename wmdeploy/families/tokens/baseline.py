@@ -4,7 +4,7 @@ The cache has room for all positions from the start, is written in place and rea
 used, as theirs. Nothing copies it where all rows have as many frames.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,8 @@ class Lockstep(nn.Module):
             order = torch.cat(rows).argsort()
             given = tuple(torch.cat(part)[order] for part in zip(*parts, strict=True))
         at = (cached * (self.tokens + 1) - 1).clamp(min=0)
-        return *given[:-2], at, cached + 1, *given[-2:]
+        first = len(given) - 2 * len(self.world.transformer.blocks)
+        return *given[:first], at, cached + 1, *given[first:]
 
     def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
         """Rows with as many frames; the new entries are given last."""
@@ -73,44 +74,44 @@ class Lockstep(nn.Module):
         """Entries of so many frames, and of the actions between them."""
         return max(0, frames * (self.tokens + 1) - 1)
 
-    def entries(self, used: int, *caches: Tensor) -> tuple[Tensor, ...]:
+    def entries(self, used: int, cache: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Those of an action and K tokens; a first frame has no action, and its last means nothing.
 
-        (B, layers, heads, P, D / heads) -> (B, layers, heads, K + 1, D / heads), of each cache.
+        (B, heads, P, D / heads) -> (B, heads, K + 1, D / heads), of each layer's keys and values.
         """
-        return tuple(cache[:, :, :, used : used + self.tokens + 1] for cache in caches)
+        return tuple(part[:, :, used : used + self.tokens + 1] for part in cache)
 
 
 class AbsorbFrame(Lockstep):
     """A real frame in one pass: the action that led to it, where there is one, and its tokens."""
 
     def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
-        tokens, action, keys, values = feeds
+        tokens, action, *cache = feeds
         used, x = self.used(frames), self.world.embedder.tokens(tokens)
         if frames:
             x = torch.cat([self.world.embedder.actions(action), x], 1)
-        hidden = self.world(x, used, keys, values)
+        hidden = self.world(x, used, cache)
         logits = self.world.head_observations(hidden[:, :-1])
         if not frames:  # nothing tells of the first token
             logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
-        return logits, *self.entries(used, keys, values)
+        return logits, *self.entries(used, cache)
 
 
 class WholeFrame(Lockstep):
     """The next frame, token by token."""
 
     def run(self, frames: int, *feeds: Tensor) -> tuple[Tensor, ...]:
-        action, keys, values, noise, reward_noise, end_noise = feeds
+        action, noise, reward_noise, end_noise, *cache = feeds
         used, x, tokens = self.used(frames), self.world.embedder.actions(action), []
         for at in range(self.tokens + 1):
-            hidden = self.world(x, used + at, keys, values)[:, -1]
+            hidden = self.world(x, used + at, cache)[:, -1]
             if at == 0:
                 reward = draw(self.world.head_rewards(hidden), reward_noise).float() - 1
                 end = draw(self.world.head_ends(hidden), end_noise)
             if at < self.tokens:
                 tokens.append(draw(self.world.head_observations(hidden), noise[:, at]))
                 x = self.world.embedder.tokens(tokens[-1][:, None])
-        return torch.stack(tokens, 1), reward, end, *self.entries(used, keys, values)
+        return torch.stack(tokens, 1), reward, end, *self.entries(used, cache)
 
 
 def modules(model: TokensModel) -> dict[str, Callable[[], nn.Module]]:

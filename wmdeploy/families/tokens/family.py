@@ -14,26 +14,24 @@ if TYPE_CHECKING:
 
     from wmdeploy.families.tokens.network import TokensModel
 
-ENTRIES = "at next_cached key value"
 DRAWN = "next_tokens reward end"
 ENDING = "reward_noise end_noise"
-# Of each graph, the tensors that it takes and gives.
+# Of each graph, the tensors that it takes and gives, but for the cache, which comes last in both.
 SIGNATURES = {
     "encoder": ("frames", "tokens"),
-    "absorb": ("before tokens action cached keys values", f"logits {ENTRIES}"),
-    "begin": (f"before action cached keys values noise {ENDING}", f"{DRAWN} {ENTRIES}"),
-    "token": ("tokens index cached keys values noise", "next_tokens at key value"),
+    "absorb": ("before tokens action cached", "logits at next_cached"),
+    "begin": (f"before action cached noise {ENDING}", f"{DRAWN} at next_cached"),
+    "token": ("tokens index cached noise", "next_tokens at"),
     "decoder": ("tokens", "frame"),
-    "absorb_frame": ("cached tokens action keys values", f"logits {ENTRIES}"),
-    "whole_frame": (f"cached action keys values noises {ENDING}", f"{DRAWN} {ENTRIES}"),
+    "absorb_frame": ("cached tokens action", "logits at next_cached"),
+    "whole_frame": (f"cached action noises {ENDING}", f"{DRAWN} at next_cached"),
 }
+WITHOUT_CACHE = ("encoder", "decoder")
 # Where a session takes what graphs take, and puts what they give.
 SOURCES = {"before": "newest.tokens", "tokens": "new.tokens", "action": "action", "index": "index"}
-SOURCES |= {name: f"state.{name}" for name in ("cached", "keys", "values")}
-SOURCES |= {"noise": "noise.obs", "noises": "noise.obs"}
+SOURCES |= {"cached": "state.cached", "noise": "noise.obs", "noises": "noise.obs"}
 SOURCES |= {"reward_noise": "noise.reward", "end_noise": "noise.end"}
 TARGETS = {"at": "state.at", "next_cached": "state.cached", "next_tokens": "new.tokens"}
-TARGETS |= {"key": "slot.keys@at", "value": "slot.values@at"}
 TARGETS |= {name: f"out.{name}" for name in ("logits", "reward", "end")}
 
 
@@ -45,10 +43,10 @@ def tensors(config: TokensConfig, precision: Precision, entries: int = 1) -> dic
     """
     tokenizer, sizes = config.tokenizer, config.transformer
     k, classes = tokenizer.tokens, tokenizer.codebook_size
-    counts = dict.fromkeys(("keys", "values"), config.positions)
-    counts |= dict.fromkeys(("key", "value"), entries)
+    counts = dict.fromkeys(cache_names(config), config.positions)
+    counts |= dict.fromkeys(cache_names(config, "new_"), entries)
     cache = [
-        floats(name, sizes.layers, sizes.heads, count, sizes.head_size, precision=precision)
+        floats(name, sizes.heads, count, sizes.head_size, precision=precision)
         for name, count in counts.items()
     ]
     specs = [
@@ -63,11 +61,27 @@ def tensors(config: TokensConfig, precision: Precision, entries: int = 1) -> dic
     return {spec.name: spec for spec in specs}
 
 
-def call(graph: str, times: int = 1, start: int = 0, **sources: str) -> Call:
-    """A call of a graph; `sources` are others than usual."""
+def cache_names(config: TokensConfig, new: str = "") -> list[str]:
+    """The cache's tensors: the keys of each layer, then the values."""
+    layers = range(config.transformer.layers)
+    return [f"{new}{part}_{layer}" for part in ("keys", "values") for layer in layers]
+
+
+def signature(config: TokensConfig, graph: str) -> tuple[list[str], list[str]]:
+    """What a graph takes and gives, in order."""
     taken, given = (side.split() for side in SIGNATURES[graph])
-    feeds = {name: {**SOURCES, **sources}[name] for name in taken}
-    return Call(graph, feeds, {TARGETS[name]: name for name in given}, times, start)
+    if graph not in WITHOUT_CACHE:
+        taken, given = taken + cache_names(config), given + cache_names(config, "new_")
+    return taken, given
+
+
+def call(config: TokensConfig, graph: str, times: int = 1, start: int = 0, **sources: str) -> Call:
+    """A call of a graph; `sources` are others than usual."""
+    taken, given = signature(config, graph)
+    usual = SOURCES | {name: f"state.{name}" for name in cache_names(config)} | sources
+    targets = TARGETS | {f"new_{name}": f"slot.{name}@at" for name in cache_names(config)}
+    feeds, gives = {n: usual[n] for n in taken}, {targets[n]: n for n in given}
+    return Call(graph, feeds, gives, times, start)
 
 
 def programs(
@@ -75,7 +89,7 @@ def programs(
 ) -> Programs:
     """Those of a model whose real frames one graph absorbs; `predict` draws a frame."""
     t = tensors(config, precision)
-    again = call(absorb, tokens="newest.tokens", cached="zero")
+    again = call(config, absorb, tokens="newest.tokens", cached="zero")
     del again.gives["out.logits"]  # they are of no new frame
     kinds = {"obs": t["noises"], "reward": t["reward_noise"], "end": t["end_noise"]}
     return Programs(
@@ -83,14 +97,14 @@ def programs(
         keep=1,  # when the cache is full, it starts again from the newest frame
         action=t["action"],
         num_actions=config.transformer.num_actions,
-        state=tuple(t[name] for name in ("cached", "at", "keys", "values")),
+        state=tuple(t[name] for name in ("cached", "at", *cache_names(config))),
         records=(t["tokens"],),
         noise={name: Noise("gumbel", spec.sizes(1)[1:]) for name, spec in kinds.items()},
         outputs=tuple(t[name] for name in ("codes", "logits", "reward", "end")),
         encode=(
             Call("encoder", {"frames": "frame"}, {"new.tokens": "tokens", "out.codes": "tokens"}),
         ),
-        absorb=(call(absorb),),
+        absorb=(call(config, absorb),),
         predict=predict,
         refresh=(again,),
         render=(Call("decoder", {"tokens": "newest.tokens"}, {"frame": "frame"}),),
@@ -126,7 +140,8 @@ class TokensFamily(ModelFamily):
         from wmdeploy.families.tokens.graphs import ISLANDS, modules
 
         config = model.config
-        frame = (call("begin"), call("token", times=config.tokenizer.tokens - 1, start=1))
+        rest = call(config, "token", times=config.tokenizer.tokens - 1, start=1)
+        frame = (call(config, "begin"), rest)
         graphs = _graphs(config, precision, modules(model), ISLANDS)
         return Deployment(graphs, programs(config, precision, "absorb", frame))
 
@@ -134,7 +149,7 @@ class TokensFamily(ModelFamily):
         from wmdeploy.families.tokens.baseline import ISLANDS, modules
 
         graphs = _graphs(model.config, precision, modules(model), ISLANDS)
-        frame = (call("whole_frame"),)
+        frame = (call(model.config, "whole_frame"),)
         return Deployment(graphs, programs(model.config, precision, "absorb_frame", frame))
 
 
@@ -150,6 +165,6 @@ def _graphs(
     for name, make in modules.items():
         entries = {"begin": 2, "token": 1}.get(name, config.tokenizer.tokens + 1)
         named = tensors(config, precision, entries)
-        taken, given = (tuple(named[n] for n in side.split()) for side in SIGNATURES[name])
+        taken, given = (tuple(named[n] for n in side) for side in signature(config, name))
         graphs[name] = graph_of(make, taken, given, precision=precision, islands=islands)
     return graphs

@@ -8,7 +8,8 @@ in the cache are
     last token of the frame before, action, all tokens of the frame but the last
 
 in slots of their own, K + 1 for each frame. A first frame has no two such entries: the slots 0 and
-1 are not seen then, or ever, and position p of the transformer is slot p + 2.
+1 are not seen then, or ever, and position p of the transformer is slot p + 2. Each layer has keys
+and values of its own: a graph that took all layers as one tensor would copy it to take it apart.
 """
 
 from collections.abc import Callable
@@ -115,14 +116,16 @@ class Passes(nn.Module):
         self.ends = world.head_ends
 
     def forward(
-        self, x: Tensor, start: Tensor, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, x: Tensor, start: Tensor, cache: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Entries x (B, n, D) from slot `start` (B,) on -> hidden states (B, n, D), new entries.
 
         Args:
-            keys, values: (B, layers, heads, P, D / heads); the new entries are (..., n, ...).
+            cache: the keys of each layer, then the values, (B, heads, P, D / heads); new entries
+                are (B, heads, n, D / heads), in the same order.
         """
-        count, slots = x.shape[1], torch.arange(keys.shape[3], device=x.device)
+        layers = len(self.blocks)
+        count, slots = x.shape[1], torch.arange(cache[0].shape[2], device=x.device)
         here = torch.arange(count, device=x.device)
         start = start.view(-1, 1, 1, 1)
         old = (slots < start) & (slots >= UNSEEN)  # (B, 1, 1, P)
@@ -130,12 +133,12 @@ class Passes(nn.Module):
         new = new & ((here >= UNSEEN) | (here[:, None] < UNSEEN) | (start > 0))  # (B, 1, n, n)
         hidden = ~torch.cat([old.expand(-1, -1, count, -1), new], 3)
         x = x + self.positions((start[:, 0, 0] + here - UNSEEN).clamp(min=0))
-        entries = []
+        keys, values = [], []
         for at, block in enumerate(self.blocks):
-            x, *entry = block(x, keys[:, at], values[:, at], hidden)
-            entries.append(entry)
-        new_keys, new_values = (torch.stack(part, 1) for part in zip(*entries, strict=True))
-        return self.ln_f(x), new_keys, new_values
+            x, key, value = block(x, cache[at], cache[layers + at], hidden)
+            keys.append(key)
+            values.append(value)
+        return self.ln_f(x), (*keys, *values)
 
 
 class Part(nn.Module):
@@ -157,16 +160,15 @@ class Absorb(Part):
         tokens: Tensor,
         action: Tensor,
         cached: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        *cache: Tensor,
     ) -> tuple[Tensor, ...]:
         passes, embed = self.passes, self.passes.embedder
         parts = [embed.tokens(before[:, -1:]), embed.actions(action), embed.tokens(tokens[:, :-1])]
         start = cached * passes.each
-        hidden, key, value = passes(torch.cat(parts, 1), start, keys, values)
+        hidden, entries = passes(torch.cat(parts, 1), start, cache)
         logits = passes.tokens(hidden[:, 1:])
         known = (cached[:, None] > 0) | (torch.arange(logits.shape[1], device=cached.device) > 0)
-        return logits * known[..., None], start, cached + 1, key, value
+        return logits * known[..., None], start, cached + 1, *entries
 
 
 class Begin(Part):
@@ -177,22 +179,21 @@ class Begin(Part):
         before: Tensor,
         action: Tensor,
         cached: Tensor,
-        keys: Tensor,
-        values: Tensor,
         noise: Tensor,
         reward_noise: Tensor,
         end_noise: Tensor,
+        *cache: Tensor,
     ) -> tuple[Tensor, ...]:
         passes, embed = self.passes, self.passes.embedder
         x = torch.cat([embed.tokens(before[:, -1:]), embed.actions(action)], 1)
         start = cached * passes.each
-        hidden, key, value = passes(x, start, keys, values)
+        hidden, entries = passes(x, start, cache)
         last = hidden[:, -1]
         first = draw(passes.tokens(last), noise)[:, None]
         tokens = torch.cat([first, torch.zeros_like(before[:, 1:])], 1)
         reward = draw(passes.rewards(last), reward_noise).float() - 1
         end = draw(passes.ends(last), end_noise)
-        return tokens, reward, end, start, cached + 1, key, value
+        return tokens, reward, end, start, cached + 1, *entries
 
 
 class Next(Part):
@@ -203,17 +204,16 @@ class Next(Part):
         tokens: Tensor,
         index: Tensor,
         cached: Tensor,
-        keys: Tensor,
-        values: Tensor,
         noise: Tensor,
+        *cache: Tensor,
     ) -> tuple[Tensor, ...]:
         passes = self.passes
         newest = tokens.gather(1, index[:, None] - 1)
         start = (cached - 1) * passes.each + index + UNSEEN - 1
-        hidden, key, value = passes(passes.embedder.tokens(newest), start, keys, values)
+        hidden, entries = passes(passes.embedder.tokens(newest), start, cache)
         drawn = draw(passes.tokens(hidden[:, -1]), noise)[:, None]
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        return torch.where(places == index[:, None], drawn, tokens), start, key, value
+        return torch.where(places == index[:, None], drawn, tokens), start, *entries
 
 
 def modules(model: TokensModel) -> dict[str, Callable[[], nn.Module]]:

@@ -10,6 +10,7 @@ next frame, the reward and the end. Written from the paper; modules are named as
 checkpoints.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,15 +120,17 @@ class WorldModel(nn.Module):
         self.head_rewards = Head(sizes.d_model, REWARDS)
         self.head_ends = Head(sizes.d_model, ENDS)
 
-    def forward(self, x: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(self, x: Tensor, start: int, cache: Sequence[Tensor]) -> Tensor:
         """Embedded entries (B, n, D) behind `start` others -> hidden states (B, n, D).
 
         Args:
-            keys, values: (B, layers, heads, P, D / heads), into which their own are written.
+            cache: the keys of each layer, then the values, (B, heads, P, D / heads), into which
+                their own are written.
         """
+        layers = len(self.transformer.blocks)
         x = x + self.pos_emb.weight[start : start + x.shape[1]]
         for at, block in enumerate(self.transformer.blocks):
-            x = block(x, start, keys[:, at], values[:, at])
+            x = block(x, start, cache[at], cache[layers + at])
         return self.transformer.ln_f(x)
 
 

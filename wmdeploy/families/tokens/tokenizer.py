@@ -105,9 +105,7 @@ class Upsample(nn.Module):
         self.conv = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, c, h, w = x.shape
-        x = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
-        return self.conv(x.reshape(-1, c, 2 * h, 2 * w))
+        return self.conv(F.interpolate(x, scale_factor=2.0))
 
 
 class Encoder(nn.Module):
