@@ -103,6 +103,16 @@ class DiffusionConfig:
         side = self.image_size >> (len(self.reward_channels) - 1)
         return self.reward_channels[-1] * side**2
 
+    @property
+    def scales(self) -> int:
+        """Scales and shifts of all adaptive norms of the U-Net: two norms in each block."""
+        channels = 4 * self.channels[-1]  # in and out of the two blocks in the middle
+        for level, (depth, b) in enumerate(zip(self.depths, self.channels, strict=True)):
+            a = self.channels[max(0, level - 1)]
+            channels += a + b + (depth - 1) * 2 * b  # on the way down
+            channels += depth * 3 * b + (a + b) + a  # and up, with what it joins
+        return 2 * channels
+
 
 # diamond: the published sizes, with the actions of Breakout; other games have 3 to 18.
 # tiny: for tests, and for a training on a CPU.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Of each graph, the tensors that it takes and gives.
 SIGNATURES = {
     "encoder": ("frames", "signal"),
-    "history": ("signals actions", "past acted"),
-    "denoise": ("noisy index past acted", "clean"),
+    "history": ("signals actions", "past scales"),
+    "denoise": ("noisy index past scales", "clean"),
     "euler": ("noisy clean index", "next_noisy"),
     "whole_frame": ("signals actions noise", "next_noisy"),  # all of the former three
     "reward_end": (
@@ -45,7 +45,7 @@ def tensors(config: DiffusionConfig, precision: Precision) -> dict[str, TensorSp
         floats("signals", config.context, 3, size, size),
         integers("actions", config.context),
         floats("past", config.channels[0], size, size, precision=precision),
-        floats("acted", config.cond, precision=precision),
+        floats("scales", config.steps, config.scales, precision=precision),
     ]
     return {spec.name: spec for spec in specs}
 
@@ -82,10 +82,10 @@ def programs(config: DiffusionConfig, frame: tuple[Call, ...]) -> Programs:
 
 def denoising(steps: int) -> tuple[Call, ...]:
     """A frame from noise: what the past gives, then two calls for each noise level."""
-    calls = [Call("history", WINDOW, {"new.past": "past", "new.acted": "acted"})]
+    calls = [Call("history", WINDOW, {"new.past": "past", "new.scales": "scales"})]
     for step in range(steps):
         noisy = {"noisy": "new.signal" if step else "noise.x", "index": "index"}
-        given = {"past": "new.past", "acted": "new.acted"}
+        given = {"past": "new.past", "scales": "new.scales"}
         calls += [
             Call("denoise", noisy | given, {"new.clean": "clean"}, start=step),
             Call("euler", noisy | {"clean": "new.clean"}, {"new.signal": "next_noisy"}, start=step),

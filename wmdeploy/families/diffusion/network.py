@@ -31,14 +31,8 @@ class GroupNorm(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """A GroupNorm whose scale and shift come from the condition.
+    """A GroupNorm whose scale and shift come from the condition."""
 
-    Attributes:
-        instances: compute each group as an instance of its own: the same but for rounding, and
-            quicker in ONNX Runtime.
-    """
-
-    instances = False
     ones: Tensor
     zeros: Tensor
 
@@ -56,13 +50,7 @@ class AdaptiveGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         scale, shift = self.linear(cond)[:, :, None, None].chunk(2, 1)  # (B, C, 1, 1) each
-        y, ones, zeros = x.float(), self.ones.float(), self.zeros.float()
-        if self.instances:
-            groups = y.unflatten(1, (self.groups, -1)).flatten(2)  # (B, G, C/G·H·W)
-            ones, zeros = ones[: self.groups], zeros[: self.groups]
-            y = F.instance_norm(groups, weight=ones, bias=zeros).reshape(x.shape)
-        else:
-            y = F.group_norm(y, self.groups, ones, zeros)
+        y = F.group_norm(x.float(), self.groups, self.ones.float(), self.zeros.float())
         return y.to(x.dtype) * (1 + scale) + shift
 
 
@@ -305,14 +293,15 @@ class RewardEndModel(nn.Module):
             Logits (B, T, 5) float32, of the rewards -1, 0 and 1, of going on and of ending; and the
             state.
         """
-        x = self.features(before.flatten(0, 1), actions.flatten(), after.flatten(0, 1))
+        cond = self.act_emb(actions.flatten())
+        x = self.features(before.flatten(0, 1), after.flatten(0, 1), cond)
         y, state = self.lstm(x.unflatten(0, actions.shape), state)
         return self.head(y), state
 
-    def features(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        """What the LSTM takes of transitions: (B, 3, H, W), (B,) int64, (B, 3, H, W) -> (B, F)."""
-        signals = torch.cat((before, after), 1).to(self.act_emb.weight.dtype)
-        return cast(Tensor, self.encoder(signals, self.act_emb(action))).flatten(1)
+    def features(self, before: Tensor, after: Tensor, cond: Tensor) -> Tensor:
+        """What the LSTM takes of transitions: (B, 3, H, W) twice and the condition -> (B, F)."""
+        signals = torch.cat((before, after), 1).to(cond.dtype)
+        return cast(Tensor, self.encoder(signals, cond)).flatten(1)
 
 
 class RewardEncoder(nn.Module):
