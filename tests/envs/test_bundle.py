@@ -22,6 +22,8 @@ from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import family_of, load_model
 from wmdeploy.programs.modules import module_backend
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_TORCH = """
 import json, sys
 from pathlib import Path

@@ -49,6 +49,7 @@ def refused(*arguments: str | Path, **options: str | Path) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_installed_plugin_goes_from_export_to_bench(tmp_path: Path) -> None:
     site, bundle = tmp_path / "site", tmp_path / "bundle"
     install(site, "mean-pool", "strangers_pool:MeanPoolFamily", strangers_pool=POOL)

@@ -47,6 +47,7 @@ def test_rollout_of_a_bundle_and_a_clip_is_the_local_one(
         assert np.array_equal(one["frames"], other["frames"])
 
 
+@pytest.mark.slow
 def test_export_and_bench_and_push_with_figures(
     full_hub: Hub, bundles: Bundles, tmp_path: Path
 ) -> None:

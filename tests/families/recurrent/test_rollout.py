@@ -143,6 +143,7 @@ def test_actions_and_the_learned_state_matter(model: RecurrentModel, clip: Clip)
         model.dynamics.W.copy_(kept)
 
 
+@pytest.mark.slow
 def test_half_precision_draws_from_the_same_distributions(
     model: RecurrentModel, bundle: Bundle, half: Bundle, clip: Clip
 ) -> None:

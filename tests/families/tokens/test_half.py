@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
@@ -26,6 +27,7 @@ def forced_logits(session: Session) -> np.ndarray:
     return np.array(made)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_float32_but_for_one_in_a_thousand(
     tiny: TokensModel, tmp_path: Path
 ) -> None:
