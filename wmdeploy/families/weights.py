@@ -1,17 +1,9 @@
-"""Find a world model's weights in whatever a trainer saved: wrapped, prefixed, in several files.
-
-    {"state_dict": {"model._orig_mod.vqvae.encoder.input_conv.weight": ...}, "epoch": 3}
-
-Wherever a name reaches `vqvae` or `temporal_model`, what stands before it is a wrapper. Knows the
-names of these two parts, and nothing of their sizes.
-"""
+"""Read whatever a trainer saved: wrapped, in several files, with objects that are not executed."""
 
 import json
-import re
 import reprlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +16,8 @@ from wmdeploy.errors import CheckpointError
 from wmdeploy.families.pickles import NumpyArray, listed, read_pickle
 from wmdeploy.files import read_document, refuse_pointer
 
-PARTS = ("vqvae", "temporal_model")
 # what torch's wrappers of a module add to the names inside: DDP, compile, FSDP, checkpointing
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-AVERAGED = re.compile(r"(?i)(^|[._])(ema|swa|shadow|average[ds]?)([._]|$)")
 DEEPEST = 16  # of dictionaries in dictionaries
 
 # what trainers write into a folder: the first of these that is there is the model
@@ -43,44 +33,6 @@ CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
 FORMAT_UTILS = "torch.distributed.checkpoint.format_utils"
 
 
-@dataclass(frozen=True)
-class FoundWeights:
-    """`state` has the model's own names; `remarks` say where it was and what was left out."""
-
-    state: dict[str, Tensor]
-    remarks: tuple[str, ...]
-
-
-def find_weights(path: Path, complete: frozenset[str]) -> FoundWeights:
-    """The weights in a trainer's file, or in a folder of them.
-
-    Args:
-        complete: names that all weights have; a set that lacks one is taken only if all do.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds no weights of a world model.
-    """
-    document, unknown = _read(path)
-    sets, others = _sets_of_weights(document, path)
-    if not sets:
-        raise _no_weights(path, document, unknown, others)
-    whole = [prefix for prefix in sets if complete <= sets[prefix].keys()] or list(sets)
-    chosen = min(whole, key=lambda prefix: bool(AVERAGED.search(prefix)))
-    check_memory(sets[chosen], path)
-    remarks = []
-    if chosen not in ("", "model_state_dict"):
-        remarks.append(f"{path}: the weights are those of {chosen[:80]!r}")
-    if second := [prefix for prefix in whole if prefix != chosen]:
-        remarks.append(
-            f"{path}: holds other weights, too: {listed(second)}; to load them, save them alone"
-        )
-    if others:
-        remarks.append(f"{path}: left out: {len(others)} other tensors, as {others[0][:80]!r}")
-    if unknown:
-        remarks.append(f"{path}: left out, and not executed: objects of {listed(unknown)}")
-    return FoundWeights(sets[chosen], tuple(remarks))
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """All tensors of a trainer's file, or of a folder of them, and remarks on what was left out.
 
@@ -91,15 +43,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     Raises:
         CheckpointError: it cannot be read, or holds no tensors.
     """
-    document, unknown = _read(path)
+    document, unknown = read_saved(path)
     tensors: dict[str, Tensor] = {}
-    for full, tensor in _tensors(document):
+    for full, tensor in tensors_in(document):
         name = ".".join(step for step in full.split(".") if step not in WRAPPERS)
         if name in tensors:
             raise CheckpointError(f'{path}: holds the tensor "{name}" twice')
         tensors[name] = tensor
     if not tensors:
-        raise _no_weights(path, document, unknown, [])
+        raise no_weights(path, document, unknown)
     _check_strides(tensors, path)
     if not unknown:
         return tensors, ()
@@ -124,15 +76,19 @@ def other_checkpoint(folder: Path) -> str:
     return f"; it holds a checkpoint, give that: {checkpoint}" if checkpoint else ""
 
 
-def _read(path: Path) -> tuple[Any, list[str]]:
-    """A file's document, and the names in it that were not built."""
+def read_saved(path: Path) -> tuple[Any, list[str]]:
+    """What a trainer's file holds, or a folder of them, and the names in it that were not built.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     if path.is_dir():
         file = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
         if file is None:
             raise CheckpointError(
                 f"{path}: expected one of {', '.join(FOLDER_FILES)} in it" + other_checkpoint(path)
             )
-        return _read(file)
+        return read_saved(file)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     if path.suffix == ".safetensors":
@@ -171,7 +127,7 @@ def _read_shards(index: Path) -> tuple[Any, list[str]]:
                 f"{index}: names the shard {reprlib.repr(name)}, which is no file beside it; "
                 "copy all shards into one folder"
             )
-        document, more = _read(shard)
+        document, more = read_saved(shard)
         if not isinstance(document, dict) or document.keys() & tensors.keys():
             raise CheckpointError(f"{shard}: is no shard, or repeats the tensors of another one")
         tensors |= document
@@ -179,25 +135,7 @@ def _read_shards(index: Path) -> tuple[Any, list[str]]:
     return tensors, sorted(set(unknown))
 
 
-def _sets_of_weights(document: Any, path: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """By what stands before their names: the sets of weights; and the names of other tensors."""
-    sets: dict[str, dict[str, Tensor]] = {}
-    others: list[str] = []
-    for full, tensor in _tensors(document):
-        steps = full.split(".")
-        start = next((i for i, step in enumerate(steps) if step in PARTS), None)
-        if start is None:
-            others.append(full)
-            continue
-        name = ".".join(step for step in steps[start:] if step not in WRAPPERS)
-        weights = sets.setdefault(".".join(steps[:start]), {})
-        if name in weights:
-            raise CheckpointError(f'{path}: holds the tensor "{name}" twice')
-        weights[name] = tensor
-    return sets, others
-
-
-def _tensors(document: Any) -> Iterator[tuple[str, Tensor]]:
+def tensors_in(document: Any) -> Iterator[tuple[str, Tensor]]:
     """Every tensor in dictionaries and lists, with the keys that lead to it; each of them once."""
     waiting, seen = deque([(document, "", 0)]), set()
     while waiting:
@@ -249,20 +187,13 @@ def _check_strides(weights: dict[str, Tensor], path: Path) -> None:
             )
 
 
-def _no_weights(
-    path: Path, document: Any, unknown: list[str], others: list[str]
-) -> CheckpointError:
+def no_weights(path: Path, document: Any, unknown: list[str]) -> CheckpointError:
     """Why nothing was found."""
     save = "save it again as {'model_state_dict': model.state_dict()}"
     if any(name.startswith("torch.nn.modules.") for name in unknown):
         return CheckpointError(
             f"{path}: holds a whole module ({listed(unknown)}), which is code; it was not "
             f"executed: {save}"
-        )
-    if others:
-        return CheckpointError(
-            f"{path}: every tensor of {' and '.join(PARTS)} is missing; not a world model: its "
-            f"tensors have names such as {others[0][:80]!r}"
         )
     if unknown:
         return CheckpointError(

@@ -1,6 +1,6 @@
 """The reference project's checkpoints: names and shapes of their tensors tell a model's sizes.
 
-What trainers wrap around the tensors is the business of `wmdeploy.families.weights`.
+What trainers wrap around the tensors is the business of `weights`.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from wmdeploy.errors import CheckpointError
 from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.families.reference.temporal import sinusoidal_positions
-from wmdeploy.families.weights import FoundWeights, find_weights
+from wmdeploy.families.reference.weights import FoundWeights, find_weights
 
 HEADS = 8  # fixed in the reference project, and not to be seen in its tensors
 # the convolution of each stage that halves the resolution
