@@ -18,7 +18,7 @@ from wmdeploy.serve.game import Game
 from wmdeploy.serve.protocol import HEADER, REAL, VERSION, Command, CommandName, write_command
 from wmdeploy.serve.run import make_server, open_port
 from wmdeploy.serve.service import Service
-from wmdeploy.serve.starts import starts_of
+from wmdeploy.serve.starts import start_of
 
 WAIT = 20  # seconds for an answer; a fault of the server, or a very busy machine
 
@@ -129,7 +129,10 @@ def serving(
 ) -> Iterator[tuple[Service, str]]:
     """A service and its address, "127.0.0.1:PORT", while the block runs."""
     backend = backend or counting(end=None)
-    starts = starts_of([counted(10, 4), counted(100, 4)], backend.programs, 2)
+    starts = [
+        start_of(counted(first, 2), backend.programs, f"from {first + 1}")
+        for first in (10, 11, 12, 100)
+    ]
     service = Service(backend, starts, options, game)
     listening, started = open_port("127.0.0.1", 0), threading.Event()
     app = create_app(service, AppOptions(title="counting", **shown))

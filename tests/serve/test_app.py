@@ -33,8 +33,8 @@ def test_info_tells_what_can_be_played(address: str) -> None:
     info = get(address, "/info").json()
     assert (info["size"], info["actions"], info["backend"]) == (8, 3, "numpy")
     assert [start["title"] for start in info["starts"]][:2] == [
-        "counted, frame 1",
-        "counted, frame 2",
+        "from 11",
+        "from 12",
     ]
     assert get(address, "/starts/0.png").headers["content-type"] == "image/png"
     assert get(address, "/starts/99.png").status_code == 404

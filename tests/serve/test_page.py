@@ -54,7 +54,7 @@ class Tab:
         )
         self.page.goto(url)
 
-    def begin(self, title: str = "counted, frame 1") -> None:
+    def begin(self, title: str = "from 11") -> None:
         self.page.get_by_role("button", name=title, exact=True).first.click()
         self.says("Playing")
         self.wait(f"{LEVEL} > 0")
@@ -146,7 +146,7 @@ def test_buttons_of_the_pad_are_held_by_a_pointer(tab: Tab) -> None:
 def test_two_tabs_play_apart(tab: Tab, browser: Any, url: str) -> None:
     tab.begin()
     other = Tab(browser, url)
-    other.begin("counted, frame 3")
+    other.begin("from 13")
     tab.page.bring_to_front()
     tab.page.locator("#dream").focus()
     tab.page.keyboard.down("ArrowUp")
@@ -179,7 +179,7 @@ def test_pause_step_rewind_and_branch(tab: Tab) -> None:
 
 
 def test_a_link_replays_start_and_actions(tab: Tab, browser: Any, url: str) -> None:
-    tab.begin("counted, frame 2")
+    tab.begin("from 12")
     tab.page.keyboard.down("ArrowDown")
     tab.page.wait_for_timeout(400)
     tab.page.keyboard.up("ArrowDown")
@@ -209,7 +209,7 @@ def test_a_recording_downloads_and_plays(tab: Tab, tmp_path: Path) -> None:
 def test_a_new_start_is_chosen(tab: Tab) -> None:
     tab.begin()
     tab.press("New start")
-    tab.begin("counted, frame 3")
+    tab.begin("from 13")
 
 
 def test_without_the_token_the_page_says_so(browser: Any, url: str) -> None:

@@ -1,16 +1,12 @@
 """Where dreams begin: a few real frames and the actions between them."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wmdeploy.clips.clip import Clip
-from wmdeploy.errors import ClipError
 from wmdeploy.programs.contract import Programs
-
-MOST = 24  # starts of a picker
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,39 +26,22 @@ class Start:
     live: bool = False
 
 
-def starts_of(clips: Sequence[Clip], programs: Programs, context: int) -> list[Start]:
-    """Starts spread evenly over clips, `MOST` at most.
-
-    Args:
-        clips: frames of the model's size.
-        context: real frames of each, at least the model's least.
+def start_of(clip: Clip, programs: Programs, title: str) -> Start:
+    """A start that is all of a clip, but for the action at its last frame.
 
     Raises:
-        ClipError: a clip is too short, or has other actions than the model takes.
+        ClipError: it has other actions than the model takes.
     """
-    starts = []
-    each = max(1, MOST // max(1, len(clips)))
-    for clip in clips[:MOST]:
-        room = len(clip) - context
-        if room < 0:
-            raise ClipError(
-                f"clip {clip.name}: got {len(clip)} frames, expected at least {context}: a dream "
-                "begins with so many"
-            )
-        actions = None
-        if programs.action is not None:
-            sizes = programs.action.sizes(1)[1:]
-            actions = clip.check_actions(programs.num_actions, sizes[0] if sizes else 0)
-        for first in sorted({round(place) for place in np.linspace(0, room, each)}):
-            last = first + context
-            starts.append(
-                Start(
-                    f"{clip.name}, frame {last - 1}",
-                    clip.frames[first:last],
-                    None if actions is None else actions[first : last - 1],
-                )
-            )
-    return starts
+    actions = None
+    if programs.action is not None:
+        sizes = programs.action.sizes(1)[1:]
+        actions = clip.check_actions(programs.num_actions, sizes[0] if sizes else 0)
+    return Start(title, clip.frames, None if actions is None else actions[:-1])
+
+
+def spread(length: int, count: int) -> list[int]:
+    """So many of the places 0 to length - 1, evenly spread; all of them where there are fewer."""
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
 
 
 def picture(frame: np.ndarray, kind: str) -> bytes:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from wmdeploy.clips.find import find_clips
 from wmdeploy.clips.folder import INDEX_NAME, read_data_folder
-from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
+from wmdeploy.clips.read import SAMPLE_CLIP, count_frames, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BackendError
 from wmdeploy.programs.engine import Backend
 from wmdeploy.serve.game import Game
-from wmdeploy.serve.starts import MOST, Start, starts_of
+from wmdeploy.serve.starts import Start, spread, start_of
 
-MOST_FRAMES = 500  # of a clip that are read
+MOST = 12  # starts to choose from
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,18 @@ def find_world(
             "wmdeploy.envs in a program"
         )
     context = max(programs.least, min(most, programs.context))
-    paths = [path for place in places or [SAMPLE_CLIP] for path in _clips(place)][:MOST]
-    clips = []
+    paths = [path for place in places or [SAMPLE_CLIP] for path in _clips(place)]
+    paths = [paths[index] for index in spread(len(paths), MOST)]
+    starts = []
     for path in paths:
-        clip = read_clip(
-            path, size=backend.image_size, count=MOST_FRAMES, fewest=context, options=read
-        )
+        room = max(0, count_frames(path, read) - context)
+        for first in spread(room + 1, MOST // len(paths)):
+            clip = read_clip(
+                path, size=backend.image_size, start=first, count=context, options=read
+            )
+            title = f"{clip.name}, frame {first + context - 1}"
+            starts.append(start_of(clip, programs, title))
         remarks += clip.remarks
-        clips.append(clip)
-    starts = starts_of(clips, programs, context)
     if game is None:
         return World(starts, _meanings(paths, programs.num_actions), None)
     size, skip = backend.image_size, _frame_skip(paths)
