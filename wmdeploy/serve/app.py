@@ -165,8 +165,8 @@ class Pages:
             "picture_seconds_total": (counts.picture_seconds, "counter", "of encoding pictures"),
         }
         lines = []
-        for name, (value, kind, told) in values.items():
-            lines += [f"# HELP wmdeploy_{name} {told}", f"# TYPE wmdeploy_{name} {kind}"]
+        for name, (value, kind, text) in values.items():
+            lines += [f"# HELP wmdeploy_{name} {text}", f"# TYPE wmdeploy_{name} {kind}"]
             lines.append(f"wmdeploy_{name} {value}")
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 

@@ -36,12 +36,12 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service, started: Callable[[], None]):
         super().__init__(config)
-        self._service, self._told = service, started
+        self._service, self._started = service, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._told()
+            self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._service.stop(GRACE)

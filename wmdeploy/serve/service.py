@@ -82,7 +82,7 @@ class Service:
         """A new player, at one of the starts; the last one is the game's own where there is one.
 
         Args:
-            running: False for a dream that stands still until it is told to go on.
+            running: False for a dream that stands still until its page sends `resume`.
 
         Raises:
             FullError: there is no room.

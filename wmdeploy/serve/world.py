@@ -77,7 +77,7 @@ def find_world(
     def begin() -> Game:
         return Game(game, size, skip, programs.num_actions)
 
-    first = begin()  # or a wrong name would be told once the page is open
+    first = begin()  # so that a wrong name is refused at once
     meanings = first.meanings
     first.close()
     return World(starts, meanings, begin)

@@ -95,7 +95,7 @@ function begin(number, wanted) {
   replay = wanted; asked = 0;
   find("picker").hidden = true;
   find("stage").hidden = false;
-  for (const id of ["real-figure", "difference-figure", "sync", "history"]) {
+  for (const id of ["real-figure", "difference-figure", "sync", "history-figure"]) {
     find(id).hidden = !info.starts[number].live;
   }
   find("rewind-label").hidden = !info.rewind;
