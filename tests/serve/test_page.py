@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; see `make browser`"),
 ]
 MEANINGS = ("NOOP", "UP", "DOWN")  # which lead from a level to the next, and 1 or 2 further
+FRAME = "Number(document.getElementById('rewind-frame').textContent.split(' ')[1])"
 LEVEL = "document.getElementById('dream').getContext('2d').getImageData(0, 0, 1, 1).data[0]"
 
 
@@ -75,12 +76,24 @@ class Tab:
 
     @property
     def frame(self) -> int:
-        return int(self.page.locator("#rewind-frame").inner_text().removeprefix("frame "))
+        return int(self.page.evaluate(FRAME))
+
+    def pass_frames(self, count: int = 4) -> None:
+        """Until so many more frames were painted, however slow the machine is."""
+        last = self.frame + count
+        self.wait(f"{FRAME} >= {last}")
+
+    def hold(self, key: str) -> None:
+        """A key, for some frames."""
+        self.page.keyboard.down(key)
+        self.pass_frames()
+        self.page.keyboard.up(key)
+        self.pass_frames()
 
     def pause(self) -> None:
         self.page.locator("#pause").click()
         self.says("Paused")
-        self.page.wait_for_timeout(300)  # what was on its way is painted
+        self.page.wait_for_timeout(500)  # what was on its way is painted
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -96,10 +109,7 @@ def tab(browser: Any, url: str) -> Iterator[Tab]:
 
 def test_held_keys_are_obeyed_until_they_are_let_go(tab: Tab) -> None:
     tab.begin()
-    tab.page.keyboard.down("ArrowDown")
-    tab.wait("document.getElementById('pad-DOWN').classList.contains('held')")
-    tab.page.wait_for_timeout(500)
-    tab.page.keyboard.up("ArrowDown")
+    tab.hold("ArrowDown")
     tab.pause()
     taken = actions(tab)
     assert {"0", "2"} == set(taken)
@@ -122,7 +132,7 @@ def test_blur_lets_all_keys_go(tab: Tab) -> None:
     tab.wait("document.getElementById('pad-UP').classList.contains('held')")
     tab.page.evaluate("document.getElementById('dream').blur()")
     tab.wait("!document.querySelector('#pad .held')")
-    tab.page.wait_for_timeout(400)
+    tab.pass_frames()
     tab.pause()
     assert actions(tab).endswith("00")
 
@@ -135,9 +145,9 @@ def test_buttons_of_the_pad_are_held_by_a_pointer(tab: Tab) -> None:
     assert box is not None
     tab.page.mouse.move(box["x"] + 5, box["y"] + 5)
     tab.page.mouse.down()
-    tab.page.wait_for_timeout(400)
+    tab.pass_frames()
     tab.page.mouse.move(0, 0)  # the pointer stays the button's
-    tab.page.wait_for_timeout(200)
+    tab.pass_frames()
     tab.page.mouse.up()
     tab.pause()
     assert re.fullmatch("0+1{3,}0*", actions(tab))
@@ -149,9 +159,7 @@ def test_two_tabs_play_apart(tab: Tab, browser: Any, url: str) -> None:
     other.begin("from 13")
     tab.page.bring_to_front()
     tab.page.locator("#dream").focus()
-    tab.page.keyboard.down("ArrowUp")
-    tab.page.wait_for_timeout(400)
-    tab.page.keyboard.up("ArrowUp")
+    tab.hold("ArrowUp")
     tab.pause()
     other.pause()
     assert "1" in actions(tab) and set(actions(other)) == {"0"}
@@ -161,7 +169,7 @@ def test_two_tabs_play_apart(tab: Tab, browser: Any, url: str) -> None:
 
 def test_pause_step_rewind_and_branch(tab: Tab) -> None:
     tab.begin()
-    tab.wait("document.getElementById('rewind-frame').textContent.split(' ')[1] > 5")
+    tab.pass_frames()
     tab.pause()
     frame, level = tab.frame, tab.level
     assert level == 11 + frame
@@ -180,9 +188,7 @@ def test_pause_step_rewind_and_branch(tab: Tab) -> None:
 
 def test_a_link_replays_start_and_actions(tab: Tab, browser: Any, url: str) -> None:
     tab.begin("from 12")
-    tab.page.keyboard.down("ArrowDown")
-    tab.page.wait_for_timeout(400)
-    tab.page.keyboard.up("ArrowDown")
+    tab.hold("ArrowDown")
     tab.pause()
     taken, level = actions(tab), tab.level
     link = tab.page.evaluate("navigator.clipboard.readText()")
@@ -196,7 +202,7 @@ def test_a_link_replays_start_and_actions(tab: Tab, browser: Any, url: str) -> N
 
 def test_a_recording_downloads_and_plays(tab: Tab, tmp_path: Path) -> None:
     tab.begin()
-    tab.page.wait_for_timeout(1000)
+    tab.pass_frames()
     tab.pause()
     for kind in ("gif", "mp4", "mkv", "npz"):
         with tab.page.expect_download() as waited:
@@ -220,13 +226,12 @@ def test_without_the_token_the_page_says_so(browser: Any, url: str) -> None:
 
 def test_a_lost_line_comes_back(tab: Tab) -> None:
     tab.begin()
-    tab.wait("document.getElementById('rewind-frame').textContent.split(' ')[1] > 3")
+    tab.pass_frames()
     tab.context.set_offline(True)
     tab.page.evaluate("1")
     tab.page.wait_for_timeout(300)
     tab.context.set_offline(False)
-    before = tab.frame
-    tab.wait(f"document.getElementById('rewind-frame').textContent.split(' ')[1] > {before + 3}")
+    tab.pass_frames()
     tab.faults = [fault for fault in tab.faults if "ERR_INTERNET_DISCONNECTED" not in fault]
 
 
