@@ -1,13 +1,13 @@
 # `make demo` and `make test` set up everything they need. Extras: make setup EXTRAS=gpu,train,dev
 PYTHON ?= python3
 VENV := .venv
-EXTRAS ?= agents,cpu,data,export,hub,openvino,report,rtx,train,dev
+EXTRAS ?= agents,cpu,data,export,hub,openvino,report,rtx,serve,train,dev
 RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
 LEAN := .venv-lean
 
-.PHONY: demo test test-slow test-lean test-lowest test-gpu check setup clean-demo
+.PHONY: browser demo test test-slow test-lean test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -32,6 +32,10 @@ test: check
 test-slow: setup
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow -n 2 --dist loadfile
 
+# Chromium of Debian, for the tests of the page
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
 # what runs without torch, in an environment without it, on bundles that the other one exports
 test-lean: setup
 	$(PYTHON) -m venv $(LEAN)
@@ -43,10 +47,10 @@ test-lean: setup
 test-lowest:
 	$(PYTHON) -m venv $(LOWEST)
 	$(if $(TORCH_INDEX),$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt --index-url $(TORCH_INDEX) torch)
-	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[agents,cpu,data,export,hub,openvino,report,train]" pytest pytest-xdist hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[agents,cpu,data,export,hub,openvino,report,serve,train]" pytest pytest-xdist httpx hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
-# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,hub,report,rtx,train,dev
+# on a machine with an NVIDIA GPU: make test-gpu EXTRAS=agents,data,export,gpu,hub,report,rtx,serve,train,dev
 test-gpu: setup
 	$(RUN)/pytest -m gpu
 

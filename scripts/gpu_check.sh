@@ -50,7 +50,7 @@ all)
     bash "scripts/$(basename "$0")" $call
   done ;;
 setup)
-  make setup EXTRAS=agents,data,export,gpu,hub,report,rtx,train,dev
+  make setup EXTRAS=agents,data,export,gpu,hub,report,rtx,serve,train,dev
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
     -e '.[tensorrt]' || echo "no TensorRT: its backends will be told as not here" ;;
 first)

@@ -7,7 +7,7 @@ from tests.cli.test_cli import ROOT
 
 # `make test-lowest` installs neither what needs a GPU nor the tools that judge the code
 OTHERS = ("gpu", "rtx", "tensorrt")
-TOOLS = ("build", "mypy", "pre-commit", "ruff", "types-protobuf", "types-psutil")
+TOOLS = ("build", "mypy", "playwright", "pre-commit", "ruff", "types-protobuf", "types-psutil")
 
 
 def test_lowest_versions_are_the_bounds_of_pyproject() -> None:

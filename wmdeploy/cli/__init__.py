@@ -5,13 +5,15 @@ Nothing heavy is imported until a command runs, so that `wmdeploy --help` answer
 
 # In this order --help lists them.
 # isort: off
-from wmdeploy.cli import record, train, evaluate, convert, export, build_engine, rollout, inspect
-from wmdeploy.cli import bench, compare, report, bisect, sweep, milestone, push, doctor
+from wmdeploy.cli import record, train, evaluate, convert, export, build_engine, rollout, play
+from wmdeploy.cli import serve, inspect, bench, compare, report, bisect, sweep, milestone, push
+from wmdeploy.cli import doctor
 
 # isort: on
 from wmdeploy.cli.common import app, main
 
 __all__ = [
     "app", "bench", "bisect", "build_engine", "compare", "convert", "doctor", "evaluate", "export",
-    "inspect", "main", "milestone", "push", "record", "report", "rollout", "sweep", "train",
+    "inspect", "main", "milestone", "play", "push", "record", "report", "rollout", "serve",
+    "sweep", "train",
 ]  # fmt: skip

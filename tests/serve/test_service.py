@@ -1,0 +1,248 @@
+"""Players over real sockets: what they press is what they see, whatever others do."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.envs.counting import counting
+from tests.serve.conftest import PLAYING, WAIT, Page, get, serving
+from wmdeploy.errors import BackendError
+
+OpenPage = Callable[..., Page]
+
+
+def test_frames_obey_the_keys(open_page: OpenPage) -> None:
+    page = open_page()
+    first = page.frame()
+    assert (first.frame, first.depth, first.level) == (0, 0, 11)
+    level = first.level
+    for action in (0, 2, 1):
+        number = page.keys(action)
+        for _ in range(6):
+            frame = page.frame()
+            level = (level + 1 + frame.action) % 256
+            assert frame.level == level
+            assert frame.reward == pytest.approx(frame.action + (level - 1 - frame.action) / 100)
+        frame = page.obeying(number)
+        assert frame.action == action
+        level = frame.level
+
+
+def test_a_paused_dream_stands_still_and_steps_by_one(open_page: OpenPage) -> None:
+    page = open_page()
+    page.frame(lambda f: f.frame == 3)
+    page.send("pause")
+    at = page.event("state")["frame"]
+    page.send("step", 2)
+    after = page.frame(lambda f: f.frame == at + 1)
+    assert after.action == 2
+    time.sleep(0.3)
+    page.send("pause")
+    assert page.event("state")["frame"] == at + 1
+    page.send("resume")
+    page.frame(lambda f: f.frame > at + 3)
+
+
+def test_a_dream_goes_back_and_on_from_there(open_page: OpenPage) -> None:
+    page = open_page()
+    levels = {page_frame.frame: page_frame.level for page_frame in (page.frame() for _ in range(9))}
+    page.send("pause")
+    page.send("rewind", 3)
+    back = page.frame(lambda f: f.frame == 3)
+    assert back.level == levels[3] and back.depth == 3
+    page.send("step", 2)
+    assert page.frame(lambda f: f.frame == 4).level == levels[3] + 3
+    page.send("rewind", 3)
+    page.send("step", 0)
+    assert page.frame(lambda f: f.frame == 4).level == levels[4]
+
+
+def test_a_branch_is_kept_and_gone_on_from(open_page: OpenPage) -> None:
+    page = open_page()
+    page.frame(lambda f: f.frame == 4)
+    page.send("pause")
+    page.send("keep")
+    kept = page.event("state")
+    while not kept["branches"]:
+        kept = page.event("state")
+    level = 11 + kept["branches"][0]
+    for _ in range(5):
+        page.send("step", 2)
+    page.send("go", 0)
+    back = page.frame(lambda f: f.frame == kept["branches"][0] and f.number > 8)
+    assert back.level == level
+    page.send("go", 7)
+    assert "branch" in page.event("error")["message"]
+
+
+def test_a_new_start_begins_anew(open_page: OpenPage) -> None:
+    page = open_page()
+    page.frame(lambda f: f.frame == 2)
+    page.send("start", 3)
+    assert page.frame(lambda f: f.frame == 0).level == 101
+    assert open_page(start=3).frame().level == 101
+
+
+def test_a_page_that_paints_nothing_gets_three_frames(open_page: OpenPage) -> None:
+    page = open_page()
+    page.paints = False
+    for number in (1, 2, 3):
+        assert page.frame().number == number
+    with pytest.raises(TimeoutError):
+        page.receive(0.5)
+    page.paints = True
+    page.send("seen", 3)
+    assert page.frame().frame == 3  # the dream stood still, and no frame waited
+
+
+def test_neighbours_change_nothing(open_page: OpenPage, address: str) -> None:
+    """Joins, resets, rewinds, rubbish and sudden ends beside a player."""
+    page = open_page()
+    page.keys(1)
+    level = page.frame(lambda f: f.action == 1).level
+    for _ in range(4):
+        other = open_page(start=1)
+        other.keys(2)
+        other.send("start", 0)
+        other.send("rewind", 0)
+        other.send("go", 99)
+        rude = open_page()
+        rude.socket.send(b"\xff rubbish")
+        open_page().socket.socket.close()  # without a farewell
+        for _ in range(8):
+            frame = page.frame()
+            level = (level + 2) % 256
+            assert frame.level == level
+        assert rude.closed()[0] == 4422
+        other.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"", 4422),
+        (b"\x09", 4422),
+        (b"\x01\x03\x01\0\0\0", 4422),
+        (b"\x06\xff\xff", 4422),
+        (b"\x0a\x00", 4422),
+        ("text", 4422),
+        (b"\x01" * 65, 1009),
+        (b"\x01" * 10**6, 1009),
+    ],
+    ids=["empty", "unknown", "no-action", "no-start", "no-rate", "text", "long", "huge"],
+)
+def test_rubbish_ends_the_connection(open_page: OpenPage, message: bytes | str, code: int) -> None:
+    page = open_page()
+    page.socket.send(message)
+    assert page.closed()[0] == code
+
+
+def test_a_flood_ends_the_connection(open_page: OpenPage) -> None:
+    page = open_page()
+    with suppress(ConnectionClosed):
+        for _ in range(2000):
+            page.keys(1)
+    assert page.closed()[0] == 1008
+
+
+def test_who_comes_back_finds_the_dream(open_page: OpenPage) -> None:
+    page = open_page()
+    page.keys(2)
+    before = page.frame(lambda f: f.action == 2 and f.frame > 5)
+    page.socket.socket.close()
+    time.sleep(0.3)
+    again = open_page(session=page.session)
+    frame = again.frame(lambda f: f.frame > 0)
+    assert again.session == page.session
+    assert frame.level >= before.level and frame.frame >= before.frame
+    assert open_page(session=page.session).session != page.session  # who is there is not replaced
+
+
+def test_who_is_gone_for_long_is_forgotten() -> None:
+    with serving(replace(PLAYING, resume=0.3)) as (service, address):
+        page = Page(address)
+        page.frame()
+        page.socket.close()
+        deadline = time.monotonic() + WAIT
+        while service.players and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not service.players
+        assert Page(address, session=page.session).session != page.session
+
+
+def test_a_full_server_says_so() -> None:
+    with serving(replace(PLAYING, sessions=1)) as (service, address):
+        page = Page(address)
+        with connect(f"ws://{address}/play?v=1&start=0") as socket:
+            with pytest.raises(ConnectionClosed) as raised:
+                socket.recv(WAIT)
+        assert raised.value.rcvd is not None
+        assert raised.value.rcvd.code == 1013 and "full" in raised.value.rcvd.reason
+        page.frame(lambda f: f.frame == 3)
+        assert service.counts.refused == 1
+
+
+def test_who_does_nothing_leaves() -> None:
+    with serving(replace(PLAYING, idle=0.5)) as (_, address):
+        page = Page(address)
+        assert page.closed() == (4408, "nothing was pressed for 0.5 s")
+
+
+def test_who_paints_nothing_leaves() -> None:
+    with serving(replace(PLAYING, unread=0.5)) as (_, address):
+        page = Page(address)
+        page.paints = False
+        assert page.closed() == (1001, "the page paints no frames")
+
+
+def failing(above: int) -> Any:
+    """The counting world, whose engine fails where a level is above a number."""
+    backend = counting(end=None)
+    engine = backend.engines["count"]
+    run = engine.run
+
+    def failed(feeds: Mapping[str, Any], into: Any = None) -> Any:
+        if feeds["level"][:, 0].max() > above:
+            raise BackendError("count: gave no finite number")
+        return run(feeds, into)
+
+    engine.run = failed  # type: ignore[method-assign]
+    return backend
+
+
+def test_who_fails_alone_leaves_alone() -> None:
+    with serving(PLAYING, failing(above=120)) as (service, address):
+        fails, plays = Page(address, start=3), Page(address)
+        fails.keys(2)
+        plays.keys(0)
+        code, reason = fails.closed()
+        assert code == 1011 and "no finite number" in reason
+        before = plays.frame()
+        assert plays.frame(lambda f: f.frame == before.frame + 5).level == before.level + 5
+        assert service.counts.failed == 1
+
+
+def test_the_end_of_the_server_is_told() -> None:
+    with serving(PLAYING) as (_, address):
+        page = Page(address)
+        page.frame()
+    assert page.closed() == (1001, "the server ends")
+
+
+def test_memory_of_rows_comes_back() -> None:
+    with serving(replace(PLAYING, resume=0)) as (service, address):
+        for _ in range(100):
+            page = Page(address)
+            page.frame()
+            page.socket.close()
+        deadline = time.monotonic() + WAIT
+        while service.players and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not service.players and not service.schedule.seats
+        assert get(address, "/health").text == "ready\n"

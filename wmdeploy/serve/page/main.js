@@ -1,0 +1,328 @@
+// The page: picks a start, plays it, shows how well that goes.
+
+import { Connection } from "./connection.js";
+import { buttonOfKey, buttonsOf, buttonsOfGamepad, chooseAction } from "./keys.js";
+import { decodeActions, encodeActions } from "./replay.js";
+import { Screen, drawDifference, drawHistory, psnr } from "./screen.js";
+
+const find = (id) => document.getElementById(id);
+const token = new URLSearchParams(location.search).get("token") ?? "";
+const withToken = (path) => (token ? `${path}?token=${encodeURIComponent(token)}` : path);
+const say = (text) => { find("status").textContent = text; };
+
+const HISTORY = 300; // frames of the curve
+let info, connection, screens;
+let held, padHeld, action, keyNumber, pressedAt, latencies, paintedAt;
+let start, actions, reward, running, replay, asked, similar, painting, newestFrame;
+
+async function load() {
+  const response = await fetch(withToken("info"));
+  if (!response.ok) return say((await response.text()).trim());
+  info = await response.json();
+  document.title = `${info.title}: wmdeploy play`;
+  find("title").textContent = info.title;
+  screens = Object.fromEntries(
+    ["dream", "real", "difference"].map((name) => [name, new Screen(find(name), info.size)]),
+  );
+  for (const [label, value] of [...info.about, ["Backend", info.backend]]) {
+    const row = document.createElement("div");
+    row.append(element("dt", label), element("dd", value));
+    find("about").append(row);
+  }
+  makeStarts();
+  makePad();
+  const link = new URLSearchParams(location.hash.slice(1));
+  const wanted = link.has("actions") ? decodeActions(link.get("actions")) : null;
+  if (link.has("start") && Number(link.get("start")) < info.starts.length) {
+    begin(Number(link.get("start")), wanted);
+  } else {
+    find("picker").hidden = false;
+    say("Choose where to begin");
+  }
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
+}
+
+function makeStarts() {
+  info.starts.forEach(({ title, live }, number) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    if (live) {
+      const box = element("span", "live");
+      box.className = "live";
+      button.append(box);
+    } else {
+      const picture = document.createElement("img");
+      picture.alt = "";
+      picture.loading = "lazy";
+      picture.src = withToken(`starts/${number}.png`);
+      button.append(picture);
+    }
+    button.append(element("span", title));
+    button.onclick = () => begin(number, null);
+    find("starts")[live ? "prepend" : "append"](button);
+  });
+}
+
+function makePad() {
+  for (const name of buttonsOf(info.meanings, info.actions)) {
+    const button = element("button", name);
+    button.type = "button";
+    button.id = `pad-${name}`;
+    button.onpointerdown = (event) => {
+      button.setPointerCapture(event.pointerId);
+      padHeld.add(name);
+      update();
+    };
+    button.onmousedown = (event) => event.preventDefault(); // the keys stay the picture's
+    const letGo = () => {
+      padHeld?.delete(name);
+      if (connection) update();
+    };
+    button.onpointerup = button.onpointercancel = button.onlostpointercapture = letGo;
+    find("pad").append(button);
+  }
+}
+
+function begin(number, wanted) {
+  held = new Set(); padHeld = new Set(); action = 0; keyNumber = 0;
+  pressedAt = new Map(); latencies = []; paintedAt = []; painting = Promise.resolve();
+  start = number; actions = []; reward = 0; running = true; similar = []; newestFrame = 0;
+  replay = wanted; asked = 0;
+  find("picker").hidden = true;
+  find("stage").hidden = false;
+  for (const id of ["real-figure", "difference-figure", "sync", "history-figure"]) {
+    find(id).hidden = !info.starts[number].live;
+  }
+  find("rewind-label").hidden = !info.rewind;
+  find("keep").hidden = !info.rewind;
+  find("recording").hidden = !info.recorded;
+  find("branches").replaceChildren();
+  say("Connecting");
+  connection = new Connection(location, number, Boolean(wanted), {
+    frame: (frame) => { painting = painting.then(() => paint(frame)); },
+    event: handle,
+    lost: () => say("Connection lost; coming back"),
+    ended,
+  });
+  find("dream").focus({ preventScroll: true });
+}
+
+function ended(reason) {
+  connection = null;
+  say(`Ended: ${reason}`);
+  find("stage").hidden = true;
+  find("picker").hidden = false;
+}
+
+function handle(event) {
+  if (event.kind === "hello") {
+    say(replay ? "Replaying the link" : "Playing");
+    if (info.recorded) showRecordings(event.session);
+  } else if (event.kind === "state") {
+    running = event.running;
+    find("pause").textContent = running ? "Pause" : "Go on";
+    find("pause").setAttribute("aria-pressed", String(!running));
+    find("step").disabled = running;
+    showBranches(event.branches);
+    showRewind(event.oldest, event.frame);
+    if (!running && !replay) say("Paused");
+    else if (!replay) say("Playing");
+    stepReplay();
+  } else if (event.kind === "error") say(event.message);
+  else if (event.kind === "bye") say(event.reason);
+}
+
+async function paint(frame) {
+  await Promise.all([
+    screens.dream.draw(frame.dream),
+    frame.real ? screens.real.draw(frame.real) : null,
+  ]);
+  if (!connection) return;
+  connection.send("seen", frame.number);
+  const now = performance.now();
+  for (const [number, at] of pressedAt) {
+    if (number > frame.obeyed) continue;
+    latencies.push(now - at);
+    pressedAt.delete(number);
+  }
+  latencies = latencies.slice(-200);
+  if (frame.frame > 1) paintedAt = [...paintedAt.slice(-29), now];
+  if (frame.frame < actions.length) actions.length = frame.frame; // gone back
+  if (frame.frame === actions.length + 1) actions.push(frame.action);
+  newestFrame = frame.frame;
+  if (frame.reward !== null) reward += frame.reward;
+  if (frame.real) compare();
+  showFigures(frame);
+  showRewind(null, frame.frame);
+  stepReplay();
+}
+
+function compare() {
+  const dream = screens.dream.pixels(), real = screens.real.pixels();
+  const value = psnr(dream, real);
+  drawDifference(screens.difference, dream, real);
+  similar = [...similar.slice(1 - HISTORY), value];
+  find("psnr").textContent = Number.isFinite(value) ? `PSNR ${value.toFixed(1)} dB` : "equal";
+  drawHistory(find("history"), similar, 10, 60);
+}
+
+function stepReplay() {
+  if (!replay || running) return;
+  if (newestFrame >= replay.length) {
+    replay = null;
+    say("Replayed; go on to play from here");
+    return;
+  }
+  if (newestFrame === asked) {
+    asked += 1;
+    connection.send("step", replay[newestFrame]);
+  }
+}
+
+function showFigures(frame) {
+  const sorted = [...latencies].sort((one, other) => one - other);
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  const span = paintedAt.length < 2 ? 0 : paintedAt[paintedAt.length - 1] - paintedAt[0];
+  const fps = span > 0 ? (1000 * (paintedAt.length - 1)) / span : 0;
+  find("f-fps").textContent = running ? `${fps.toFixed(1)} of ${info.fps}` : "paused";
+  find("f-latency").textContent = sorted.length
+    ? `${at(0.5).toFixed(0)} ms, 95% below ${at(0.95).toFixed(0)} ms` : "press a key";
+  find("f-depth").textContent = String(frame.depth);
+  find("f-step").textContent = `${frame.stepMs.toFixed(1)} ms for ${frame.rows}`;
+  find("f-picture").textContent = `${frame.pictureMs.toFixed(1)} ms`;
+  find("reward-figure").hidden = frame.reward === null;
+  find("f-reward").textContent = String(Math.round(reward * 100) / 100);
+  const share = ((frame.stepMs + frame.pictureMs) * info.fps) / 10;
+  find("budget").value = Math.min(100, share);
+  find("budget-text").textContent =
+    `${share.toFixed(0)}% of the ${(1000 / info.fps).toFixed(0)} ms of a frame`;
+}
+
+function showRewind(oldest, frame) {
+  const slider = find("rewind");
+  if (oldest !== null) slider.min = oldest;
+  else slider.min = Math.max(Number(slider.min), frame - Math.round(info.rewind * info.fps) + 1, 0);
+  slider.max = frame;
+  if (document.activeElement !== slider || running) slider.value = frame;
+  find("rewind-frame").textContent = `frame ${slider.value}`;
+}
+
+function showBranches(frames) {
+  const shown = find("branches").children.length;
+  if (frames.length < shown) find("branches").replaceChildren();
+  for (let index = find("branches").children.length; index < frames.length; index += 1) {
+    const button = document.createElement("button");
+    button.type = "button";
+    const picture = document.createElement("img");
+    picture.alt = "";
+    picture.src = find("dream").toDataURL();
+    button.append(picture, element("span", `frame ${frames[index]}`));
+    button.onclick = () => connection?.send("go", index);
+    find("branches").append(button);
+  }
+}
+
+function showRecordings(session) {
+  find("recordings").replaceChildren(
+    ...info.recordings.map((kind) => {
+      const link = element("a", `.${kind}`);
+      link.href = withToken(`recordings/${session}.${kind}`);
+      link.download = `dream.${kind}`;
+      return link;
+    }),
+  );
+  find("recordings").prepend(`The newest ${info.recorded} s as: `);
+}
+
+function update() {
+  const all = new Set([...held, ...padHeld]);
+  for (const button of find("pad").children) {
+    button.classList.toggle("held", all.has(button.textContent));
+  }
+  const chosen = chooseAction(info.meanings, all);
+  if (chosen === action || !connection) return;
+  action = chosen;
+  keyNumber += 1;
+  pressedAt.set(keyNumber, performance.now());
+  connection.send("keys", action, keyNumber);
+}
+
+function release() {
+  if (!connection) return;
+  held.clear();
+  padHeld.clear();
+  update();
+}
+
+find("dream").addEventListener("keydown", (event) => {
+  if (!connection || event.ctrlKey || event.metaKey || event.altKey) return;
+  const button = buttonOfKey(event.code, info.meanings, info.actions);
+  if (button === null) return;
+  event.preventDefault();
+  if (event.repeat) return;
+  held.add(button);
+  update();
+});
+find("dream").addEventListener("keyup", (event) => {
+  const button = connection ? buttonOfKey(event.code, info.meanings, info.actions) : null;
+  if (button === null) return;
+  event.preventDefault();
+  held.delete(button);
+  update();
+});
+find("dream").addEventListener("pointerdown", () => find("dream").focus());
+find("dream").addEventListener("blur", () => {
+  held?.clear();
+  if (connection) update();
+});
+addEventListener("blur", release);
+document.addEventListener("visibilitychange", () => { if (document.hidden) release(); });
+
+let padSeen = "";
+function readGamepad() {
+  const gamepad = navigator.getGamepads?.().find((one) => one?.connected);
+  if (gamepad && connection) {
+    const pressed = buttonsOfGamepad(gamepad);
+    const now = [...pressed].join();
+    if (now !== padSeen) {
+      for (const name of padSeen.split(",")) held.delete(name);
+      for (const name of pressed) held.add(name);
+      padSeen = now;
+      update();
+    }
+  }
+  requestAnimationFrame(readGamepad);
+}
+addEventListener("gamepadconnected", () => requestAnimationFrame(readGamepad), { once: true });
+
+find("pause").onclick = () => connection?.send(running ? "pause" : "resume");
+find("step").onclick = () => connection?.send("step", action);
+find("sync").onclick = () => connection?.send("sync");
+find("keep").onclick = () => connection?.send("keep");
+find("leave").onclick = () => {
+  connection?.close();
+  ended("choose where to begin");
+};
+find("rewind").addEventListener("input", () => {
+  if (running) connection?.send("pause");
+  find("rewind-frame").textContent = `frame ${find("rewind").value}`;
+});
+find("rewind").addEventListener("change", () => connection?.send("rewind", Number(find("rewind").value)));
+find("link").onclick = async () => {
+  const link = new URL(location.href);
+  link.hash = new URLSearchParams({ start, actions: encodeActions(actions) }).toString();
+  history.replaceState(null, "", link);
+  try {
+    await navigator.clipboard.writeText(link.href);
+    say("Link copied");
+  } catch {
+    say("The link is in the address bar");
+  }
+};
+
+load().catch((error) => say(`The page cannot start: ${error.message}`));
