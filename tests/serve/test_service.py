@@ -1,8 +1,9 @@
 """Players over real sockets: what they press is what they see, whatever others do."""
 
+import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.envs.counting import counting
+from tests.envs.counting import counted, counting
 from tests.serve.conftest import PLAYING, WAIT, Page, get, serving
 from wmdeploy.errors import BackendError
+from wmdeploy.serve.dream import Dream
+from wmdeploy.serve.engine import DreamEngine
+from wmdeploy.serve.player import MOST_WAITING, Player
+from wmdeploy.serve.schedule import Seat
+from wmdeploy.serve.starts import start_of
 
 OpenPage = Callable[..., Page]
 
@@ -169,10 +175,7 @@ def test_who_is_gone_for_long_is_forgotten() -> None:
         page = Page(address)
         page.frame()
         page.socket.close()
-        deadline = time.monotonic() + WAIT
-        while service.players and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not service.players
+        wait_for(lambda: not service.players)
         assert Page(address, session=page.session).session != page.session
 
 
@@ -228,6 +231,70 @@ def test_who_fails_alone_leaves_alone() -> None:
         assert service.counts.failed == 1
 
 
+def test_one_of_a_batch_fails_and_the_other_goes_on() -> None:
+    """The engine alone, so that both are in one batch."""
+    options = replace(PLAYING, rewind=0)
+    backend = failing(above=120)
+    starts = [start_of(counted(first, 2), backend.programs, "") for first in (10, 119)]
+    engine = DreamEngine(backend, starts, options, None)
+    engine.warm_up()
+    players = [player_of(engine.new_dream(number)) for number in (0, 1)]
+    for level in (12, 13, 14):
+        plays, fails = engine.step(players)
+        assert plays.fault is None and plays.dream[0, 0, 0] == level
+        assert (fails.fault is None) == (level == 12)
+    assert players[0].dream.frame == 3 and players[1].dream.frame == 1
+
+
+def player_of(dream: Dream) -> Player:
+    return Player(secret="", seat=Seat(period=1, due=0), dream=dream, commanded_at=0, painted_at=0)
+
+
+def test_a_page_that_reads_nothing_is_let_go() -> None:
+    engine = DreamEngine(
+        counting(end=None), [start_of(counted(10, 2), counting().programs, "")], PLAYING, None
+    )
+    engine.warm_up()
+    player = player_of(engine.new_dream(0))
+    for _ in range(200):
+        player.post({"kind": "state"})
+    assert player.closing == (1001, "the page reads nothing")
+    assert player.outbox.qsize() == MOST_WAITING + 2  # the farewell, and the end
+
+
+def test_who_never_answers_is_forgotten() -> None:
+    """A socket that is opened, and then neither read nor closed."""
+    with serving(replace(PLAYING, unread=0.5)) as (service, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as silent:
+            silent.sendall(
+                f"GET /play?v=1&start=0 HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n"
+                "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            )
+            wait_for(lambda: bool(service.players))
+            wait_for(lambda: not service.players)
+
+
+def test_many_sockets_are_bounded_and_cost_the_others_nothing() -> None:
+    with serving(PLAYING) as (service, address):
+        page = Page(address)
+        host, port = address.split(":")
+        with ExitStack() as stack:
+            for _ in range(200):
+                stack.enter_context(socket.create_connection((host, int(port))))
+            before = page.frame()
+            assert page.frame(lambda f: f.frame > before.frame + 5).level >= before.level + 6
+        assert len(service.players) == 1
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_the_end_of_the_server_is_told() -> None:
     with serving(PLAYING) as (_, address):
         page = Page(address)
@@ -241,8 +308,5 @@ def test_memory_of_rows_comes_back() -> None:
             page = Page(address)
             page.frame()
             page.socket.close()
-        deadline = time.monotonic() + WAIT
-        while service.players and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not service.players and not service.schedule.seats
+        wait_for(lambda: not service.players and not service.schedule.seats)
         assert get(address, "/health").text == "ready\n"

@@ -32,6 +32,7 @@ from wmdeploy.serve.starts import picture
 
 log = logging.getLogger("wmdeploy.serve")
 LEFT = (1000, 1001)  # codes with which a page closes its connection, or is closed itself
+FAREWELL = 2  # seconds for the last message
 PAGE = Path(__file__).parent / "page"
 
 
@@ -177,14 +178,20 @@ class Pages:
         if player is None:
             return
         self._connected += 1
+        listening = asyncio.create_task(self._listen(socket, player))
         sending = asyncio.create_task(_send(socket, player))
+        ended = asyncio.create_task(player.ended.wait())
         left = False
         try:
-            left = await self._listen(socket, player)
+            await asyncio.wait({listening, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if player.closing is not None:  # the farewell, which nobody may be reading
+                await asyncio.wait({sending}, timeout=FAREWELL)
+            left = listening.done() and listening.result()
         finally:
             self._connected -= 1
             self._alone_since = time.monotonic()
-            sending.cancel()
+            for task in (listening, sending, ended):
+                task.cancel()
             self.service.lose(player, left)
 
     async def end_when_alone(self) -> None:
@@ -234,17 +241,13 @@ class Pages:
                 since, allowed = now, allowed - 1
                 if allowed < 0:
                     self.service.dismiss(player, "policy", "too many messages a second")
-                    break
+                    return False
                 try:
                     await self.service.obey(player, read_command(message.get("bytes") or b""))
                 except ProtocolError as error:
                     log.warning("refused", extra={"reason": str(error)})
                     code = "too big" if error.code == CLOSE["too big"] else "bad command"
                     self.service.dismiss(player, code, str(error))
-            while player.closing is not None:  # the farewell is on its way
-                message = await asyncio.wait_for(socket.receive(), 5)
-                if message["type"] != "websocket.receive":
-                    break
         return False
 
 

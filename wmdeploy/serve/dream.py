@@ -64,15 +64,14 @@ class Dream:
         self._takes_actions = pool.programs.action is not None
         self.row = pool.add(start.frames, start.actions, stream=STREAM)
         self.branches: list[Moment] = []
-        self._moments: deque[Moment] = deque(maxlen=max(1, kept))
-        self._keeps = kept > 0
+        self._moments: deque[Moment] = deque(maxlen=max(1, kept))  # the newest is now
         self.taken: deque[Taken] = deque(maxlen=recorded)
         self._begin(start)
 
     @property
     def oldest(self) -> int:
         """The first frame that can be gone back to."""
-        return self._moments[0].frame if self._moments else self.frame
+        return self._moments[0].frame
 
     def restart(self, start: Start) -> None:
         """Begin anew.
@@ -109,11 +108,10 @@ class Dream:
         Raises:
             BackendError: none is left of then.
         """
-        while self._moments and self._moments[-1].frame > frame:
+        if frame < self.oldest:
+            raise BackendError(f"rewind: got frame {frame}, expected {self.oldest} or later")
+        while self._moments[-1].frame > frame:
             self._moments.pop()
-        if not self._moments:
-            self._note()
-            raise BackendError(f"rewind: got frame {frame}, expected {self.frame} or later")
         self._return(self._moments[-1])
 
     def keep(self) -> int:
@@ -124,7 +122,7 @@ class Dream:
         """
         if len(self.branches) >= MOST_BRANCHES:
             raise BackendError(f"got branch {MOST_BRANCHES + 1}, expected {MOST_BRANCHES} at most")
-        self.branches.append(self._moment())
+        self.branches.append(self._moments[-1])
         return len(self.branches) - 1
 
     def go(self, branch: int) -> None:
@@ -138,7 +136,7 @@ class Dream:
             raise BackendError(f"got branch {branch}, expected one of {count}")
         self._return(self.branches[branch])
         self._moments.clear()
-        self._note()
+        self._moments.append(self.branches[branch])
 
     def sync(self) -> None:
         """The real game's newest frame takes the place of the dream's.
@@ -152,17 +150,21 @@ class Dream:
             return
         self._pool.observe([self.row], self.real)
         self.dream, self.depth = self.real, 0
-        if self._moments:
-            self._moments.pop()
+        self._moments.pop()
         self._note()
+
+    def recover(self) -> None:
+        """The row is what it was at this frame, whatever a step that failed left of it."""
+        self._pool.restore(self.row, self._moments[-1].snapshot)
 
     def close(self) -> None:
         self._pool.remove(self.row)
         if self.game is not None:
             self.game.close()
 
-    def _moment(self) -> Moment:
-        return Moment(
+    def _note(self) -> None:
+        """Keep what is now."""
+        moment = Moment(
             frame=self.frame,
             depth=self.depth,
             snapshot=self._pool.snapshot(self.row),
@@ -170,10 +172,7 @@ class Dream:
             real=self.real,
             game=self.game.state() if self.game is not None and self.live else None,
         )
-
-    def _note(self) -> None:
-        if self._keeps:
-            self._moments.append(self._moment())
+        self._moments.append(moment)
 
     def _return(self, moment: Moment) -> None:
         self._pool.restore(self.row, moment.snapshot)

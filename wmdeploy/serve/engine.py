@@ -59,7 +59,6 @@ class Counts:
 
     frames: int = 0
     batches: int = 0
-    late: int = 0
     refused: int = 0
     failed: int = 0
     step_seconds: float = 0.0
@@ -120,7 +119,7 @@ class DreamEngine:
         dream.restart(self._begun(number, dream.game))
 
     def step(self, batch: list[Player]) -> list[Made]:
-        """In the engine's thread."""
+        """The next frame of players; where one fails alone, what it `fault`ed with."""
         if not batch:
             return []
         began = time.perf_counter()
@@ -132,6 +131,8 @@ class DreamEngine:
             if len(batch) == 1:
                 made[0].fault = BackendError(one_line(str(error)) or type(error).__name__)
                 return made
+            for player in batch:  # half a step has been made of all of them
+                player.dream.recover()
             return [one for player in batch for one in self.step([player])]
         rewards = self._rewards(batch)
         for one, frame, action, reward in zip(made, frames, actions, rewards, strict=True):

@@ -8,8 +8,10 @@ from typing import Any
 
 from wmdeploy.errors import BackendError
 from wmdeploy.serve.dream import Dream
-from wmdeploy.serve.protocol import FrameMessage
+from wmdeploy.serve.protocol import CLOSE, FrameMessage
 from wmdeploy.serve.schedule import Seat
+
+MOST_WAITING = 64  # messages
 
 
 @dataclass(eq=False, kw_only=True)
@@ -19,8 +21,9 @@ class Player:
     Attributes:
         secret: who knows it may come back to this dream, and take its recording.
         outbox: messages on their way to the page: bytes, or what becomes JSON; None at the end.
-        closing: code and reason with which the connection is to end.
+        closing: code and reason with which the connection is to end, once it has `ended`.
         lost_at: when the connection was lost; None while there is one.
+        paused: whether the dream stood still then.
     """
 
     secret: str
@@ -32,7 +35,25 @@ class Player:
     painted_at: float
     outbox: asyncio.Queue[bytes | dict[str, Any] | None] = field(default_factory=asyncio.Queue)
     closing: tuple[int, str] | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     lost_at: float | None = None
+    paused: bool = False
+
+    def post(self, message: bytes | dict[str, Any]) -> None:
+        """Put a message on its way; a page that lets too many lie is let go."""
+        if self.outbox.qsize() < MOST_WAITING:
+            self.outbox.put_nowait(message)
+        else:
+            self.end(CLOSE["going away"], "the page reads nothing")
+
+    def end(self, code: int, reason: str) -> None:
+        """The last message, and no other after it."""
+        if self.closing is None:
+            self.closing = code, reason
+            self.seat.running = False
+            self.outbox.put_nowait({"kind": "bye", "code": code, "reason": reason})
+            self.outbox.put_nowait(None)
+            self.ended.set()
 
 
 class Made:

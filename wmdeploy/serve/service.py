@@ -30,10 +30,12 @@ class FullError(WmdeployError):
 
 
 class Service:
-    """Args:
-    backend: the engines; they belong to the service's own thread from now on.
-    starts: at least one.
-    game: makes the real game beside a dream; None for none.
+    """All who play on one engine.
+
+    Args:
+        backend: the engines; they belong to the service's own thread from now on.
+        starts: at least one.
+        game: makes the real game beside a dream; None for none.
     """
 
     def __init__(
@@ -126,26 +128,24 @@ class Service:
         player.lost_at, player.outbox = None, asyncio.Queue()
         player.commanded_at = player.painted_at = now
         player.seat.seen = player.seat.sent
-        self.schedule.resume(player.seat, now)
-        self._woken.set()
+        if not player.paused:
+            self.schedule.resume(player.seat, now)
+            self._woken.set()
+        self._tell(player)
         return player
 
     def lose(self, player: Player, left: bool) -> None:
         """Its connection is gone; unless it `left`, the dream waits for `resume` seconds."""
         player.lost_at = time.monotonic()
-        player.seat.running = False
+        player.paused, player.seat.running = not player.seat.running, False
         if left or player.closing is not None:
             self._forget(player)
 
     def dismiss(self, player: Player, code: str, reason: str) -> None:
         """End a player's connection."""
-        if player.closing is None:
-            player.closing = CLOSE[code], reason
-            player.seat.running = False
-            player.outbox.put_nowait({"kind": "bye", "code": CLOSE[code], "reason": reason})
-            player.outbox.put_nowait(None)
-            if player.lost_at is not None:
-                self._forget(player)
+        player.end(CLOSE[code], reason)
+        if player.lost_at is not None:
+            self._forget(player)
 
     async def obey(self, player: Player, command: Command) -> None:
         """Do what a page asks for.
@@ -201,14 +201,14 @@ class Service:
         try:
             await self._deliver(await self._in_engine(change))
         except BackendError as error:
-            player.outbox.put_nowait({"kind": "error", "message": str(error)})
+            player.post({"kind": "error", "message": str(error)})
             return
         self._tell(player)
 
     def _tell(self, player: Player) -> None:
         """The page's buttons follow this."""
         dream = player.dream
-        player.outbox.put_nowait(
+        player.post(
             {
                 "kind": "state",
                 "running": player.seat.running,
@@ -272,7 +272,7 @@ class Service:
                 self.dismiss(player, "engine failed", str(message))
                 continue
             player.seat.sent += 1
-            player.outbox.put_nowait(bytes(message(player.seat.sent)))
+            player.post(bytes(message(player.seat.sent)))
 
     def _messages(
         self, made: list[Made]
