@@ -6,7 +6,7 @@ Importing this module imports no torch, so that an export with nothing to do end
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
+from wmdeploy.exporters.play import write_starts
 from wmdeploy.families import ModelFamily, family_of, find_family, load_model
 from wmdeploy.families.cases import expected_outputs
 from wmdeploy.families.directory import read_notes
@@ -34,6 +35,7 @@ from wmdeploy.manifest import (
     SCHEMA,
     GraphRecord,
     Manifest,
+    Play,
     Precision,
     Recipe,
     write_manifest,
@@ -107,7 +109,13 @@ def export_bundle(
     notes = {**read_notes(options.source), "exported from": recipe.source}
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(
-            model, notes, recipe=recipe, clip=clip, directory=directory, progress=progress
+            model,
+            notes,
+            recipe=recipe,
+            clip=clip,
+            directory=directory,
+            play=functools.partial(write_starts, options.clip, options.read, size),
+            progress=progress,
         )
     return Bundle.open(options.output), True
 
@@ -118,6 +126,7 @@ def _write_bundle(
     recipe: Recipe,
     clip: Clip,
     directory: Path,
+    play: Callable[[Programs, Path], Play | None],
     progress: Progress,
 ) -> None:
     from wmdeploy.exporters.layouts import other_layout, other_layout_bytes
@@ -206,6 +215,7 @@ def _write_bundle(
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
         family.save(model, directory / MODEL_DIRECTORY, notes)
+    played = play(deployed.programs, directory)
     progress("export", 2 * graphs, 2 * graphs, "hash the files")
     files = describe_files(directory)
     (directory / GIT_ATTRIBUTES_FILE).write_text(GIT_ATTRIBUTES)
@@ -217,6 +227,7 @@ def _write_bundle(
         graphs=records,
         files=files,
         family=family.name,
+        play=played,
     )
     if other := other_layout(family, recipe.layout):
         manifest = dataclasses.replace(

@@ -27,7 +27,14 @@ from pathlib import Path
 from wmdeploy.errors import BundleError
 from wmdeploy.files import DirectoryKind, read_document, refuse_pointer, sha256
 from wmdeploy.graph_file import WEIGHTS_FILE, checked_weight_bytes
-from wmdeploy.manifest import MANIFEST_FILE, FileRecord, Manifest, PlanRecord, read_manifest
+from wmdeploy.manifest import (
+    MANIFEST_FILE,
+    STARTS_FILE,
+    FileRecord,
+    Manifest,
+    PlanRecord,
+    read_manifest,
+)
 
 MODEL_DIRECTORY = "model"
 PLANS_DIRECTORY = "plans"
@@ -36,7 +43,7 @@ GIT_ATTRIBUTES = "# Hashes are over bytes: git shall change no line ends.\n* -te
 BUNDLE_KIND = DirectoryKind(
     MANIFEST_FILE,
     "recipe",
-    ("*.onnx", WEIGHTS_FILE, MODEL_DIRECTORY, PLANS_DIRECTORY, GIT_ATTRIBUTES_FILE),
+    ("*.onnx", WEIGHTS_FILE, STARTS_FILE, MODEL_DIRECTORY, PLANS_DIRECTORY, GIT_ATTRIBUTES_FILE),
 )
 
 
@@ -147,6 +154,18 @@ class Bundle:
             )
         with self._unchanged(names):
             yield self.path / MODEL_DIRECTORY
+
+    @contextmanager
+    def starts_to_load(self) -> Iterator[Path]:
+        """The clip of the contexts that dreams begin with, to be read within the block.
+
+        Raises:
+            BundleError: there is none, or it was altered; at the end of the block: replaced.
+        """
+        if self.manifest.play is None:
+            raise BundleError(f"{self.path}: has no starts; export it with a recorded clip")
+        with self._unchanged([STARTS_FILE]):
+            yield self.path / STARTS_FILE
 
     @contextmanager
     def _unchanged(self, names: Sequence[str]) -> Iterator[None]:

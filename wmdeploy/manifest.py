@@ -29,6 +29,8 @@ from wmdeploy.programs.contract import (
 )
 
 MANIFEST_FILE = "manifest.json"
+STARTS_FILE = "starts.npz"
+MOST_STARTS = 64
 SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
 Precision = Literal["fp32", "fp16"]
@@ -127,6 +129,26 @@ class PlanRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Play:
+    """What a bundle is played as; known where it was exported with a recorded clip.
+
+    Attributes:
+        game: as `wmdeploy record` takes it.
+        actions: what each is, by number: "NOOP", "UPFIRE".
+        fps, frame_skip: frames per second as recorded, and emulator frames for each.
+        starts, context: how many contexts `STARTS_FILE` has, one behind the other, and the frames
+            of each.
+    """
+
+    game: str
+    actions: tuple[str, ...]
+    fps: float
+    frame_skip: int
+    starts: int
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a bundle is.
 
@@ -138,6 +160,7 @@ class Manifest:
         other_layout_weight_bytes: what each graph's weights would take there.
         family: of the model, see `wmdeploy.families.find`.
         programs: what a session runs.
+        play: see `Play`; None where nobody knows.
     """
 
     schema: int
@@ -150,6 +173,7 @@ class Manifest:
     plans: tuple[PlanRecord, ...] = ()
     other_layout: str | None = None
     other_layout_weight_bytes: dict[str, int] = field(default_factory=dict)
+    play: Play | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -192,11 +216,33 @@ def read_manifest(path: Path) -> Manifest:
         if parts.is_absolute() or ".." in parts.parts or not parts.parts or odd:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
     _check_sizes(manifest, path)
+    if manifest.play is not None:
+        _check_play(manifest.play, manifest, path)
     if fault := find_fault(manifest.programs, manifest.graphs):
         raise BundleError(
             f"{path}: {fault}; the manifest was altered, or is of another version: export again"
         )
     return manifest
+
+
+def _check_play(play: Play, manifest: Manifest, path: Path) -> None:
+    """What is played has numbers and names that a game has.
+
+    Raises:
+        BundleError: it has others.
+    """
+    words = (play.game, *play.actions)
+    ok = (
+        all(re.fullmatch(r"[A-Za-z0-9_ ]{1,40}", word) for word in words)
+        and len(play.actions) == manifest.programs.num_actions
+        and 0 < play.fps <= 1000
+        and 1 <= play.frame_skip <= 60
+        and 1 <= play.starts <= MOST_STARTS
+        and max(1, manifest.programs.least) <= play.context <= 1024
+        and STARTS_FILE in manifest.files
+    )
+    if not ok:
+        raise BundleError(f"{path}: the manifest's play is of no game; export again")
 
 
 def _unknown_in_programs(document: dict[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,11 @@ from wmdeploy.cli.options import (
     one_backend,
     read_options,
 )
+from wmdeploy.install import install_command
+from wmdeploy.manifest import MANIFEST_FILE
+
+if TYPE_CHECKING:
+    from wmdeploy.bundle import Bundle
 
 LONGEST_CONTEXT = 16  # real frames that a dream begins with, where the model takes so many
 
@@ -37,13 +42,16 @@ def play(
         list[Path] | None,
         typer.Argument(
             help="Clips of real frames, or folders of them, to begin from.",
-            show_default="built-in clips of Freeway",
+            show_default="those of the bundle, or built-in ones of Freeway",
             callback=from_hub,
         ),
     ] = None,
     game: Annotated[
         str | None,
-        typer.Option(help="Atari game that the model was trained on, to play beside it."),
+        typer.Option(
+            help="Atari game to play beside the dream. Default: the one that the bundle knows; "
+            "none: no game."
+        ),
     ] = None,
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 15,
     port: Annotated[
@@ -65,6 +73,7 @@ def play(
     """
     import secrets
 
+    from wmdeploy.bundle import Bundle
     from wmdeploy.engines.base import Settings
     from wmdeploy.engines.rollout import open_source
     from wmdeploy.errors import require
@@ -84,7 +93,11 @@ def play(
         source, one_backend(backend), seed=seed, settings=settings, remarks=remarks, family=family
     )
     read = read_options(None, fit, series)
-    world = find_world(engines, clips or [], read, game, most=LONGEST_CONTEXT, remarks=remarks)
+    bundle = Bundle.open(Path(source)) if (Path(source) / MANIFEST_FILE).is_file() else None
+    game = _game(game, bundle, remarks)
+    world = find_world(
+        engines, clips or [], read, game, bundle=bundle, most=LONGEST_CONTEXT, remarks=remarks
+    )
     print_notes(remarks)
     options = ServiceOptions(
         fps=fps, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
@@ -109,3 +122,17 @@ def play(
     )
     server = make_server(create_app(service, shown), service, started, players=8)
     server.run(sockets=[listening])
+
+
+def _game(named: str | None, bundle: "Bundle | None", remarks: list[str]) -> str | None:
+    """The game beside the dream: the one that was named, or that the bundle knows."""
+    from importlib.util import find_spec
+
+    if named is not None:
+        return None if named == "none" else named
+    if bundle is None or bundle.manifest.play is None:
+        return None
+    if find_spec("ale_py") is None or find_spec("gymnasium") is None:
+        remarks.append("without the real game beside it; to have it: " + install_command("train"))
+        return None
+    return bundle.manifest.play.game

@@ -28,7 +28,7 @@ def serve(
         list[Path] | None,
         typer.Argument(
             help="Clips of real frames, or folders of them, to begin from.",
-            show_default="built-in clips of Freeway",
+            show_default="those of the bundle, or built-in ones of Freeway",
             callback=from_hub,
         ),
     ] = None,
@@ -118,12 +118,13 @@ def serve(
             f"host {host}: give the name under which pages ask for it, as --name play.example.org"
         )
     listening = open_port(host, port)
-    engines = load_backend(
-        one_backend(backend) or "ort-cpu", Bundle.open(bundle), Settings(device.value)
-    )
+    opened = Bundle.open(bundle)
+    engines = load_backend(one_backend(backend) or "ort-cpu", opened, Settings(device.value))
     remarks: list[str] = []
     read = read_options(None, fit, series)
-    world = find_world(engines, clips or [], read, None, most=LONGEST_CONTEXT, remarks=remarks)
+    world = find_world(
+        engines, clips or [], read, None, bundle=opened, most=LONGEST_CONTEXT, remarks=remarks
+    )
     print_notes(remarks)
     options = ServiceOptions(
         fps=fps,

@@ -11,7 +11,7 @@ from wmdeploy.cli.programs import calls_table, row_table
 from wmdeploy.doctor import Finding
 from wmdeploy.documents import flat_settings
 from wmdeploy.files import sha256
-from wmdeploy.manifest import Parity, PlanRecord
+from wmdeploy.manifest import Parity, PlanRecord, Play
 from wmdeploy.training.summary import StageSummary
 
 
@@ -21,9 +21,20 @@ def bundle_tables(bundle: Bundle, details: bool) -> list[Table]:
     if details:
         programs = bundle.manifest.programs
         tables += [_tensors(bundle), row_table(programs), calls_table(programs), _files(bundle)]
+        if bundle.manifest.play is not None:
+            tables.append(_play(bundle.manifest.play))
         if bundle.manifest.plans:
             tables.append(plans_table(bundle.manifest.plans))
     return tables
+
+
+def _play(play: Play) -> Table:
+    table = Table(title="play", title_justify="left", show_header=False)
+    table.add_row("game", play.game)
+    table.add_row("actions", " ".join(play.actions))
+    table.add_row("frames per second", f"{play.fps:g}, {play.frame_skip} of the emulator for each")
+    table.add_row("starts", f"{play.starts} of {play.context} frames")
+    return table
 
 
 def plans_table(plans: Sequence[PlanRecord]) -> Table:

@@ -101,6 +101,12 @@ def actions_beside(clip: Path) -> Path | None:
     return next((path for path in named if path.exists()), None)
 
 
+def spread(length: int, count: int) -> list[int]:
+    """So many of the places 0 to length - 1, evenly spread; all of them where there are fewer."""
+    last, taken = length - 1, min(count, length)
+    return sorted({round(last * at / max(1, taken - 1)) for at in range(taken)})
+
+
 def _search(folder: Path, result: Found, series: str | None, depth: int) -> None:
     entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_order)
     if (folder / INDEX_NAME).exists():

@@ -39,11 +39,6 @@ def start_of(clip: Clip, programs: Programs, title: str) -> Start:
     return Start(title, clip.frames, None if actions is None else actions[:-1])
 
 
-def spread(length: int, count: int) -> list[int]:
-    """So many of the places 0 to length - 1, evenly spread; all of them where there are fewer."""
-    return sorted({round(place) for place in np.linspace(0, length - 1, min(count, length))})
-
-
 def picture(frame: np.ndarray, kind: str) -> bytes:
     """A frame (H, W, 3) uint8 as "png", which is exact, or "jpeg" without subsampled colours."""
     from PIL import Image
