@@ -71,7 +71,7 @@ def find_world(
         paths = [path for place in places or [SAMPLE_CLIP] for path in _clips(place)]
         paths = [paths[index] for index in spread(len(paths), MOST)]
         context = max(programs.least, min(most, programs.context))
-        starts = _starts_of_clips(paths, read, programs, size, context, remarks)
+        starts = _starts_of_clips(paths, read, programs, size, context=context, remarks=remarks)
     meanings = _meanings(paths, programs.num_actions) if play is None else play.actions
     if game is None:
         return World(starts, meanings, None)
@@ -101,6 +101,7 @@ def _starts_of_clips(
     read: ReadOptions,
     programs: Programs,
     size: int,
+    *,
     context: int,
     remarks: list[str],
 ) -> list[Start]:
