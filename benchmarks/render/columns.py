@@ -75,9 +75,7 @@ def verdict(row: Row, baseline: str = "") -> Cell:
 
 
 def _verdict_with_reason(row: Row) -> Cell:
-    """Why one passed otherwise than by its frames stands with its parity."""
-    shown = row.reason is not None and row.verdict != "pass"
-    text = f"{row.verdict}: {row.reason}" if shown else row.verdict
+    text = row.verdict if row.reason is None else f"{row.verdict}: {row.reason}"
     return Cell(text, mark=row.verdict)
 
 

@@ -53,7 +53,7 @@ def play(
             "none: no game."
         ),
     ] = None,
-    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 15,
+    pace: Annotated[float, typer.Option(min=1, max=60, help="Frames per second of a dream.")] = 15,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any that is free.")
     ] = 8765,
@@ -100,7 +100,7 @@ def play(
     )
     print_notes(remarks)
     options = ServiceOptions(
-        fps=fps, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
+        fps=pace, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
     )
     service = Service(engines, world.starts, options, world.game)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"

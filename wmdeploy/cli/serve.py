@@ -60,7 +60,7 @@ def serve(
             min=1, max=1024, help="Players at a time. Default: as many as were measured to fit."
         ),
     ] = None,
-    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 15,
+    pace: Annotated[float, typer.Option(min=1, max=60, help="Frames per second of a dream.")] = 15,
     chunk: Annotated[
         int, typer.Option(min=1, max=1024, help="Players stepped together, at most.")
     ] = 8,
@@ -127,7 +127,7 @@ def serve(
     )
     print_notes(remarks)
     options = ServiceOptions(
-        fps=fps,
+        fps=pace,
         sessions=sessions,
         chunk=min(chunk, engines.max_batch or chunk),
         picture="png" if exact else "jpeg",
@@ -152,7 +152,7 @@ def serve(
         engine = service.engine
         out.print(f"http://{host}:{listening.getsockname()[1]}/")
         out.print(
-            f"room for {engine.capacity} players at {fps:g} frames per second; a frame takes "
+            f"room for {engine.capacity} players at {pace:g} frames per second; a frame takes "
             f"{1000 * engine.row_seconds:.2f} ms"
         )
 
