@@ -31,6 +31,7 @@ from wmdeploy.programs.contract import (
 MANIFEST_FILE = "manifest.json"
 STARTS_FILE = "starts.npz"
 MOST_STARTS = 64
+LONGEST_START = 16  # frames of a start, where a model takes so many
 SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
 Precision = Literal["fp32", "fp16"]
@@ -217,7 +218,8 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleError(f"{file}: the path {name!r} leaves the bundle; refused")
     _check_sizes(manifest, path)
     if manifest.play is not None:
-        _check_play(manifest.play, manifest, path)
+        if not is_playable(manifest.play, manifest.programs) or STARTS_FILE not in manifest.files:
+            raise BundleError(f"{path}: the manifest's play is of no game; export again")
     if fault := find_fault(manifest.programs, manifest.graphs):
         raise BundleError(
             f"{path}: {fault}; the manifest was altered, or is of another version: export again"
@@ -225,24 +227,21 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _check_play(play: Play, manifest: Manifest, path: Path) -> None:
-    """What is played has numbers and names that a game has.
-
-    Raises:
-        BundleError: it has others.
-    """
-    words = (play.game, *play.actions)
-    ok = (
-        all(re.fullmatch(r"[A-Za-z0-9_ ]{1,40}", word) for word in words)
-        and len(play.actions) == manifest.programs.num_actions
+def is_playable(play: Play, programs: Programs) -> bool:
+    """Whether it has numbers and names that a game of the model has."""
+    return (
+        all(re.fullmatch(r"[A-Za-z0-9_ ]{1,40}", word) for word in (play.game, *play.actions))
+        and len(play.actions) == programs.num_actions
         and 0 < play.fps <= 1000
         and 1 <= play.frame_skip <= 60
         and 1 <= play.starts <= MOST_STARTS
-        and max(1, manifest.programs.least) <= play.context <= 1024
-        and STARTS_FILE in manifest.files
+        and max(1, programs.least) <= play.context <= 1024
     )
-    if not ok:
-        raise BundleError(f"{path}: the manifest's play is of no game; export again")
+
+
+def start_length(programs: Programs) -> int:
+    """Real frames that a dream begins with."""
+    return max(programs.least, min(LONGEST_START, programs.context))
 
 
 def _unknown_in_programs(document: dict[str, Any]) -> str | None:

@@ -61,6 +61,11 @@ def test_what_is_not_known_is_not_written(recorded: Path, tmp_path: Path) -> Non
     assert starts(SAMPLE_CLIP, programs, out) is None
     assert starts(recorded, dataclasses.replace(programs, num_actions=4), out) is None
     assert starts(recorded, dataclasses.replace(programs, least=100), out) is None
+    index = recorded.parent / INDEX_NAME
+    said = json.loads(index.read_text())
+    for name, value in {"game": "<b>", "fps": 10**6, "frame_skip": 0}.items():
+        index.write_text(json.dumps(said | {name: value}))
+        assert starts(recorded, programs, out) is None  # and not a bundle that cannot be opened
     (recorded.parent / INDEX_NAME).unlink()
     assert starts(recorded, programs, out) is None
     assert list(out.iterdir()) == []
@@ -85,7 +90,7 @@ def test_a_bundle_is_played_as_what_it_knows(bundle: Bundle, recorded: Path) -> 
     from wmdeploy.engines.base import load_backend
 
     backend = load_backend("ort-cpu", bundle)
-    world = find_world(backend, [], READ, None, bundle=bundle, most=16, remarks=[])
+    world = find_world(backend, [], READ, None, bundle=bundle, remarks=[])
     assert world.meanings == ("NOOP", "UP", "DOWN")
     assert len(world.starts) == 6 and world.starts[0].title == "Freeway, 1"
     clip = read_clip(recorded, size=64)
@@ -96,7 +101,7 @@ def test_a_bundle_is_played_as_what_it_knows(bundle: Bundle, recorded: Path) -> 
     with np.load(altered) as arrays:
         np.savez_compressed(altered, **{name: array[::-1] for name, array in arrays.items()})
     with pytest.raises(BundleError, match=STARTS_FILE):
-        find_world(backend, [], READ, None, bundle=Bundle.open(bundle.path), most=16, remarks=[])
+        find_world(backend, [], READ, None, bundle=Bundle.open(bundle.path), remarks=[])
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     for name, value in {
         "fps": -1,

@@ -191,6 +191,16 @@ def test_a_full_server_says_so() -> None:
         assert service.counts.refused == 1
 
 
+def test_a_lost_dream_gives_its_place_to_who_comes() -> None:
+    with serving(replace(PLAYING, sessions=1, resume=60)) as (service, address):
+        lost = Page(address)
+        lost.frame()
+        lost.socket.socket.close()
+        wait_for(lambda: all(player.lost_at for player in service.players.values()))
+        page = Page(address)
+        assert page.session != lost.session and page.frame().frame == 0
+
+
 def test_who_does_nothing_leaves() -> None:
     with serving(replace(PLAYING, idle=0.5)) as (_, address):
         page = Page(address)

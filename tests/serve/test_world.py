@@ -18,7 +18,7 @@ READ = ReadOptions()
 
 
 def world(*places: Path, least: int = 1, game: str | None = None) -> World:
-    return find_world(counting(least=least), places, READ, game, bundle=None, most=16, remarks=[])
+    return find_world(counting(least=least), places, READ, game, bundle=None, remarks=[])
 
 
 def write(path: Path, clip: Clip) -> Path:
@@ -69,7 +69,7 @@ def test_clips_that_do_not_fit_are_refused(clip: Clip, message: str, tmp_path: P
 
 def test_models_that_keys_cannot_play_are_refused() -> None:
     with pytest.raises(BackendError, match="vectors of numbers"):
-        find_world(counting(floats=True), [], READ, None, bundle=None, most=16, remarks=[])
+        find_world(counting(floats=True), [], READ, None, bundle=None, remarks=[])
 
 
 def test_places_are_spread_evenly() -> None:

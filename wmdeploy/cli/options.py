@@ -116,6 +116,14 @@ Batch = Annotated[
         "separate numbers with commas. Default: 1.",
     ),
 ]
+Starts = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Clips of real frames, or folders of them, to begin from.",
+        show_default="those of the bundle, or built-in ones of Freeway",
+        callback=from_hub,
+    ),
+]
 Context = Annotated[int, typer.Option(min=1, help="Number of real frames given to the model.")]
 BenchContext = Annotated[
     int | None,

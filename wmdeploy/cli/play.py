@@ -17,6 +17,7 @@ from wmdeploy.cli.options import (
     Refill,
     Seed,
     Series,
+    Starts,
     from_hub,
     one_backend,
     read_options,
@@ -27,8 +28,6 @@ from wmdeploy.manifest import MANIFEST_FILE
 if TYPE_CHECKING:
     from wmdeploy.bundle import Bundle
 
-LONGEST_CONTEXT = 16  # real frames that a dream begins with, where the model takes so many
-
 
 @app.command(epilog=example("wmdeploy play bundles/pong data/pong --game pong"))
 def play(
@@ -38,14 +37,7 @@ def play(
             help="Bundle, or a model, which the PyTorch baseline runs.", callback=from_hub
         ),
     ],
-    clips: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Clips of real frames, or folders of them, to begin from.",
-            show_default="those of the bundle, or built-in ones of Freeway",
-            callback=from_hub,
-        ),
-    ] = None,
+    clips: Starts = None,
     game: Annotated[
         str | None,
         typer.Option(
@@ -88,16 +80,14 @@ def play(
 
     listening = open_port("127.0.0.1", port)
     remarks: list[str] = []
-    settings = Settings(device.value, threads=None)
+    settings = Settings(device.value)
     engines = open_source(
         source, one_backend(backend), seed=seed, settings=settings, remarks=remarks, family=family
     )
     read = read_options(None, fit, series)
     bundle = Bundle.open(Path(source)) if (Path(source) / MANIFEST_FILE).is_file() else None
     game = _game(game, bundle, remarks)
-    world = find_world(
-        engines, clips or [], read, game, bundle=bundle, most=LONGEST_CONTEXT, remarks=remarks
-    )
+    world = find_world(engines, clips or [], read, game, bundle=bundle, remarks=remarks)
     print_notes(remarks)
     options = ServiceOptions(
         fps=pace, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill

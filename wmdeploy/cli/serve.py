@@ -14,24 +14,17 @@ from wmdeploy.cli.options import (
     FitName,
     Refill,
     Series,
+    Starts,
     from_hub,
     one_backend,
     read_options,
 )
-from wmdeploy.cli.play import LONGEST_CONTEXT
 
 
 @app.command(epilog=example("wmdeploy serve bundles/pong data/pong --sessions 16"))
 def serve(
     bundle: Annotated[Path, typer.Argument(help="Bundle to serve.", callback=from_hub)],
-    clips: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Clips of real frames, or folders of them, to begin from.",
-            show_default="those of the bundle, or built-in ones of Freeway",
-            callback=from_hub,
-        ),
-    ] = None,
+    clips: Starts = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8765,
     name: Annotated[
@@ -122,9 +115,7 @@ def serve(
     engines = load_backend(one_backend(backend) or "ort-cpu", opened, Settings(device.value))
     remarks: list[str] = []
     read = read_options(None, fit, series)
-    world = find_world(
-        engines, clips or [], read, None, bundle=opened, most=LONGEST_CONTEXT, remarks=remarks
-    )
+    world = find_world(engines, clips or [], read, None, bundle=opened, remarks=remarks)
     print_notes(remarks)
     options = ServiceOptions(
         fps=pace,

@@ -103,7 +103,7 @@ def actions_beside(clip: Path) -> Path | None:
 
 def spread(length: int, count: int) -> list[int]:
     """So many of the places 0 to length - 1, evenly spread; all of them where there are fewer."""
-    last, taken = length - 1, min(count, length)
+    last, taken = length - 1, min(count, max(0, length))
     return sorted({round(last * at / max(1, taken - 1)) for at in range(taken)})
 
 

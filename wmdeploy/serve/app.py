@@ -108,18 +108,15 @@ class Pages:
                 "about": self.options.about,
                 "size": engine.backend.image_size,
                 "fps": service.options.fps,
-                "window": service.options.window,
                 "actions": max(1, engine.programs.num_actions),
                 "meanings": self.options.meanings,
                 "starts": [
                     {"title": title, "live": number == len(engine.starts)}
                     for number, title in enumerate(titles)
                 ],
-                "game": game,
                 "rewind": service.options.rewind,
                 "recorded": service.options.recorded,
                 "recordings": list(RECORDINGS),
-                "picture": service.options.picture,
                 "backend": engine.backend.name,
             }
         )
@@ -224,8 +221,6 @@ class Pages:
         except ProtocolError as error:
             await socket.close(error.code, str(error)[:120])
             return None
-        hello = {"kind": "hello", "session": player.secret, "window": self.service.options.window}
-        await socket.send_text(json.dumps(hello))
         return player
 
     async def _listen(self, socket: WebSocket, player: Player) -> bool:
@@ -252,8 +247,9 @@ class Pages:
 
 
 async def _send(socket: WebSocket, player: Player) -> None:
-    """What is in the outbox, and the end."""
+    """What the page comes back with, what is in the outbox, and the end."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await socket.send_text(json.dumps({"kind": "hello", "session": player.secret}))
         while (message := await player.outbox.get()) is not None:
             if isinstance(message, bytes):
                 await socket.send_bytes(message)

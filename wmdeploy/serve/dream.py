@@ -61,7 +61,6 @@ class Dream:
 
     def __init__(self, pool: Pool, start: Start, game: Game | None, kept: int, recorded: int):
         self._pool, self.game = pool, game
-        self._takes_actions = pool.programs.action is not None
         self.row = pool.add(start.frames, start.actions, stream=STREAM)
         self.branches: list[Moment] = []
         self._moments: deque[Moment] = deque(maxlen=max(1, kept))  # the newest is now

@@ -6,24 +6,27 @@ from pathlib import Path
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.find import find_clips, spread
-from wmdeploy.clips.folder import INDEX_NAME, read_data_folder
+from wmdeploy.clips.folder import INDEX_NAME, DataFolder, read_data_folder
 from wmdeploy.clips.read import SAMPLE_CLIP, count_frames, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BackendError
-from wmdeploy.manifest import Play
+from wmdeploy.manifest import Play, start_length
 from wmdeploy.programs.contract import Programs
 from wmdeploy.programs.engine import Backend
 from wmdeploy.serve.game import Game
 from wmdeploy.serve.starts import Start, start_of
 
 MOST = 12  # starts to choose from
+FRAME_SKIP = 4  # of `wmdeploy record`, where nobody knows another
 
 
 @dataclass(frozen=True)
 class World:
-    """Attributes:
-    meanings: of actions, by number; empty where nobody knows them.
-    game: makes the real game; None for none.
+    """What players find.
+
+    Attributes:
+        meanings: of actions, by number; empty where nobody knows them.
+        game: makes the real game; None for none.
     """
 
     starts: list[Start]
@@ -38,7 +41,6 @@ def find_world(
     game: str | None,
     *,
     bundle: Bundle | None,
-    most: int,
     remarks: list[str],
 ) -> World:
     """The world of a model.
@@ -47,7 +49,6 @@ def find_world(
         places: clips, and folders of them; none: the starts of the bundle, or the built-in clip.
         game: its name; None: no real game.
         bundle: of the model, which may know what it is played as.
-        most: real frames that a dream begins with, at most.
         remarks: gets what a user should know.
 
     Raises:
@@ -64,18 +65,22 @@ def find_world(
             "wmdeploy.envs in a program"
         )
     play = None if bundle is None else bundle.manifest.play
-    paths: list[Path] = []
+    recording = None
     if bundle is not None and play is not None and not places:
         starts = _starts_of_bundle(bundle, play, programs, size)
     else:
         paths = [path for place in places or [SAMPLE_CLIP] for path in _clips(place)]
         paths = [paths[index] for index in spread(len(paths), MOST)]
-        context = max(programs.least, min(most, programs.context))
-        starts = _starts_of_clips(paths, read, programs, size, context=context, remarks=remarks)
-    meanings = _meanings(paths, programs.num_actions) if play is None else play.actions
+        starts = _starts_of_clips(paths, read, programs, size, remarks)
+        recording = _recording(paths, programs.num_actions)
+    meanings: tuple[str, ...] = ()
+    skip = FRAME_SKIP
+    if play is not None:
+        meanings, skip = play.actions, play.frame_skip
+    elif recording is not None:
+        meanings, skip = recording.action_meanings, recording.frame_skip
     if game is None:
         return World(starts, meanings, None)
-    skip = _frame_skip(paths) if play is None else play.frame_skip
 
     def begin() -> Game:
         return Game(game, size, skip, programs.num_actions)
@@ -101,11 +106,9 @@ def _starts_of_clips(
     read: ReadOptions,
     programs: Programs,
     size: int,
-    *,
-    context: int,
     remarks: list[str],
 ) -> list[Start]:
-    starts = []
+    starts, context = [], start_length(programs)
     for path in paths:
         room = max(0, count_frames(path, read) - context)
         for first in spread(room + 1, MOST // len(paths)):
@@ -123,19 +126,11 @@ def _clips(place: Path) -> list[Path]:
     return find_clips(place)
 
 
-def _meanings(clips: Sequence[Path], count: int) -> tuple[str, ...]:
-    """Of the actions of recorded clips, where they are as many as the model's."""
-    for clip in clips:
-        if (clip.parent / INDEX_NAME).is_file():
-            meanings = read_data_folder(clip.parent).action_meanings
-            if len(meanings) == count:
-                return meanings
-    return ()
-
-
-def _frame_skip(clips: Sequence[Path]) -> int:
-    """That of recorded clips; else that of `wmdeploy record`."""
-    for clip in clips:
-        if (clip.parent / INDEX_NAME).is_file():
-            return read_data_folder(clip.parent).frame_skip
-    return 4
+def _recording(clips: Sequence[Path], count: int) -> DataFolder | None:
+    """Of the first recorded clip that has as many actions as the model."""
+    for folder in dict.fromkeys(clip.parent for clip in clips):
+        if (folder / INDEX_NAME).is_file():
+            data = read_data_folder(folder)
+            if len(data.action_meanings) == count:
+                return data
+    return None
