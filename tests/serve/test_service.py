@@ -229,6 +229,12 @@ def failing(above: int) -> Any:
     return backend
 
 
+def test_options_that_no_engine_takes_are_refused_before_anybody_comes() -> None:
+    with pytest.raises(BackendError, match="refill: got 99"):
+        with serving(replace(PLAYING, refill=99)):
+            raise AssertionError("it serves")
+
+
 def test_who_fails_alone_leaves_alone() -> None:
     with serving(PLAYING, failing(above=120)) as (service, address):
         fails, plays = Page(address, start=3), Page(address)

@@ -60,7 +60,11 @@ def make_server(
     Args:
         started: called once it listens.
         players: connections that stay open, at most.
+
+    Raises:
+        BackendError: the engines do not run.
     """
+    service.prepare()
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -56,13 +56,16 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._joining = 0
 
-    async def start(self) -> None:
-        """Warm up, measure how many players there is room for, and begin.
+    def prepare(self) -> None:
+        """Warm up, and measure how many players there is room for; before the loop runs.
 
         Raises:
-            BackendError: the engines do not run.
+            BackendError: the engines do not run, or not with these options.
         """
-        await self._in_engine(self.engine.warm_up)
+        self._thread.submit(self.engine.warm_up).result()
+
+    async def start(self) -> None:
+        """Begin, once prepared."""
         self.ready = True
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
 
