@@ -143,3 +143,51 @@ def with_same_codes(backend: Backend, correct: Correct) -> Backend:
     graph, _ = programs.frame_input()
     encoder = SameCodesEncoder(backend.engines[graph], programs, backend.arrays, correct)
     return dataclasses.replace(backend, engines={**backend.engines, graph: encoder})
+
+
+class SteadyEncoder:
+    """A backend's encoder that goes on answering what it first answered for a frame.
+
+    Kernels that add in no fixed order, as ONNX Runtime's GroupNorm on a GPU, round otherwise from
+    run to run, and codes that tie fall now here, now there: corrections of one run would not fit
+    the next.
+    """
+
+    def __init__(self, inner: Engine, frames: str, arrays: Arrays) -> None:
+        self.name = inner.name
+        self.inputs: tuple[TensorSpec, ...] = inner.inputs
+        self.outputs: tuple[TensorSpec, ...] = inner.outputs
+        self._inner, self._frames, self._arrays = inner, frames, arrays
+        self._answers: dict[bytes, dict[str, np.ndarray]] = {}
+
+    def run(
+        self, feeds: Mapping[str, Array], into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        names = [_digest(frame) for frame in self._arrays.host(feeds[self._frames])]
+        if not self._answers.keys() >= set(names):
+            outputs = {n: self._arrays.host(v) for n, v in self._inner.run(feeds, into).items()}
+            for row, name in enumerate(names):
+                answer = {key: value[row].copy() for key, value in outputs.items()}
+                self._answers.setdefault(name, answer)
+        rows = [self._answers[name] for name in names]
+        stacked = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in self.outputs}
+        return {name: self._arrays.put(value) for name, value in stacked.items()}
+
+    def synchronize(self) -> None:
+        self._inner.synchronize()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def with_steady_codes(backend: Backend) -> Backend:
+    """The same engines, with an encoder that encodes each frame once; a model without codes as is.
+
+    It keeps all answers: for the frames of a recording, not of a stream.
+    """
+    programs = backend.programs
+    if programs.codes_output() is None:
+        return backend
+    graph, frames = programs.frame_input()
+    encoder = SteadyEncoder(backend.engines[graph], frames, backend.arrays)
+    return dataclasses.replace(backend, engines={**backend.engines, graph: encoder})

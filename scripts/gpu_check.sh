@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check every backend on a machine with an NVIDIA GPU, most valuable first; docs/gpu.md explains it.
 #
-#   scripts/gpu_check.sh all        set up, then all calls below: about 35 minutes
+#   scripts/gpu_check.sh all        set up, then all calls below: about 40 minutes
 #   scripts/gpu_check.sh setup      .venv with everything that can run here
 #   scripts/gpu_check.sh first      what there is, the bundles, the tests of the GPU     (4 minutes)
 #   scripts/gpu_check.sh fp32       PyTorch, as written, compiled, as CUDA graphs        (8 minutes)
@@ -36,7 +36,7 @@ wmdeploy() { "$PYTHON" -m wmdeploy.cli "$@"; }
 bench() {
   local name=$1 bundle=$2
   shift 2
-  timeout 280 "$PYTHON" -m wmdeploy.cli bench "$WORK/$bundle" --clip $CLIP --seconds 2 "$@" \
+  timeout 600 "$PYTHON" -m wmdeploy.cli bench "$WORK/$bundle" --clip $CLIP --seconds 2 "$@" \
     --json "$OUT/$name.json" --html "$OUT/$name.html" > "$OUT/$name.txt" 2>&1
   local code=$?
   tail -40 "$OUT/$name.txt"
@@ -69,13 +69,13 @@ first)
 fp32)
   bench $MODEL-fp32 $MODEL-fp32 --backend cudagraph --batch 1,8
   # compiles every graph once; the kernels are kept for the bench
-  time timeout 200 "$PYTHON" -m wmdeploy.cli rollout "$WORK/$MODEL-fp32" $CLIP --backend compile \
+  time timeout 500 "$PYTHON" -m wmdeploy.cli rollout "$WORK/$MODEL-fp32" $CLIP --backend compile \
     --horizon 30 -o "$WORK/compile-fp32.npz"
   bench $MODEL-fp32-compile $MODEL-fp32 --backend compile --backend cudagraph ;;
 fp16)
   bench $MODEL-fp16 $MODEL-fp16 --backend eager-fp16 --backend cudagraph \
-    --backend compile-fp16 --batch 1,8 --swap
-  time timeout 200 "$PYTHON" -m wmdeploy.cli rollout "$WORK/$MODEL-fp16" $CLIP --backend compile \
+    --backend compile-fp16 --batch 1,8
+  time timeout 500 "$PYTHON" -m wmdeploy.cli rollout "$WORK/$MODEL-fp16" $CLIP --backend compile \
     --horizon 30 -o "$WORK/compile-fp16.npz"
   bench $MODEL-fp16-compile $MODEL-fp16 --backend compile --backend cudagraph ;;
 ort)

@@ -5,6 +5,7 @@ So that no backend pays for another's memory, threads or imports. It loads, then
 """
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -182,13 +183,13 @@ class Worker:
         from wmdeploy.programs.session import Session
 
         job, first = self.job, self.rollouts[0]
-        backend, rollouts, directory = self.backend, self.rollouts, job.directory
+        backend, directory = self._steady, job.directory
         if same_codes:
             backend, directory = self._with_same_codes(), directory / SAME_CODES
-            session = Session(backend, refill=job.refill)
-            rollouts = [Rollout(session, r.frames, r.actions, job.context) for r in rollouts]
             directory.mkdir()
-        for number, rollout in enumerate(rollouts):
+        session = Session(backend, refill=job.refill)
+        for number, clip in enumerate(self.rollouts):
+            rollout = Rollout(session, clip.frames, clip.actions, job.context)
             arrays = record(rollout, job.horizon)
             np.savez(directory / rollout_file(number), allow_pickle=False, **arrays)
         if job.is_baseline:
@@ -206,7 +207,14 @@ class Worker:
 
         clips = [rollout.frames for rollout in self.rollouts]
         correct = read_corrections(self.job.directory / TIES_FILE, clips)
-        return with_same_codes(self.backend, correct)
+        return with_same_codes(self._steady, correct)
+
+    @functools.cached_property
+    def _steady(self) -> "Backend":
+        """The backend as both recordings take it: they must agree on what ties."""
+        from wmdeploy.engines.same_codes import with_steady_codes
+
+        return with_steady_codes(self.backend)
 
     def _find_ties(self, command: CountTies) -> CountedTies:
         from wmdeploy.benchmarks.worker.ties import write_ties

@@ -18,7 +18,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
 from wmdeploy.engines.ort.rewrite import split_attention
-from wmdeploy.errors import BackendError, require
+from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.manifest import GraphRecord
 from wmdeploy.programs.arrays import NUMPY
@@ -166,14 +166,15 @@ def inference_session(
     """An InferenceSession whose first provider is the one that was asked for first.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph, or would run it on another provider.
+        MissingError: this ONNX Runtime was built without the provider.
+        BackendError: it refuses the graph, or would run it on another provider.
     """
     import onnxruntime as ort
 
     wanted = providers[0][0]
     available = ort.get_available_providers()
     if wanted not in available:
-        raise BackendError(
+        raise MissingError(
             f"ONNX Runtime has no {wanted} here; it has {', '.join(available)}. "
             "run `wmdeploy doctor` to see how to install it"
         )

@@ -136,7 +136,7 @@ def test_provider_that_is_not_there_is_refused(
 ) -> None:
     path = bundles().checked_graph("step")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(BackendError, match="has no CUDAExecutionProvider here; it has .*CPU"):
+    with pytest.raises(MissingError, match="has no CUDAExecutionProvider here; it has .*CPU"):
         inference_session(path, str(path), onnxruntime.SessionOptions(), [(CUDA, {})])
 
 

@@ -22,6 +22,7 @@ S = MICRO.temporal.context
 RUNNERS = [("eager", "fp32"), ("compile", "fp32"), ("cudagraph", "fp32"), ("ort-cuda", "fp32")]
 RUNNERS += [("compile", "fp16")]
 RUNNERS += [(name, "fp16") for name, entry in sorted(BACKENDS.items()) if entry.device == "cuda"]
+UNSTEADY = ("ort-cuda-nhwc",)  # its GroupNorm adds in no fixed order: seen on an H100
 # torch.compile and eager float16 ask torch itself for a GPU
 ON_STAND_IN = [r for r in RUNNERS if not r[0].startswith("compile") and r[0] != "eager-fp16"]
 
@@ -86,7 +87,11 @@ def test_captured_graphs_never_see_stale_keys(backend: Backend, frames: np.ndarr
         many.reset(frames[:3], rows=[0])
         many.reset(frames[20:22], rows=[1])
         for frame in expected:
-            np.testing.assert_array_equal(one.step(), frame)
+            again = one.step()
+            if backend.name in UNSTEADY:
+                assert psnr(again, frame) >= 50
+            else:
+                np.testing.assert_array_equal(again, frame)
             two.step()
             assert psnr(many.step()[:1], frame) >= 38  # another batch, other kernels
 

@@ -1,6 +1,7 @@
 """A tie is no fault, and a fault is no tie: workers' recordings against the gate."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, load_backend
-from wmdeploy.engines.same_codes import with_same_codes
+from wmdeploy.engines.same_codes import with_same_codes, with_steady_codes
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Precision
+from wmdeploy.programs.arrays import Array
+from wmdeploy.programs.engine import Engine
 from wmdeploy.programs.session import Session
 
 CONTEXT = 2
@@ -145,3 +148,40 @@ def test_swapped_rows_of_the_codebook_fail(
 
     found = judged(planted(tie_bundle, "encoder", tmp_path / "b", swap), pictures, tmp_path)
     assert found.reason and "codes wrong" in found.reason
+
+
+class Unsteady:
+    """An encoder whose kernels add in another order each time: one code is never the same."""
+
+    def __init__(self, inner: Engine) -> None:
+        self.name, self.inputs, self.outputs = inner.name, inner.inputs, inner.outputs
+        self._inner, self.runs = inner, 0
+
+    def run(
+        self, feeds: Mapping[str, Array], into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        outputs = dict(self._inner.run(feeds, into))
+        codes = np.array(outputs["codes"])
+        codes[:, -1] = self.runs
+        self.runs += 1
+        return {**outputs, "codes": codes}
+
+    def synchronize(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_frame_has_the_codes_of_its_first_encoding(bundles: Bundles, frames: np.ndarray) -> None:
+    """Else what one recording finds to tie is not what the next one ties."""
+    backend = load_backend("ort-cpu", bundles())
+    unsteady = Unsteady(backend.engines["encoder"])
+    loose = dataclasses.replace(backend, engines={**backend.engines, "encoder": unsteady})
+    steady = with_steady_codes(loose)
+    first, again = recorded(loose, frames), recorded(loose, frames)
+    assert not np.array_equal(first["codes"], again["codes"])
+    first, again = recorded(steady, frames), recorded(steady, frames)
+    for name, values in first.items():
+        np.testing.assert_array_equal(again[name], values)
+    seen = unsteady.runs
+    steady.engines["encoder"].run({"frames": frames[:3]})
+    assert unsteady.runs == seen
