@@ -32,9 +32,9 @@ test: check
 test-slow: setup
 	OMP_NUM_THREADS=1 $(RUN)/pytest -m slow -n 2 --dist loadfile
 
-# Chromium of Debian, for the tests of the page
+# Chromium and Node of Debian, for the tests of the page
 browser:
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@command -v chromium >/dev/null && command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm; }
 
 # what runs without torch, in an environment without it, on bundles that the other one exports
 test-lean: setup

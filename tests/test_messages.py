@@ -10,7 +10,7 @@ import pytest
 from tests.test_imports import CLI, ROOT
 
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
-PIP = ("--upgrade", "--force-reinstall")  # flags of another program
+OTHERS = ("--upgrade", "--force-reinstall", "--pack-destination")  # flags of pip and npm
 COMMAND = re.compile(r"wmdeploy [a-z-]+ [^`;]*")  # a whole command, which a reader can copy
 # no text for people: what a recipe holds, and always has; variables of CSS; a command's end
 OTHER = {
@@ -54,7 +54,7 @@ def test_library_names_no_flag_and_does_not_exit(path: Path) -> None:
         return  # a program has flags, and exits
     for text in texts(tree):
         said = COMMAND.sub("", text)
-        for flag in PIP:
+        for flag in OTHERS:
             said = said.replace(flag, "")
         if text not in OTHER.get(str(path.relative_to(ROOT)), ()):
             assert not FLAG.search(said), text

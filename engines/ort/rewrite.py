@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from wmdeploy.engines.decompose import (
+from wmdeploy.decompose import (
     FLOAT,
     Replacement,
     Values,

@@ -11,7 +11,7 @@ nothing to set. So each norm is made float32 in the graph itself, between two ca
 
 import onnx
 
-from wmdeploy.engines.decompose import FLOAT, Replacement, decompose_attention, replace_nodes
+from wmdeploy.decompose import FLOAT, Replacement, decompose_attention, replace_nodes
 
 NORMS = ("GroupNormalization", "LayerNormalization")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernels import nodes_without_cuda_kernel, nodes_without_tensorrt
 from tests.stand_in.cuda import Gpu
-from wmdeploy.engines.decompose import replace_nodes
+from wmdeploy.decompose import replace_nodes
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Buffers = dict[str, tuple[int, np.dtype, tuple[int, ...]]]  # address, type, shape

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import Bundles
 from wmdeploy.bundle import Bundle, describe_files
 from wmdeploy.clips.read import SAMPLE_CLIP
-from wmdeploy.engines.decompose import decompose_attention
+from wmdeploy.decompose import decompose_attention
 from wmdeploy.engines.trt import plans
 from wmdeploy.engines.trt.flavour import (
     Flavour,

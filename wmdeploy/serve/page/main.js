@@ -4,6 +4,7 @@ import { Connection } from "./connection.js";
 import { buttonOfKey, buttonsOf, buttonsOfGamepad, chooseAction } from "./keys.js";
 import { decodeActions, encodeActions } from "./replay.js";
 import { Screen, drawDifference, drawHistory, psnr } from "./screen.js";
+import { TabConnection, openTab } from "./tab.js";
 
 const find = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.search).get("token") ?? "";
@@ -31,6 +32,11 @@ async function load() {
   }
   makeStarts();
   makePad();
+  if (info.tab) {
+    say("Loading the model into this tab");
+    await openTab(info);
+    if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {});
+  }
   const link = new URLSearchParams(location.hash.slice(1));
   const wanted = link.has("actions") ? decodeActions(link.get("actions")) : null;
   if (link.has("start") && Number(link.get("start")) < info.starts.length) {
@@ -103,12 +109,15 @@ function begin(number, wanted) {
   find("recording").hidden = !info.recorded;
   find("branches").replaceChildren();
   say("Connecting");
-  connection = new Connection(location, number, Boolean(wanted), {
+  const on = {
     frame: (frame) => { painting = painting.then(() => paint(frame)); },
     event: handle,
     lost: () => say("Connection lost; coming back"),
     ended,
-  });
+  };
+  connection = info.tab
+    ? new TabConnection(info, number, Boolean(wanted), on)
+    : new Connection(location, number, Boolean(wanted), on);
   find("dream").focus({ preventScroll: true });
 }
 
@@ -124,6 +133,7 @@ function handle(event) {
     say(replay ? "Replaying the link" : "Playing");
     if (info.recorded) showRecordings(event.session);
   } else if (event.kind === "state") {
+    if (event.running !== running) paintedAt = []; // a pause is no slowness
     running = event.running;
     find("pause").textContent = running ? "Pause" : "Go on";
     find("pause").setAttribute("aria-pressed", String(!running));

@@ -7,7 +7,15 @@ export class Screen {
     this.context = canvas.getContext("2d", { willReadFrequently: true });
   }
 
+  // A picture file (ArrayBuffer), or red, green and blue of all pixels (Uint8Array).
   async draw(bytes) {
+    if (bytes instanceof Uint8Array) {
+      const made = this.context.createImageData(this.canvas.width, this.canvas.height);
+      for (let at = 0, from = 0; at < made.data.length; at += 1) {
+        made.data[at] = at % 4 === 3 ? 255 : bytes[from++];
+      }
+      return this.context.putImageData(made, 0, 0);
+    }
     const picture = await createImageBitmap(new Blob([bytes]));
     this.context.drawImage(picture, 0, 0);
     picture.close();

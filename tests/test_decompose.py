@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.stand_in.ort import _on_cpu
-from wmdeploy.engines.decompose import decompose_group_norm
+from wmdeploy.decompose import decompose_group_norm
 from wmdeploy.engines.ort.rewrite import cuda_graph, fuse_group_norm
 from wmdeploy.engines.trt.rewrite import tensorrt_graph, widen_norms
 from wmdeploy.errors import BackendError

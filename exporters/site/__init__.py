@@ -1,0 +1,1 @@
+"""A bundle as a folder of static files, whose page runs the model in the browser's tab."""

@@ -1,0 +1,94 @@
+"""ONNX Runtime for browsers, from its npm package: three files, 3.8 MB as the site stores them."""
+
+import base64
+import gzip
+import hashlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from wmdeploy.errors import ExportError
+from wmdeploy.files import cache_file, staged_file
+
+PACKAGE = "onnxruntime-web@1.30.0"
+INTEGRITY = (  # as npm has it: sha512, base64
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
+LIBRARY, LOADER = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"
+BINARY = "ort-wasm-simd-threaded.wasm"
+FILES = (LIBRARY, LOADER, BINARY)
+LARGEST = 64 * 2**20  # bytes of one of them
+MINUTES = 5  # that npm has
+
+
+def copy_runtime(directory: Path, given: Path | None) -> None:
+    """Put the library into a folder, its binary compressed.
+
+    Args:
+        given: a folder with the three files, such as `dist` of the npm package; None: they are
+            taken from the user's cache, or by npm.
+
+    Raises:
+        ExportError: they are not there, and npm cannot get them, or gets something else.
+    """
+    source = given or _cached()
+    for name in FILES:
+        path = source / name
+        if not path.is_file():
+            raise ExportError(f"{source}: has no {name}; give the folder dist of npm's {PACKAGE}")
+        if path.stat().st_size > LARGEST:
+            raise ExportError(
+                f"{path}: has {path.stat().st_size} bytes, expected {LARGEST} at most"
+            )
+    for name in (LIBRARY, LOADER):
+        shutil.copyfile(source / name, directory / name)
+    packed = gzip.compress((source / BINARY).read_bytes(), mtime=0)
+    (directory / f"{BINARY}.gz").write_bytes(packed)
+
+
+def _cached() -> Path:
+    """The folder in the user's cache."""
+    folder = cache_file(PACKAGE.replace("@", "-"))
+    if all((folder / name).is_file() for name in FILES):
+        return folder
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ExportError(
+            f"the page needs {PACKAGE}, and there is no npm here to get it; install npm, or give "
+            "the folder dist of that package"
+        )
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            command = [npm, "pack", "--pack-destination", place, PACKAGE]
+            subprocess.run(
+                command, check=True, capture_output=True, timeout=60 * MINUTES, cwd=place
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error).encode()
+            lines = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise ExportError(
+                f"npm cannot get {PACKAGE} ({lines[-1]}); check the network, or give the folder "
+                "dist of that package"
+            ) from error
+        archive = next(Path(place).glob("*.tgz"), None)
+        if archive is None:
+            raise ExportError(f"npm got nothing for {PACKAGE}")
+        digest = hashlib.sha512(archive.read_bytes()).digest()
+        if base64.b64encode(digest).decode() != INTEGRITY:
+            raise ExportError(
+                f"npm got another {PACKAGE} than the one that we know; nothing was kept"
+            )
+        _unpack(archive, folder)
+    return folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as package:
+        for name in FILES:
+            member = package.extractfile(f"package/dist/{name}")
+            assert member is not None, "its hash is known"
+            with staged_file(folder / name) as partial:
+                partial.write_bytes(member.read())

@@ -1,0 +1,49 @@
+// The engine in this tab, in the place of a connection to a server.
+
+let worker, opened;
+
+// Loads the model, once.
+export function openTab(info) {
+  opened ??= new Promise((resolve, reject) => {
+    worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
+    worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
+    worker.postMessage(["open", info]);
+  });
+  return opened;
+}
+
+export class TabConnection {
+  // `on` as of a Connection.
+  constructor(info, start, paused, on) {
+    this.on = on;
+    this.closed = false;
+    openTab(info).then(
+      () => {
+        if (this.closed) return;
+        worker.onmessage = ({ data }) => {
+          if (this.closed) return;
+          if (data.frame) on.frame(data.frame);
+          else if (data.event) on.event(data.event);
+          else if (data.ended) this.end(data.ended);
+        };
+        worker.postMessage(["begin", start, !paused]);
+      },
+      (error) => this.end(error.message),
+    );
+  }
+
+  end(reason) {
+    this.closed = true;
+    this.on.ended(reason);
+  }
+
+  send(name, ...numbers) {
+    worker?.postMessage([name, ...numbers]);
+  }
+
+  close() {
+    this.closed = true;
+    worker?.postMessage(["leave"]);
+  }
+}

@@ -1,0 +1,147 @@
+// The engine of a tab: what the server is to a page, in a worker, for one player.
+
+import * as ort from "../ort/ort.wasm.min.mjs";
+import { Session, openModel } from "./session.js";
+
+const WINDOW = 3; // frames that were not painted; then the dream waits
+const BRANCHES = 8;
+let info, session, dream, timer;
+
+async function read(name) {
+  const response = await fetch(new URL(`../${name}`, import.meta.url));
+  if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+async function open(given) {
+  info = given;
+  const name = "ort-wasm-simd-threaded";
+  const packed = await fetch(new URL(`../ort/${name}.wasm.gz`, import.meta.url));
+  const binary = packed.body.pipeThrough(new DecompressionStream("gzip"));
+  ort.env.wasm.wasmBinary = await new Response(binary).arrayBuffer();
+  ort.env.wasm.wasmPaths = { mjs: new URL(`../ort/${name}.mjs`, import.meta.url).href };
+  ort.env.wasm.numThreads = 1; // more need headers that few static hosts send
+  ort.env.logLevel = "error";
+  session = new Session(await openModel(ort, read));
+  session.begin(0);
+  await session.step(0); // kernels are made ready by their first run
+}
+
+const tell = (event) => postMessage({ event });
+const tellState = () => tell({
+  kind: "state", running: dream.running, frame: dream.frame, oldest: dream.moments[0].frame,
+  branches: dream.branches.map((moment) => moment.frame),
+});
+
+async function begin(number, running) {
+  const picture = (await read(`starts/${number}.png`)).buffer;
+  session.begin(number);
+  dream = {
+    number: 0, frame: 0, action: 0, taken: 0, obeyed: 0, seen: 0, period: 1000 / info.fps, due: performance.now(),
+    running, moments: [], branches: [], picture, ms: [0, 0],
+  };
+  note();
+  tell({ kind: "hello", session: "tab" });
+  post(0);
+  tellState();
+}
+
+function note() {
+  const most = Math.max(1, Math.round(info.rewind * info.fps));
+  const { frame, picture } = dream;
+  dream.moments.push({ frame, picture, snapshot: session.snapshot() });
+  if (dream.moments.length > most) dream.moments.shift();
+}
+
+async function step() {
+  const began = performance.now();
+  const { action, obeyed } = dream;
+  await session.advance(action);
+  const stepped = performance.now();
+  dream.picture = await session.render();
+  dream.ms = [stepped - began, performance.now() - stepped];
+  dream.frame += 1;
+  dream.taken = action;
+  note();
+  post(obeyed);
+}
+
+function post(obeyed) {
+  const reward = session.out.reward;
+  dream.number += 1;
+  postMessage({
+    frame: {
+      action: dream.taken, rows: 1, number: dream.number, frame: dream.frame, obeyed, depth: dream.frame,
+      stepMs: dream.ms[0], pictureMs: dream.ms[1], reward: reward ? Number(reward.data[0]) : null,
+      dream: dream.picture, real: null,
+    },
+  });
+}
+
+function back(moment) {
+  session.restore(moment.snapshot);
+  dream.frame = moment.frame;
+  dream.picture = moment.picture;
+  post(dream.obeyed);
+}
+
+const COMMANDS = {
+  keys: (action, number) => { dream.action = action; dream.obeyed = number; },
+  seen: (number) => { dream.seen = Math.max(dream.seen, number); },
+  pause: () => { dream.running = false; tellState(); },
+  resume: () => { dream.running = true; dream.due = performance.now(); tellState(); },
+  rate: (fps) => { dream.period = 1000 / fps; },
+  step: async (action) => { dream.action = action; if (!dream.running) await step(); },
+  rewind: (frame) => {
+    const left = dream.moments.filter((moment) => moment.frame <= frame);
+    if (!left.length) return tell({ kind: "error", message: `nothing is left of frame ${frame}` });
+    dream.moments = left;
+    back(left[left.length - 1]);
+    tellState();
+  },
+  keep: () => {
+    if (dream.branches.length >= BRANCHES) return tell({ kind: "error", message: `${BRANCHES} moments at most` });
+    dream.branches.push(dream.moments[dream.moments.length - 1]);
+    tellState();
+  },
+  go: (number) => {
+    dream.moments = [dream.branches[number]];
+    back(dream.branches[number]);
+    tellState();
+  },
+};
+
+// One after the other: a command waits for the frame that is being made.
+let work = Promise.resolve();
+const queue = (job) => {
+  work = work.then(job).catch((error) => {
+    clearTimeout(timer);
+    postMessage({ ended: `the model failed in this tab: ${error.message ?? error}` });
+  });
+  return work;
+};
+
+function schedule() {
+  clearTimeout(timer);
+  timer = setTimeout(() => queue(async () => {
+    if (!dream) return;
+    if (dream.running && dream.number - dream.seen < WINDOW) {
+      dream.due = Math.max(dream.due + dream.period, performance.now()); // nobody catches up
+      await step();
+    }
+    schedule();
+  }), dream.running ? Math.max(1, dream.due - performance.now()) : 20);
+}
+
+onmessage = ({ data: [name, ...numbers] }) => queue(async () => {
+  if (name === "open") {
+    await open(...numbers);
+    postMessage({ opened: true });
+  } else if (name === "begin") {
+    await begin(...numbers);
+    schedule();
+  } else if (name === "leave") {
+    clearTimeout(timer);
+    dream = null;
+  } else if (dream) await COMMANDS[name](...numbers);
+});
