@@ -6,8 +6,9 @@ RUN := $(VENV)/bin
 DEMO := demo
 LOWEST := .venv-lowest
 LEAN := .venv-lean
+PLAY := .venv-play
 
-.PHONY: browser demo test test-slow test-lean test-lowest test-gpu check setup clean-demo
+.PHONY: browser demo play test test-slow test-lean test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -23,6 +24,14 @@ demo: setup
 
 GAME ?= boxing
 FRAMES ?= 4000
+
+# a world model in the browser, the real game beside it: EXAMPLE=pong or boxing; no torch
+play:
+	$(PYTHON) -m venv $(PLAY)
+	$(PLAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,serve]" ale-py gymnasium
+	$(PLAY)/bin/wmdeploy play examples/$(EXAMPLE)
+
+EXAMPLE ?= pong
 
 # one thread for each of the workers: two times two threads on two cores would wait for each other
 test: check

@@ -24,7 +24,7 @@ from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError, ExportError
-from wmdeploy.exporters.play import write_starts
+from wmdeploy.exporters.play import noted_prediction, write_starts
 from wmdeploy.families import ModelFamily, family_of, find_family, load_model
 from wmdeploy.families.cases import expected_outputs
 from wmdeploy.families.directory import read_notes
@@ -107,6 +107,7 @@ def export_bundle(
     if remarks is not None:
         remarks += clip.remarks
     notes = {**read_notes(options.source), "exported from": recipe.source}
+    prediction = noted_prediction(notes)
     with staged_directory(options.output, BUNDLE_KIND) as directory:
         _write_bundle(
             model,
@@ -114,7 +115,7 @@ def export_bundle(
             recipe=recipe,
             clip=clip,
             directory=directory,
-            play=functools.partial(write_starts, options.clip, options.read, size),
+            play=functools.partial(write_starts, options.clip, options.read, size, prediction),
             progress=progress,
         )
     return Bundle.open(options.output), True

@@ -130,6 +130,37 @@ class PlanRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How well a model predicts frames that it was not trained on, as its training measured it.
+
+    Attributes:
+        frames: that it was trained on.
+        next_db, next_copy_db: PSNR in dB of the next frame, and of the last one in its place.
+        later_db, later_copy_db: of the frame at `horizon` of a rollout, likewise.
+    """
+
+    frames: int
+    next_db: float
+    next_copy_db: float
+    horizon: int
+    later_db: float
+    later_copy_db: float
+
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """For people: what, and how well."""
+        ours = (self.next_db, self.later_db)
+        theirs = (self.next_copy_db, self.later_copy_db)
+        names = ("Next frame", f"Frame {self.horizon} of a rollout")
+        return (
+            ("Trained on", f"{self.frames:,} frames"),
+            *(
+                (name, f"{one:.1f} dB; copying the last real one: {other:.1f} dB")
+                for name, one, other in zip(names, ours, theirs, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Play:
     """What a bundle is played as; known where it was exported with a recorded clip.
 
@@ -139,6 +170,7 @@ class Play:
         fps, frame_skip: frames per second as recorded, and emulator frames for each.
         starts, context: how many contexts `STARTS_FILE` has, one behind the other, and the frames
             of each.
+        prediction: None of a model that was not trained here.
     """
 
     game: str
@@ -147,6 +179,7 @@ class Play:
     frame_skip: int
     starts: int
     context: int
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,7 @@ def write_site(
             "version": VERSION,
             "title": options.bundle.name,
             "about": [
+                *world.about,
                 ("Runs in", "this tab"),
                 ("Beside ort-cpu", f"worst of {JUDGED} frames {worst:.1f} dB"),
             ],

@@ -16,12 +16,15 @@ from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import BundleError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
-from wmdeploy.exporters.play import write_starts
-from wmdeploy.manifest import STARTS_FILE, Play
+from wmdeploy.exporters.play import noted_prediction, write_starts
+from wmdeploy.manifest import STARTS_FILE, Play, Prediction
 from wmdeploy.programs.contract import Programs
 from wmdeploy.serve.world import find_world
 
 READ = ReadOptions()
+PREDICTION = Prediction(
+    frames=1000, next_db=40.0, next_copy_db=35.0, horizon=16, later_db=36.0, later_copy_db=33.0
+)
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def recorded(tmp_path: Path) -> Path:
 
 def starts(clip: Path, programs: Programs, directory: Path) -> Play | None:
     directory.mkdir(exist_ok=True)
-    return write_starts(clip, READ, 8, programs, directory)
+    return write_starts(clip, READ, 8, PREDICTION, programs, directory)
 
 
 def test_starts_are_of_the_clip(recorded: Path, tmp_path: Path) -> None:
@@ -47,6 +50,7 @@ def test_starts_are_of_the_clip(recorded: Path, tmp_path: Path) -> None:
         frame_skip=4,
         starts=6,
         context=4,
+        prediction=PREDICTION,
     )
     made, clip = read_clip(tmp_path / "out" / STARTS_FILE), read_clip(recorded, size=8)
     assert (made.frames[:4] == clip.frames[:4]).all() and (
@@ -115,3 +119,14 @@ def test_a_bundle_is_played_as_what_it_knows(bundle: Bundle, recorded: Path) -> 
         (bundle.path / "manifest.json").write_text(json.dumps(wrong))
         with pytest.raises(BundleError, match="play"):
             Bundle.open(bundle.path)
+
+
+def test_how_well_it_predicts_is_what_its_training_noted() -> None:
+    psnr = {"model": {"psnr": {"16": 36.0}}, "copy": {"psnr": {"16": 33.0}}}
+    following = {"model": {"psnr": 40.0}, "copy": {"psnr": 35.0}}
+    group = {"name": "all", "following": following, "rollouts": psnr}
+    summary = {"training_frames": 1000, "quality": {"groups": [group]}}
+    assert noted_prediction({"training": {"summary": summary}}) == PREDICTION
+    assert ("Next frame", "40.0 dB; copying the last real one: 35.0 dB") in PREDICTION.lines()
+    for notes in ({}, {"training": None}, {"training": {"summary": {**summary, "quality": 3}}}):
+        assert noted_prediction(notes) is None

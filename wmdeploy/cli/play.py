@@ -105,6 +105,7 @@ def play(
     shown = AppOptions(
         title=Path(source).name or source,
         meanings=world.meanings,
+        about=world.about,
         hosts=("127.0.0.1", "localhost"),
         token=token,
         alone=60,

@@ -130,6 +130,7 @@ def serve(
     shown = AppOptions(
         title=bundle.name,
         meanings=world.meanings,
+        about=world.about,
         hosts=tuple(name or ()) + (() if beyond else ("127.0.0.1", "localhost")),
         origins=tuple(origin or ()),
         token=secret if token else None,

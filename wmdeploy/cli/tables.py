@@ -34,6 +34,8 @@ def _play(play: Play) -> Table:
     table.add_row("actions", " ".join(play.actions))
     table.add_row("frames per second", f"{play.fps:g}, {play.frame_skip} of the emulator for each")
     table.add_row("starts", f"{play.starts} of {play.context} frames")
+    for name, value in play.prediction.lines() if play.prediction else ():
+        table.add_row(name.lower(), value)
     return table
 
 

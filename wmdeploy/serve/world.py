@@ -27,11 +27,13 @@ class World:
     Attributes:
         meanings: of actions, by number; empty where nobody knows them.
         game: makes the real game; None for none.
+        about: the model, what and how well, for the page.
     """
 
     starts: list[Start]
     meanings: tuple[str, ...]
     game: Callable[[], Game] | None
+    about: tuple[tuple[str, str], ...] = ()
 
 
 def find_world(
@@ -79,8 +81,9 @@ def find_world(
         meanings, skip = play.actions, play.frame_skip
     elif recording is not None:
         meanings, skip = recording.action_meanings, recording.frame_skip
+    about = play.prediction.lines() if play is not None and play.prediction is not None else ()
     if game is None:
-        return World(starts, meanings, None)
+        return World(starts, meanings, None, about)
 
     def begin() -> Game:
         return Game(game, size, skip, programs.num_actions)
@@ -88,7 +91,7 @@ def find_world(
     trial = begin()  # so that a wrong name is refused at once
     meanings = trial.meanings
     trial.close()
-    return World(starts, meanings, begin)
+    return World(starts, meanings, begin, about)
 
 
 def _starts_of_bundle(bundle: Bundle, play: Play, programs: Programs, size: int) -> list[Start]:
