@@ -1,0 +1,146 @@
+"""What `wmdeploy serve` does with many players: frames per second, key to frame, memory.
+
+    python -m wmdeploy.benchmarks.studies.serving_load examples/pong --clients 16,32 --joins 2000
+
+Starts a server, lets clients on loopback press keys at random and paint what comes at once, and
+prints a Markdown table. Beside it: what the engine alone steps in this process in the same minute,
+with as many rows. Server and clients share the machine's cores.
+"""
+
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import psutil
+import typer
+from websockets.asyncio.client import connect
+
+from wmdeploy.bundle import Bundle
+from wmdeploy.clips.source import ReadOptions
+from wmdeploy.engines.base import load_backend
+from wmdeploy.programs.pool import Pool
+from wmdeploy.serve.protocol import HEADER, VERSION, Command, write_command
+from wmdeploy.serve.world import find_world
+
+NUMBER, OBEYED = 4, 6  # of the header
+WARM = 2.0  # seconds that are not counted
+CHUNK = 4  # rows that a server steps at once
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="Bundle to serve.")],
+    clients: Annotated[str, typer.Option(help="Players at a time, such as 16,32.")] = "16",
+    seconds: Annotated[float, typer.Option(help="Of load, for each number.")] = 20,
+    pace: Annotated[float, typer.Option(help="Frames per second of a dream.")] = 15,
+    joins: Annotated[int, typer.Option(help="Players that then come and go.")] = 0,
+) -> None:
+    """Measure, and print the table."""
+    with _serving(bundle, pace) as (address, server):
+        print("| clients | frames/s | engine alone | share | key p50, p95, ms | server, MB |")
+        print("|---:|---:|---:|---:|---:|---:|")
+        for count in map(int, clients.split(",")):
+            frames, waits = asyncio.run(_load(address, count, seconds, pace))
+            alone = min(_alone(bundle, count), count * pace)
+            p50, p95 = np.percentile(waits, [50, 95]) * 1e3
+            memory = server.memory_info().rss / 1e6
+            print(
+                f"| {count} | {frames:.0f} | {alone:.0f} | {frames / alone:.0%} | {p50:.0f}, "
+                f"{p95:.0f} | {memory:.0f} |"
+            )
+        if joins:
+            before = server.memory_info().rss / 1e6
+            asyncio.run(_come_and_go(address, joins))
+            after = server.memory_info().rss / 1e6
+            print(f"\n{joins} players came and went: {before:.1f} MB before, {after:.1f} MB after")
+
+
+@contextlib.contextmanager
+def _serving(bundle: Path, pace: float) -> Iterator[tuple[str, psutil.Process]]:
+    """A server of its own, its address and process."""
+    command = ["serve", str(bundle), "--port", "0", "--sessions", "64", "--pace", str(pace)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "wmdeploy.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        address = next(line for line in server.stdout if "http://" in line)
+        yield address.split("http://")[1].split("/")[0].split()[0], psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def _load(address: str, count: int, seconds: float, pace: float) -> tuple[float, list[float]]:
+    """Frames per second of all clients together, and seconds from keys to frames that obey them."""
+    until = time.perf_counter() + WARM + seconds
+    found = await asyncio.gather(*(_play(address, until, pace) for _ in range(count)))
+    frames = sum(number for number, _ in found)
+    return frames / seconds, [wait for _, waits in found for wait in waits]
+
+
+async def _play(address: str, until: float, pace: float) -> tuple[int, list[float]]:
+    counted_from, frames, waits = until, 0, list[float]()
+    sent: dict[int, float] = {}
+    async with connect(f"ws://{address}/play?v={VERSION}&start=0", compression=None) as socket:
+        counted_from = time.perf_counter() + WARM
+
+        async def press() -> None:
+            while True:
+                number = len(sent) + 1
+                sent[number] = time.perf_counter()
+                await socket.send(write_command(Command("keys", (random.randrange(3), number))))
+                await asyncio.sleep(random.uniform(2, 6) / pace)
+
+        pressing, newest = asyncio.create_task(press()), 0
+        while (now := time.perf_counter()) < until:
+            with contextlib.suppress(TimeoutError):
+                message = await asyncio.wait_for(socket.recv(), until - now)
+                if isinstance(message, str):
+                    continue
+                header, now = HEADER.unpack_from(message), time.perf_counter()
+                await socket.send(write_command(Command("seen", (header[NUMBER],))))
+                if now < counted_from:
+                    newest = header[OBEYED]
+                    continue
+                frames += 1
+                waits += [now - sent[n] for n in range(newest + 1, header[OBEYED] + 1)]
+                newest = max(newest, header[OBEYED])
+        pressing.cancel()
+    return frames, waits
+
+
+async def _come_and_go(address: str, joins: int) -> None:
+    for _ in range(joins):
+        url = f"ws://{address}/play?v={VERSION}&start=0"
+        async with connect(url, compression=None, open_timeout=60) as socket:
+            while isinstance(await socket.recv(), str):
+                pass
+
+
+def _alone(bundle: Path, rows: int, seconds: float = 5) -> float:
+    """Frames per second that the engine makes of so many rows, in chunks as a server does."""
+    opened = Bundle.open(bundle)
+    backend = load_backend("ort-cpu", opened)
+    start = find_world(backend, [], ReadOptions(), None, bundle=opened, remarks=[]).starts[0]
+    pool = Pool(backend, rows)
+    all_rows = [pool.add(start.frames, start.actions) for _ in range(rows)]
+    action = None if backend.programs.action is None else 0
+    made, began = 0, time.perf_counter()
+    while (took := time.perf_counter() - began) < seconds:
+        for at in range(0, rows, CHUNK):
+            made += len(pool.step(all_rows[at : at + CHUNK], action))
+    return made / took
+
+
+if __name__ == "__main__":
+    typer.run(main)
