@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 from tests.envs.counting import counted, counting
 from tests.serve.conftest import PLAYING, WAIT, Page, get, serving
 from wmdeploy.errors import BackendError
+from wmdeploy.programs.engine import Backend
 from wmdeploy.serve.dream import Dream
 from wmdeploy.serve.engine import DreamEngine
 from wmdeploy.serve.player import MOST_WAITING, Player
@@ -260,6 +261,35 @@ def test_one_of_a_batch_fails_and_the_other_goes_on() -> None:
         assert plays.fault is None and plays.dream[0, 0, 0] == level
         assert (fails.fault is None) == (level == 12)
     assert players[0].dream.frame == 3 and players[1].dream.frame == 1
+
+
+def test_engine_that_breaks_is_loaded_anew_once() -> None:
+    """Dreams go on from where they were; a closed one does not come back."""
+    made: list[Backend] = []
+
+    def load() -> Backend:
+        made.append(counting(end=None))
+        return made[-1]
+
+    broken = load()
+    starts = [start_of(counted(first, 2), broken.programs, "") for first in (10, 30, 50)]
+    engine = DreamEngine(broken, starts, replace(PLAYING, sessions=3), None, load)
+    engine.warm_up()
+    gone, *players = [player_of(engine.new_dream(number)) for number in range(3)]
+    engine.step(players)
+    gone.dream.close()
+
+    def fail(feeds: Mapping[str, Any], into: Any = None) -> Any:
+        raise RuntimeError("the device is lost")
+
+    broken.engines["count"].run = fail  # type: ignore[method-assign]
+    for step in (1, 2):
+        levels = [one.dream[0, 0, 0] for one in engine.step(players) if one.fault is None]
+        assert levels == [32 + step, 52 + step]
+    assert len(made) == 2 and engine.counts.reloaded == 1
+    made[1].engines["count"].run = fail  # type: ignore[method-assign]
+    assert [str(one.fault) for one in engine.step(players)] == ["the device is lost"] * 2
+    assert len(made) == 2
 
 
 def player_of(dream: Dream) -> Player:

@@ -1,5 +1,6 @@
 """`wmdeploy play`: a world model in the browser."""
 
+import functools
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,9 +82,16 @@ def play(
     listening = open_port("127.0.0.1", port)
     remarks: list[str] = []
     settings = Settings(device.value)
-    engines = open_source(
-        source, one_backend(backend), seed=seed, settings=settings, remarks=remarks, family=family
+    load = functools.partial(
+        open_source,
+        source,
+        one_backend(backend),
+        seed=seed,
+        settings=settings,
+        remarks=remarks,
+        family=family,
     )
+    engines = load()
     read = read_options(None, fit, series)
     bundle = Bundle.open(Path(source)) if (Path(source) / MANIFEST_FILE).is_file() else None
     game = _game(game, bundle, remarks)
@@ -92,7 +100,7 @@ def play(
     options = ServiceOptions(
         fps=pace, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
     )
-    service = Service(engines, world.starts, options, world.game)
+    service = Service(engines, world.starts, options, world.game, load)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     token = secrets.token_urlsafe(16)
 

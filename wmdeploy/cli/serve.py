@@ -1,5 +1,6 @@
 """`wmdeploy serve`: a world model for many players."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +113,9 @@ def serve(
         )
     listening = open_port(host, port)
     opened = Bundle.open(bundle)
-    engines = load_backend(one_backend(backend) or "ort-cpu", opened, Settings(device.value))
+    chosen, settings = one_backend(backend) or "ort-cpu", Settings(device.value)
+    load = functools.partial(load_backend, chosen, opened, settings)
+    engines = load()
     remarks: list[str] = []
     read = read_options(None, fit, series)
     world = find_world(engines, clips or [], read, None, bundle=opened, remarks=remarks)
@@ -126,7 +129,7 @@ def serve(
         idle=idle,
         refill=refill,
     )
-    service = Service(engines, world.starts, options)
+    service = Service(engines, world.starts, options, reload=load)
     shown = AppOptions(
         title=bundle.name,
         meanings=world.meanings,

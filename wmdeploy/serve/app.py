@@ -159,6 +159,7 @@ class Pages:
             "late": (late, "gauge", "frames of players now that were a period behind"),
             "refused_total": (counts.refused, "counter", "players for whom there was no room"),
             "failed_total": (counts.failed, "counter", "frames that the engine failed to make"),
+            "reloaded_total": (counts.reloaded, "counter", "times that the engine was loaded anew"),
             "step_seconds_total": (counts.step_seconds, "counter", "of the engine"),
             "picture_seconds_total": (counts.picture_seconds, "counter", "of encoding pictures"),
         }

@@ -61,6 +61,7 @@ class Dream:
 
     def __init__(self, pool: Pool, start: Start, game: Game | None, kept: int, recorded: int):
         self._pool, self.game = pool, game
+        self._start, self._closed = start, False
         self.row = pool.add(start.frames, start.actions, stream=STREAM)
         self.branches: list[Moment] = []
         self._moments: deque[Moment] = deque(maxlen=max(1, kept))  # the newest is now
@@ -79,6 +80,7 @@ class Dream:
             BackendError: the start does not fit the model; the dream is as it was.
         """
         self._pool.reset([self.row], start.frames, start.actions, [STREAM])
+        self._start = start
         self._begin(start)
 
     def _begin(self, start: Start) -> None:
@@ -156,7 +158,16 @@ class Dream:
         """The row is what it was at this frame, whatever a step that failed left of it."""
         self._pool.restore(self.row, self._moments[-1].snapshot)
 
+    def move(self, pool: Pool) -> None:
+        """Go on in another pool of the same model."""
+        if self._closed:
+            return
+        self._pool = pool
+        self.row = pool.add(self._start.frames, self._start.actions, stream=STREAM)
+        self.recover()
+
     def close(self) -> None:
+        self._closed = True
         self._pool.remove(self.row)
         if self.game is not None:
             self.game.close()

@@ -1,9 +1,11 @@
 """What the engine's thread does: dreams on a pool of rows, stepped together.
 
-A batch in which a row fails is stepped again row by row: who fails alone has failed.
+A batch in which a row fails is stepped again row by row. At the first failure of a row alone the
+engines are loaded anew, once, as they may be what is broken; who fails then has failed.
 """
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +63,7 @@ class Counts:
     batches: int = 0
     refused: int = 0
     failed: int = 0
+    reloaded: int = 0
     step_seconds: float = 0.0
     picture_seconds: float = 0.0
 
@@ -71,6 +74,7 @@ class DreamEngine:
     Args:
         starts: at least one.
         game: makes the real game beside a dream; None for none.
+        reload: loads the same backend again; called at the first failure that is nobody's alone.
 
     Attributes:
         capacity: players at a time; row_seconds: of one frame of one of them. After `warm_up`.
@@ -82,7 +86,9 @@ class DreamEngine:
         starts: Sequence[Start],
         options: ServiceOptions,
         game: Callable[[], Game] | None,
+        reload: Callable[[], Backend] | None = None,
     ) -> None:
+        self._reload, self._dreams = reload, weakref.WeakSet[Dream]()
         self.backend, self.programs, self.options = backend, backend.programs, options
         self.starts, self.game, self.counts = tuple(starts), game, Counts()
         self.capacity, self.row_seconds = options.sessions or 1, 0.0
@@ -112,7 +118,9 @@ class DreamEngine:
         fps = self.options.fps
         kept, recorded = round(self.options.rewind * fps), round(self.options.recorded * fps)
         begun = self._begun(start, game)
-        return Dream(self._pool, begun, game, kept, recorded)
+        dream = Dream(self._pool, begun, game, kept, recorded)
+        self._dreams.add(dream)
+        return dream
 
     def restart(self, dream: Dream, number: int) -> None:
         """Begin a dream anew at a start."""
@@ -129,6 +137,8 @@ class DreamEngine:
             frames = self._imagine(batch, actions)
         except Exception as error:  # runtimes raise what they like
             if len(batch) == 1:
+                if self._renewed():
+                    return self.step(batch)
                 made[0].fault = BackendError(one_line(str(error)) or type(error).__name__)
                 return made
             for player in batch:  # half a step has been made of all of them
@@ -145,6 +155,21 @@ class DreamEngine:
         self.counts.frames += len(batch)
         self.counts.step_seconds += took
         return made
+
+    def _renewed(self) -> bool:
+        """Load the engines anew, once; all dreams go on from where they were."""
+        reload, self._reload = self._reload, None
+        if reload is None:
+            return False
+        self.counts.reloaded += 1
+        try:
+            self.backend = reload()
+            self._pool = Pool(self.backend, self.capacity, refill=self.options.refill)
+            for dream in self._dreams:
+                dream.move(self._pool)
+        except Exception:  # what failed before fails again
+            return False
+        return True
 
     def _imagine(self, batch: list[Player], actions: list[int]) -> np.ndarray:
         rows = [player.dream.row for player in batch]

@@ -36,6 +36,7 @@ class Service:
         backend: the engines; they belong to the service's own thread from now on.
         starts: at least one.
         game: makes the real game beside a dream; None for none.
+        reload: see `DreamEngine`.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Service:
         starts: Sequence[Start],
         options: ServiceOptions,
         game: Callable[[], Game] | None = None,
+        reload: Callable[[], Backend] | None = None,
     ) -> None:
-        self.engine = DreamEngine(backend, starts, options, game)
+        self.engine = DreamEngine(backend, starts, options, game, reload)
         self.options, self.counts = options, self.engine.counts
         self.schedule = Schedule(options.chunk, options.window)
         self.players: dict[str, Player] = {}
