@@ -101,7 +101,8 @@ def serve(
                 f"{token_file}: got {len(secret)} characters, expected 16 or more; make one with: "
                 "openssl rand -hex 16"
             )
-    beyond = host not in LOOPBACK
+    shown_host = f"[{host}]" if ":" in host else host
+    beyond = shown_host not in LOOPBACK
     if beyond and token and secret is None:
         raise WmdeployError(
             f"host {host}: anybody who reaches it could play; give --token-file FILE, or say "
@@ -134,7 +135,7 @@ def serve(
         title=bundle.name,
         meanings=world.meanings,
         about=world.about,
-        hosts=tuple(name or ()) + (() if beyond else ("127.0.0.1", "localhost")),
+        hosts=tuple(name or ()) + (() if beyond else LOOPBACK),
         origins=tuple(origin or ()),
         token=secret if token else None,
     )
@@ -145,7 +146,7 @@ def serve(
 
     def started() -> None:
         engine = service.engine
-        out.print(f"http://{host}:{listening.getsockname()[1]}/")
+        out.print(f"http://{shown_host}:{listening.getsockname()[1]}/")
         out.print(
             f"room for {engine.capacity} players at {pace:g} frames per second; a frame takes "
             f"{1000 * engine.row_seconds:.2f} ms"

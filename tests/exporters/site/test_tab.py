@@ -132,6 +132,11 @@ def test_page_plays_without_a_server(address: str) -> None:
         until(lambda: page.inner_text("#f-depth").isdigit() and number("f-depth") > 10)
         page.locator("#pad button").first.dispatch_event("pointerdown", {"pointerId": 1})
         until(lambda: "ms" in page.inner_text("#f-latency"))
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(1000)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Stop recording").click()
+        assert Path(download.value.path()).stat().st_size > 1000
         page.get_by_role("button", name="Pause", exact=True).click()
         until(lambda: page.inner_text("#status") == "Paused")
         paused = number("f-depth")

@@ -14,7 +14,7 @@ const say = (text) => { find("status").textContent = text; };
 const HISTORY = 300; // frames of the curve
 let info, connection, screens;
 let held, padHeld, action, keyNumber, pressedAt, latencies, paintedAt;
-let start, actions, reward, running, replay, asked, similar, painting, newestFrame;
+let start, actions, rewards, running, replay, asked, similar, painting, newestFrame;
 
 async function load() {
   const response = await fetch(withToken("info"));
@@ -97,7 +97,7 @@ function makePad() {
 function begin(number, wanted) {
   held = new Set(); padHeld = new Set(); action = 0; keyNumber = 0;
   pressedAt = new Map(); latencies = []; paintedAt = []; painting = Promise.resolve();
-  start = number; actions = []; reward = 0; running = true; similar = []; newestFrame = 0;
+  start = number; actions = []; rewards = []; running = true; similar = []; newestFrame = 0;
   replay = wanted; asked = 0;
   find("picker").hidden = true;
   find("stage").hidden = false;
@@ -107,6 +107,7 @@ function begin(number, wanted) {
   find("rewind-label").hidden = !info.rewind;
   find("keep").hidden = !info.rewind;
   find("recording").hidden = !info.recorded;
+  find("film").hidden = !info.tab || !window.MediaRecorder;
   find("branches").replaceChildren();
   say("Connecting");
   const on = {
@@ -165,7 +166,8 @@ async function paint(frame) {
   if (frame.frame < actions.length) actions.length = frame.frame; // gone back
   if (frame.frame === actions.length + 1) actions.push(frame.action);
   newestFrame = frame.frame;
-  if (frame.reward !== null) reward += frame.reward;
+  rewards.length = Math.min(rewards.length, frame.frame); // what was undone is not counted
+  if (frame.reward !== null && frame.frame) rewards[frame.frame - 1] = frame.reward;
   if (frame.real) compare();
   showFigures(frame);
   showRewind(null, frame.frame);
@@ -206,6 +208,7 @@ function showFigures(frame) {
   find("f-step").textContent = `${frame.stepMs.toFixed(1)} ms for ${frame.rows}`;
   find("f-picture").textContent = `${frame.pictureMs.toFixed(1)} ms`;
   find("reward-figure").hidden = frame.reward === null;
+  const reward = rewards.reduce((sum, one) => sum + one, 0);
   find("f-reward").textContent = String(Math.round(reward * 100) / 100);
   const share = ((frame.stepMs + frame.pictureMs) * info.fps) / 10;
   find("budget").value = Math.min(100, share);
@@ -309,6 +312,27 @@ function readGamepad() {
   requestAnimationFrame(readGamepad);
 }
 addEventListener("gamepadconnected", () => requestAnimationFrame(readGamepad), { once: true });
+
+// A tab has no server to write files: what is on the canvas, from now until it is pressed again.
+let film = null;
+find("film").onclick = () => {
+  if (film) return film.stop();
+  const type = ["video/mp4", "video/webm"].find((one) => MediaRecorder.isTypeSupported(one));
+  const parts = [];
+  film = new MediaRecorder(find("dream").captureStream(), { mimeType: type, videoBitsPerSecond: 4e6 });
+  film.ondataavailable = ({ data }) => parts.push(data);
+  film.onstop = () => {
+    const link = element("a", "");
+    link.href = URL.createObjectURL(new Blob(parts, { type }));
+    link.download = `dream.${type.split("/")[1]}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    film = null;
+    find("film").textContent = "Record";
+  };
+  film.start();
+  find("film").textContent = "Stop recording";
+};
 
 find("pause").onclick = () => connection?.send(running ? "pause" : "resume");
 find("step").onclick = () => connection?.send("step", action);
