@@ -1,5 +1,7 @@
 """What a bundle is played as: the game of the clip it is verified on, and frames to begin from."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,7 @@ def noted_prediction(notes: Mapping[str, Any]) -> Prediction | None:
         summary = notes["training"]["summary"]
         scores = next(g for g in summary["quality"]["groups"] if g["name"] == "all")
         following, rollouts, at = scores["following"], scores["rollouts"], str(HORIZON)
-        return Prediction(
+        prediction = Prediction(
             frames=int(summary["training_frames"]),
             next_db=float(following["model"]["psnr"]),
             next_copy_db=float(following["copy"]["psnr"]),
@@ -77,5 +79,7 @@ def noted_prediction(notes: Mapping[str, Any]) -> Prediction | None:
             later_db=float(rollouts["model"]["psnr"][at]),
             later_copy_db=float(rollouts["copy"]["psnr"][at]),
         )
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration):
         return None
+    finite = map(math.isfinite, dataclasses.astuple(prediction))
+    return prediction if all(finite) else None

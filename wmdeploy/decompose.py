@@ -120,7 +120,7 @@ def _attention(new: Replacement) -> None:
     _, _, length, width = new.values.sizes(queries) or [0] * 4
     plain = length and width and len(node.input) <= 4 and len(node.output) == 1
     if not plain or attributes.get("softcap") or attributes.get("qk_matmul_output_mode"):
-        raise _foreign(node)
+        raise foreign(node)
     kind = new.values.kind(queries)
     half = helper.tensor_dtype_to_np_dtype(kind)
     # the scale goes to the queries, before the first product, as TensorRT's documents advise
@@ -145,7 +145,7 @@ def _group_norm(new: Replacement) -> None:
     source, scale, bias = new.node.input
     kind, sizes = new.values.kind(source), new.values.sizes(source)
     if len(sizes) != 4 or not all(sizes[1:]) or not kind:
-        raise _foreign(new.node)
+        raise foreign(new.node)
     _, channels, height, width = sizes
     groups = new.attributes["num_groups"]
     epsilon = new.attributes.get("epsilon", 1e-5)
@@ -170,6 +170,7 @@ def _group_norm(new: Replacement) -> None:
     new.add("Add", [x, new.add("Reshape", [bias, each], "bias")])
 
 
-def _foreign(node: onnx.NodeProto) -> BackendError:
+def foreign(node: onnx.NodeProto) -> BackendError:
+    """What is raised of a node that no export of ours writes."""
     kind = f"{node.name}: {node.op_type} of a kind that wmdeploy does not export"
     return BackendError(f"{kind}; export the model again")

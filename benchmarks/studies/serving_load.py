@@ -20,7 +20,7 @@ from typing import Annotated
 import numpy as np
 import psutil
 import typer
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.source import ReadOptions
@@ -82,40 +82,43 @@ def _serving(bundle: Path, pace: float) -> Iterator[tuple[str, psutil.Process]]:
 
 async def _load(address: str, count: int, seconds: float, pace: float) -> tuple[float, list[float]]:
     """Frames per second of all clients together, and seconds from keys to frames that obey them."""
-    until = time.perf_counter() + WARM + seconds
-    found = await asyncio.gather(*(_play(address, until, pace) for _ in range(count)))
+    url = f"ws://{address}/play?v={VERSION}&start=0"
+    sockets = [await connect(url, compression=None, open_timeout=60) for _ in range(count)]
+    counted_from = time.perf_counter() + WARM
+    span = counted_from, counted_from + seconds
+    found = await asyncio.gather(*(_play(socket, span, pace) for socket in sockets))
     frames = sum(number for number, _ in found)
     return frames / seconds, [wait for _, waits in found for wait in waits]
 
 
-async def _play(address: str, until: float, pace: float) -> tuple[int, list[float]]:
-    counted_from, frames, waits = until, 0, list[float]()
+async def _play(
+    socket: ClientConnection, span: tuple[float, float], pace: float
+) -> tuple[int, list[float]]:
+    counted_from, until = span
+    frames, newest, waits = 0, 0, list[float]()
     sent: dict[int, float] = {}
-    async with connect(f"ws://{address}/play?v={VERSION}&start=0", compression=None) as socket:
-        counted_from = time.perf_counter() + WARM
 
-        async def press() -> None:
-            while True:
-                number = len(sent) + 1
-                sent[number] = time.perf_counter()
-                await socket.send(write_command(Command("keys", (random.randrange(3), number))))
-                await asyncio.sleep(random.uniform(2, 6) / pace)
+    async def press() -> None:
+        while True:
+            number = len(sent) + 1
+            sent[number] = time.perf_counter()
+            await socket.send(write_command(Command("keys", (random.randrange(3), number))))
+            await asyncio.sleep(random.uniform(2, 6) / pace)
 
-        pressing, newest = asyncio.create_task(press()), 0
-        while (now := time.perf_counter()) < until:
-            with contextlib.suppress(TimeoutError):
-                message = await asyncio.wait_for(socket.recv(), until - now)
-                if isinstance(message, str):
-                    continue
-                header, now = HEADER.unpack_from(message), time.perf_counter()
-                await socket.send(write_command(Command("seen", (header[NUMBER],))))
-                if now < counted_from:
-                    newest = header[OBEYED]
-                    continue
+    pressing = asyncio.create_task(press())
+    while (now := time.perf_counter()) < until:
+        with contextlib.suppress(TimeoutError):
+            message = await asyncio.wait_for(socket.recv(), until - now)
+            if isinstance(message, str):
+                continue
+            header, now = HEADER.unpack_from(message), time.perf_counter()
+            await socket.send(write_command(Command("seen", (header[NUMBER],))))
+            if now >= counted_from:
                 frames += 1
                 waits += [now - sent[n] for n in range(newest + 1, header[OBEYED] + 1)]
-                newest = max(newest, header[OBEYED])
-        pressing.cancel()
+            newest = max(newest, header[OBEYED])
+    pressing.cancel()
+    await socket.close()
     return frames, waits
 
 

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.decompose import Replacement, decompose_attention, replace_nodes
+from wmdeploy.decompose import Replacement, decompose_attention, foreign, replace_nodes
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.verify import OnnxEngine, compare
 from wmdeploy.exporters.weights import share_weights
@@ -100,8 +100,10 @@ def web_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 def _instance_norm(new: Replacement) -> None:
     """x of (B, C, H, W): groups are the channels of an InstanceNormalization."""
     source, scale, bias = new.node.input
-    _, channels, height, width = new.values.sizes(source)
-    groups = new.attributes["num_groups"]
+    sizes, groups = new.values.sizes(source), new.attributes.get("num_groups")
+    if len(sizes) != 4 or not all(sizes[1:]) or not groups or not new.values.kind(source):
+        raise foreign(new.node)
+    _, channels, height, width = sizes
     kind = helper.tensor_dtype_to_np_dtype(new.values.kind(source))
     x = new.add("Reshape", [source, new.constant("groups", np.array([0, groups, -1]))], "grouped")
     ones, zeros = new.constant("ones", np.ones(groups, kind)), np.zeros(groups, kind)
@@ -162,10 +164,16 @@ def _check(engine: OnnxEngine, case: Case) -> None:
     for spec in engine.outputs:
         expected = case.outputs[spec.name].astype(spec.dtype)
         parity = compare(got[spec.name], expected, TOLERANCES[spec.dtype])
-        agreement = parity.agreement
-        if not parity.relative <= parity.tolerance or (agreement or 1) < TOLERANCES["int64"]:
+        fault = None
+        if parity.agreement is not None:
+            if parity.agreement < parity.tolerance:
+                least = parity.tolerance
+                fault = f"agrees in {parity.agreement:.1%}, expected {least:.0%} at least"
+        elif not parity.relative <= parity.tolerance:
+            most = parity.tolerance
+            fault = f"differs by {parity.relative:.1e} of its largest value, expected {most:.1e}"
+        if fault:
             raise ExportError(
-                f'{engine.name}: for a browser, output "{spec.name}" differs by '
-                f"{parity.relative:.1e} of its largest value, expected {parity.tolerance:.1e} at "
-                "most; no site was written. Export the bundle in float32, and use trained weights"
+                f'{engine.name}: for a browser, output "{spec.name}" {fault}; no site was written. '
+                "Export the bundle in float32, and use trained weights"
             )

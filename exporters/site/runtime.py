@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import re
 import shutil
 import subprocess
 import tarfile
@@ -45,7 +46,7 @@ def copy_runtime(directory: Path, given: Path | None) -> None:
     for name in (LIBRARY, LOADER):
         shutil.copyfile(source / name, directory / name)
     packed = gzip.compress((source / BINARY).read_bytes(), mtime=0)
-    (directory / f"{BINARY}.gz").write_bytes(packed)
+    (directory / f"{BINARY}.packed").write_bytes(packed)
 
 
 def _cached() -> Path:
@@ -67,9 +68,9 @@ def _cached() -> Path:
             )
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "stderr", None) or str(error).encode()
-            lines = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            reason = _reason(said.decode(errors="replace"))
             raise ExportError(
-                f"npm cannot get {PACKAGE} ({lines[-1]}); check the network, or give the folder "
+                f"npm cannot get {PACKAGE} ({reason}); check the network, or give the folder "
                 "dist of that package"
             ) from error
         archive = next(Path(place).glob("*.tgz"), None)
@@ -82,6 +83,14 @@ def _cached() -> Path:
             )
         _unpack(archive, folder)
     return folder
+
+
+def _reason(said: str) -> str:
+    """Of what npm writes, the line that says why: not the code before it, nor the log behind it."""
+    lines = [re.sub(r"^npm (error|ERR!) ?", "", line) for line in said.splitlines()]
+    beside = ("code ", "errno ", "syscall ")
+    reasons = [line for line in lines if line and not line.startswith(beside)]
+    return reasons[0] if reasons else "no reason given"
 
 
 def _unpack(archive: Path, folder: Path) -> None:

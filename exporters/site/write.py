@@ -231,6 +231,6 @@ def _write_page(directory: Path, model: dict[str, Any], info: dict[str, Any]) ->
     digest = hashlib.sha256()
     for name in files:
         digest.update((directory / name).read_bytes())
-    listed = json.dumps(["./", *(name for name in files if name != "index.html")])
+    listed = json.dumps(["./", *files])
     worker = worker.replace('"VERSION"', json.dumps(digest.hexdigest()[:16]))
     (directory / "sw.js").write_text(worker.replace('["FILES"]', listed))

@@ -96,6 +96,7 @@ def test_only_the_first_of_several_processes_shows_it(monkeypatch: pytest.Monkey
         progress("vqvae", 1, 1)
 
 
+@pytest.mark.slow
 def test_training_in_a_log_says_how_far_it_is(squares: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wmdeploy.cli", "train", "--data", str(squares)]
     command += ["-o", str(tmp_path / "model"), "--vqvae-steps", "40", "--temporal-steps", "40"]

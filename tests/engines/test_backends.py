@@ -30,7 +30,7 @@ VARIANTS = [
     ("ort-cpu", "latent"),
     ("openvino", "token"),
     ("openvino", "latent"),
-    ("compile", "token"),
+    pytest.param(("compile", "token"), marks=pytest.mark.slow),
     pytest.param(("aoti", "token"), marks=pytest.mark.slow),
 ]
 

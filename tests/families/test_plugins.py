@@ -77,6 +77,7 @@ def test_installed_plugin_goes_from_export_to_bench(tmp_path: Path) -> None:
     assert "model family: got 'mean-pool', expected one of" in line and "module:Class" in line
 
 
+@pytest.mark.slow
 def test_plugin_is_named_by_its_class_where_it_is_not_installed(tmp_path: Path) -> None:
     (tmp_path / "my_pool.py").write_text(POOL)
     named, here = ("--family", "my_pool:MeanPoolFamily"), {"cwd": tmp_path}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,5 +129,9 @@ def test_how_well_it_predicts_is_what_its_training_noted() -> None:
     summary = {"training_frames": 1000, "quality": {"groups": [group]}}
     assert noted_prediction({"training": {"summary": summary}}) == PREDICTION
     assert ("Next frame", "40.0 dB; copying the last real one: 35.0 dB") in PREDICTION.lines()
-    for notes in ({}, {"training": None}, {"training": {"summary": {**summary, "quality": 3}}}):
-        assert noted_prediction(notes) is None
+    wrong = [{**summary, "quality": 3}, {**summary, "training_frames": float("inf")}]
+    infinite = {**group, "following": {**following, "copy": {"psnr": float("inf")}}}
+    wrong.append({**summary, "quality": {"groups": [infinite]}})
+    notes: list[dict[str, Any]] = [{}, {"training": None}]
+    for noted in notes + [{"training": {"summary": one}} for one in wrong]:
+        assert noted_prediction(noted) is None

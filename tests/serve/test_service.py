@@ -292,6 +292,32 @@ def test_engine_that_breaks_is_loaded_anew_once() -> None:
     assert len(made) == 2
 
 
+def test_engine_that_cannot_be_loaded_anew_mixes_nobody_up() -> None:
+    """The first dream moves, the second one cannot: both stay where they were."""
+    broken, other = counting(end=None), counting(end=None)
+    starts = [start_of(counted(first, 2), broken.programs, "") for first in (10, 30)]
+    engine = DreamEngine(broken, starts, replace(PLAYING, sessions=2), None, lambda: other)
+    engine.warm_up()
+    players = [player_of(engine.new_dream(number)) for number in (0, 1)]
+    run, encode = broken.engines["count"].run, other.engines["see"].run
+    places, encoded = [player.dream.place for player in players], 0
+
+    def fail(feeds: Mapping[str, Any], into: Any = None) -> Any:
+        raise RuntimeError("the device is lost")
+
+    def once(feeds: Mapping[str, Any], into: Any = None) -> Any:
+        nonlocal encoded
+        encoded += 1
+        return encode(feeds, into) if encoded == 1 else fail(feeds)
+
+    broken.engines["count"].run = fail  # type: ignore[method-assign]
+    other.engines["see"].run = once  # type: ignore[method-assign]
+    assert all(one.fault is not None for one in engine.step(players))
+    assert encoded == 2 and [player.dream.place for player in players] == places
+    broken.engines["count"].run = run  # type: ignore[method-assign]
+    assert [one.dream[0, 0, 0] for one in engine.step(players)] == [12, 32]
+
+
 def player_of(dream: Dream) -> Player:
     return Player(secret="", seat=Seat(period=1, due=0), dream=dream, commanded_at=0, painted_at=0)
 

@@ -82,6 +82,7 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_both_stages_learn(data: Path, tmp_path: Path) -> None:
     stages = {"denoiser.steps": 150, "rewards.steps": 150, "rewards.rate": 3e-3}
     lines: list[str] = []
@@ -114,6 +115,7 @@ def test_killed_training_goes_on_to_the_same_weights(
     assert not again.fresh and not losses and again.quality is None
 
 
+@pytest.mark.slow
 def test_time_limit_ends_both_stages_with_a_model_that_is_exported(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,9 +162,17 @@ class Dream:
         """Go on in another pool of the same model."""
         if self._closed:
             return
-        self._pool = pool
-        self.row = pool.add(self._start.frames, self._start.actions, stream=STREAM)
+        self.place = pool, pool.add(self._start.frames, self._start.actions, stream=STREAM)
         self.recover()
+
+    @property
+    def place(self) -> tuple[Pool, int]:
+        """Its pool, and the row there."""
+        return self._pool, self.row
+
+    @place.setter
+    def place(self, place: tuple[Pool, int]) -> None:
+        self._pool, self.row = place
 
     def close(self) -> None:
         self._closed = True

@@ -162,13 +162,17 @@ class DreamEngine:
         if reload is None:
             return False
         self.counts.reloaded += 1
+        places = [(dream, dream.place) for dream in self._dreams]
         try:
-            self.backend = reload()
-            self._pool = Pool(self.backend, self.capacity, refill=self.options.refill)
-            for dream in self._dreams:
-                dream.move(self._pool)
-        except Exception:  # what failed before fails again
+            backend = reload()
+            pool = Pool(backend, self.capacity, refill=self.options.refill)
+            for dream, _ in places:
+                dream.move(pool)
+        except Exception:  # what failed before fails again; who was moved goes back
+            for dream, place in places:
+                dream.place = place
             return False
+        self.backend, self._pool = backend, pool
         return True
 
     def _imagine(self, batch: list[Player], actions: list[int]) -> np.ndarray:

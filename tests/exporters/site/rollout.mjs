@@ -13,7 +13,7 @@ const read = async (name) => new Uint8Array(await readFile(`${folder}/${name}`))
 
 const ort = await load("ort/ort.wasm.min.mjs");
 const { Session, openModel } = await load("page/session.js");
-ort.env.wasm.wasmBinary = gunzipSync(await readFile(`${folder}/ort/ort-wasm-simd-threaded.wasm.gz`)).buffer;
+ort.env.wasm.wasmBinary = gunzipSync(await readFile(`${folder}/ort/ort-wasm-simd-threaded.wasm.packed`)).buffer;
 ort.env.wasm.numThreads = 1;
 
 const session = new Session(await openModel(ort, read));

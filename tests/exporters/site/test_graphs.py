@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
@@ -12,9 +14,11 @@ from tests.conftest import Bundles
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import ExportError
-from wmdeploy.exporters.site.graphs import HALF, write_graphs
+from wmdeploy.exporters.site.graphs import HALF, _check, write_graphs
+from wmdeploy.exporters.verify import OnnxEngine
 from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.manifest import Precision
+from wmdeploy.programs.contract import TensorSpec
 from wmdeploy.programs.record import Case, record_cases
 
 NAMES = ("prefill", "step", "decoder")
@@ -64,3 +68,22 @@ def test_graph_that_answers_otherwise_is_refused(
     wrong = replace(cases["step"][0], outputs={**cases["step"][0].outputs, name: value + 1})
     with pytest.raises(ExportError, match=f'step: for a browser, output "{name}" differs by'):
         write_graphs(bundle, NAMES, {**cases, "step": [wrong]}, tmp_path)
+
+
+def codes(name: str, values: Sequence[int]) -> tuple[OnnxEngine, Case]:
+    """A graph that gives its numbers back, and what it should have given."""
+    spec = TensorSpec("codes", "int64", ("B", len(values)))
+    engine = cast(
+        OnnxEngine,
+        SimpleNamespace(
+            name=name, inputs=(spec,), outputs=(spec,), run=lambda feeds: {"codes": feeds["codes"]}
+        ),
+    )
+    given = np.full((1, len(values)), 7)
+    return engine, Case({"codes": given}, {"codes": np.array([values])})
+
+
+def test_codes_are_counted_not_measured() -> None:
+    _check(*codes("far", [7] * 99 + [500]))
+    with pytest.raises(ExportError, match='"codes" agrees in 0.0%, expected 95% at least'):
+        _check(*codes("none", [8] * 100))

@@ -39,8 +39,10 @@ def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_
     assert "Content-Security-Policy" in page and "VERSION" not in worker
     listed = json.loads(worker.split("const FILES = ")[1].split(";")[0])
     there = {p.relative_to(site).as_posix() for p in site.rglob("*") if p.is_file()}
-    assert set(listed) == there - {"index.html", "sw.js"} | {"./"}
-    assert gzip.decompress((site / "ort" / f"{BINARY}.gz").read_bytes()) == f"of {BINARY}".encode()
+    assert set(listed) == there - {"sw.js"} | {"./"}
+    assert (
+        gzip.decompress((site / "ort" / f"{BINARY}.packed").read_bytes()) == f"of {BINARY}".encode()
+    )
     written(options)  # our own folder is replaced
 
 
@@ -107,7 +109,11 @@ def test_what_npm_gets_must_be_what_is_known(
 
 
 def test_npm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_npm(tmp_path / "bin", "echo no network >&2; exit 1", monkeypatch)
+    fake_npm(
+        tmp_path / "bin",
+        "printf 'npm error %s\\n' 'code E' 'no network' 'A log' >&2; exit 1",
+        monkeypatch,
+    )
     with pytest.raises(ExportError, match=r"npm cannot get .* \(no network\); check the network"):
         copy_runtime(tmp_path, None)
     assert not any((tmp_path / name).exists() for name in FILES)

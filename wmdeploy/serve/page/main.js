@@ -11,6 +11,7 @@ const token = new URLSearchParams(location.search).get("token") ?? "";
 const withToken = (path) => (token ? `${path}?token=${encodeURIComponent(token)}` : path);
 const say = (text) => { find("status").textContent = text; };
 
+const FILM = ["video/mp4", "video/webm"].find((one) => window.MediaRecorder?.isTypeSupported(one));
 const HISTORY = 300; // frames of the curve
 let info, connection, screens;
 let held, padHeld, action, keyNumber, pressedAt, latencies, paintedAt;
@@ -107,7 +108,7 @@ function begin(number, wanted) {
   find("rewind-label").hidden = !info.rewind;
   find("keep").hidden = !info.rewind;
   find("recording").hidden = !info.recorded;
-  find("film").hidden = !info.tab || !window.MediaRecorder;
+  find("film").hidden = !info.tab || !FILM;
   find("branches").replaceChildren();
   say("Connecting");
   const on = {
@@ -149,11 +150,12 @@ function handle(event) {
 }
 
 async function paint(frame) {
+  const from = connection;
   await Promise.all([
     screens.dream.draw(frame.dream),
     frame.real ? screens.real.draw(frame.real) : null,
   ]);
-  if (!connection) return;
+  if (!connection || connection !== from) return; // another dream has begun
   connection.send("seen", frame.number);
   const now = performance.now();
   for (const [number, at] of pressedAt) {
@@ -316,15 +318,14 @@ addEventListener("gamepadconnected", () => requestAnimationFrame(readGamepad), {
 // A tab has no server to write files: what is on the canvas, from now until it is pressed again.
 let film = null;
 find("film").onclick = () => {
-  if (film) return film.stop();
-  const type = ["video/mp4", "video/webm"].find((one) => MediaRecorder.isTypeSupported(one));
+  if (film) return film.state === "recording" && film.stop();
   const parts = [];
-  film = new MediaRecorder(find("dream").captureStream(), { mimeType: type, videoBitsPerSecond: 4e6 });
+  film = new MediaRecorder(find("dream").captureStream(), { mimeType: FILM, videoBitsPerSecond: 4e6 });
   film.ondataavailable = ({ data }) => parts.push(data);
   film.onstop = () => {
     const link = element("a", "");
-    link.href = URL.createObjectURL(new Blob(parts, { type }));
-    link.download = `dream.${type.split("/")[1]}`;
+    link.href = URL.createObjectURL(new Blob(parts, { type: FILM }));
+    link.download = `dream.${FILM.split("/")[1]}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     film = null;

@@ -107,6 +107,12 @@ export class Session {
     );
   }
 
+  // Of one moment.
+  bytes() {
+    const held = [...Object.values(this.window), ...Object.values(this.state).map((one) => one.data)];
+    return held.reduce((sum, array) => sum + array.byteLength, 0);
+  }
+
   // Windows have a slot more than the context.
   width(name) {
     return this.window[name].length / (this.model.programs.context + 1);

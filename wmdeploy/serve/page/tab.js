@@ -1,6 +1,7 @@
 // The engine in this tab, in the place of a connection to a server.
 
 let worker, opened;
+let turns = 0; // dreams that were begun
 
 // Loads the model, once.
 export function openTab(info) {
@@ -8,7 +9,7 @@ export function openTab(info) {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
     worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
-    worker.postMessage(["open", info]);
+    worker.postMessage([0, "open", info]);
   });
   return opened;
 }
@@ -18,16 +19,17 @@ export class TabConnection {
   constructor(info, start, paused, on) {
     this.on = on;
     this.closed = false;
+    this.turn = turns += 1;
     openTab(info).then(
       () => {
         if (this.closed) return;
         worker.onmessage = ({ data }) => {
-          if (this.closed) return;
+          if (this.closed || data.turn !== this.turn) return;
           if (data.frame) on.frame(data.frame);
           else if (data.event) on.event(data.event);
           else if (data.ended) this.end(data.ended);
         };
-        worker.postMessage(["begin", start, !paused]);
+        worker.postMessage([this.turn, "begin", start, !paused]);
       },
       (error) => this.end(error.message),
     );
@@ -39,11 +41,11 @@ export class TabConnection {
   }
 
   send(name, ...numbers) {
-    worker?.postMessage([name, ...numbers]);
+    worker?.postMessage([this.turn, name, ...numbers]);
   }
 
   close() {
     this.closed = true;
-    worker?.postMessage(["leave"]);
+    worker?.postMessage([this.turn, "leave"]);
   }
 }

@@ -5,7 +5,9 @@ import { Session, openModel } from "./session.js";
 
 const WINDOW = 3; // frames that were not painted; then the dream waits
 const BRANCHES = 8;
+const MOMENTS = 256e6; // bytes of what can be gone back to
 let info, session, dream, timer;
+let turn = 0; // which dream messages are of; a page may have left the one that still steps
 
 async function read(name) {
   const response = await fetch(new URL(`../${name}`, import.meta.url));
@@ -16,7 +18,8 @@ async function read(name) {
 async function open(given) {
   info = given;
   const name = "ort-wasm-simd-threaded";
-  const packed = await fetch(new URL(`../ort/${name}.wasm.gz`, import.meta.url));
+  const packed = await fetch(new URL(`../ort/${name}.wasm.packed`, import.meta.url));
+  if (!packed.ok) throw new Error(`${name}: ${packed.status} ${packed.statusText}`);
   const binary = packed.body.pipeThrough(new DecompressionStream("gzip"));
   ort.env.wasm.wasmBinary = await new Response(binary).arrayBuffer();
   ort.env.wasm.wasmPaths = { mjs: new URL(`../ort/${name}.mjs`, import.meta.url).href };
@@ -27,7 +30,7 @@ async function open(given) {
   await session.step(0); // kernels are made ready by their first run
 }
 
-const tell = (event) => postMessage({ event });
+const tell = (event) => postMessage({ turn, event });
 const tellState = () => tell({
   kind: "state", running: dream.running, frame: dream.frame, oldest: dream.moments[0].frame,
   branches: dream.branches.map((moment) => moment.frame),
@@ -47,7 +50,7 @@ async function begin(number, running) {
 }
 
 function note() {
-  const most = Math.max(1, Math.round(info.rewind * info.fps));
+  const most = Math.max(1, Math.min(info.rewind * info.fps, MOMENTS / session.bytes()));
   const { frame, picture } = dream;
   dream.moments.push({ frame, picture, snapshot: session.snapshot() });
   if (dream.moments.length > most) dream.moments.shift();
@@ -70,6 +73,7 @@ function post(obeyed) {
   const reward = session.out.reward;
   dream.number += 1;
   postMessage({
+    turn,
     frame: {
       action: dream.taken, rows: 1, number: dream.number, frame: dream.frame, obeyed, depth: dream.frame,
       stepMs: dream.ms[0], pictureMs: dream.ms[1], reward: reward ? Number(reward.data[0]) : null,
@@ -116,7 +120,7 @@ let work = Promise.resolve();
 const queue = (job) => {
   work = work.then(job).catch((error) => {
     clearTimeout(timer);
-    postMessage({ ended: `the model failed in this tab: ${error.message ?? error}` });
+    postMessage({ turn, ended: `the model failed in this tab: ${error.message ?? error}` });
   });
   return work;
 };
@@ -125,21 +129,24 @@ function schedule() {
   clearTimeout(timer);
   timer = setTimeout(() => queue(async () => {
     if (!dream) return;
-    if (dream.running && dream.number - dream.seen < WINDOW) {
+    if (dream.running) {
       dream.due = Math.max(dream.due + dream.period, performance.now()); // nobody catches up
-      await step();
+      if (dream.number - dream.seen < WINDOW) await step();
     }
     schedule();
   }), dream.running ? Math.max(1, dream.due - performance.now()) : 20);
 }
 
-onmessage = ({ data: [name, ...numbers] }) => queue(async () => {
+onmessage = ({ data: [sent, name, ...numbers] }) => queue(async () => {
+  if (name === "begin") turn = sent;
   if (name === "open") {
     await open(...numbers);
     postMessage({ opened: true });
   } else if (name === "begin") {
     await begin(...numbers);
     schedule();
+  } else if (sent !== turn) {
+    // of a dream that was left
   } else if (name === "leave") {
     clearTimeout(timer);
     dream = null;
