@@ -88,7 +88,7 @@ def test_program_runs(place: Path) -> None:
 def test_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE)
-    assert set(targets) == {"demo", "test"}
+    assert set(targets) == {"demo", "play", "test"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
