@@ -211,10 +211,14 @@ class Worker:
 
     @functools.cached_property
     def _steady(self) -> "Backend":
-        """The backend as both recordings take it: they must agree on what ties."""
-        from wmdeploy.engines.same_codes import with_steady_codes
+        """The backend as both recordings take it: they must agree on what ties.
 
-        return with_steady_codes(self.backend)
+        Kernels that add in no fixed order, as ONNX Runtime's GroupNorm on a GPU, round otherwise
+        from run to run, and codes that tie fall now here, now there.
+        """
+        from wmdeploy.programs.record import encoding_once
+
+        return encoding_once(self.backend)
 
     def _find_ties(self, command: CountTies) -> CountedTies:
         from wmdeploy.benchmarks.worker.ties import write_ties

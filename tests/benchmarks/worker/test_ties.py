@@ -24,11 +24,12 @@ from wmdeploy.benchmarks.worker.rollouts import Rollout, record
 from wmdeploy.benchmarks.worker.ties import read_corrections, write_ties
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Backend, load_backend
-from wmdeploy.engines.same_codes import with_same_codes, with_steady_codes
+from wmdeploy.engines.same_codes import with_same_codes
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.manifest import Precision
 from wmdeploy.programs.arrays import Array
 from wmdeploy.programs.engine import Engine
+from wmdeploy.programs.record import encoding_once
 from wmdeploy.programs.session import Session
 
 CONTEXT = 2
@@ -176,7 +177,7 @@ def test_frame_has_the_codes_of_its_first_encoding(bundles: Bundles, frames: np.
     backend = load_backend("ort-cpu", bundles())
     unsteady = Unsteady(backend.engines["encoder"])
     loose = dataclasses.replace(backend, engines={**backend.engines, "encoder": unsteady})
-    steady = with_steady_codes(loose)
+    steady = encoding_once(loose)
     first, again = recorded(loose, frames), recorded(loose, frames)
     assert not np.array_equal(first["codes"], again["codes"])
     first, again = recorded(steady, frames), recorded(steady, frames)
