@@ -1,6 +1,8 @@
 """What `wmdeploy serve` does with many players: frames per second, key to frame, memory.
 
     python -m wmdeploy.benchmarks.studies.serving_load examples/pong --clients 16,32 --joins 2000
+    python -m wmdeploy.benchmarks.studies.serving_load examples/pong --clients 16 --soak 30
+    python -m wmdeploy.benchmarks.studies.serving_load examples/pong --serve "--engine ray"
 
 Starts a server, lets clients on loopback press keys at random and paint what comes at once, and
 prints a Markdown table. Beside it: what the engine alone steps in this process in the same minute,
@@ -10,6 +12,7 @@ with as many rows. Server and clients share the machine's cores.
 import asyncio
 import contextlib
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -26,12 +29,14 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import load_backend
 from wmdeploy.programs.pool import Pool
+from wmdeploy.serve.engine import ServiceOptions
 from wmdeploy.serve.protocol import HEADER, VERSION, Command, write_command
 from wmdeploy.serve.world import find_world
 
 NUMBER, OBEYED = 4, 6  # of the header
 WARM = 2.0  # seconds that are not counted
-CHUNK = 4  # rows that a server steps at once
+CHUNK = ServiceOptions().chunk
+SETTLED = 2.0  # minutes of a soak until memory is what it will be
 
 
 def main(
@@ -40,31 +45,40 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of load, for each number.")] = 20,
     pace: Annotated[float, typer.Option(help="Frames per second of a dream.")] = 15,
     joins: Annotated[int, typer.Option(help="Players that then come and go.")] = 0,
+    soak: Annotated[float, typer.Option(help="Minutes for which the most players then stay.")] = 0,
+    serve: Annotated[str, typer.Option(help="More options of wmdeploy serve.")] = "",
 ) -> None:
     """Measure, and print the table."""
-    with _serving(bundle, pace) as (address, server):
+    with _serving(bundle, pace, shlex.split(serve)) as (address, server):
         print("| clients | frames/s | engine alone | share | key p50, p95, ms | server, MB |")
         print("|---:|---:|---:|---:|---:|---:|")
         for count in map(int, clients.split(",")):
             frames, waits = asyncio.run(_load(address, count, seconds, pace))
             alone = min(_alone(bundle, count), count * pace)
             p50, p95 = np.percentile(waits, [50, 95]) * 1e3
-            memory = server.memory_info().rss / 1e6
+            memory = _megabytes(server)
             print(
                 f"| {count} | {frames:.0f} | {alone:.0f} | {frames / alone:.0%} | {p50:.0f}, "
                 f"{p95:.0f} | {memory:.0f} |"
             )
         if joins:
-            before = server.memory_info().rss / 1e6
+            before = _megabytes(server)
             asyncio.run(_come_and_go(address, joins))
-            after = server.memory_info().rss / 1e6
+            after = _megabytes(server)
             print(f"\n{joins} players came and went: {before:.1f} MB before, {after:.1f} MB after")
+        if soak:
+            count = max(map(int, clients.split(",")))
+            early, late, frames = asyncio.run(_soak(address, count, soak, pace, server))
+            print(
+                f"\n{count} players for {soak:g} minutes, {frames:.0f} frames/s: {early:.1f} MB "
+                f"after {SETTLED:g} minutes, {late:.1f} MB at the end, {late / early - 1:+.2%}"
+            )
 
 
 @contextlib.contextmanager
-def _serving(bundle: Path, pace: float) -> Iterator[tuple[str, psutil.Process]]:
+def _serving(bundle: Path, pace: float, more: list[str]) -> Iterator[tuple[str, psutil.Process]]:
     """A server of its own, its address and process."""
-    command = ["serve", str(bundle), "--port", "0", "--sessions", "64", "--pace", str(pace)]
+    command = ["serve", str(bundle), "--port", "0", "--sessions", "64", "--pace", str(pace), *more]
     server = subprocess.Popen(
         [sys.executable, "-m", "wmdeploy.cli", *command],
         stdout=subprocess.PIPE,
@@ -78,6 +92,25 @@ def _serving(bundle: Path, pace: float) -> Iterator[tuple[str, psutil.Process]]:
     finally:
         server.terminate()
         server.wait()
+
+
+def _megabytes(server: psutil.Process) -> float:
+    """Resident memory of it and what it has started."""
+    processes = [server, *server.children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes) / 1e6
+
+
+async def _soak(
+    address: str, count: int, minutes: float, pace: float, server: psutil.Process
+) -> tuple[float, float, float]:
+    """Memory once it has settled and at the end, MB; frames per second."""
+    playing = asyncio.create_task(_load(address, count, 60 * minutes, pace))
+    await asyncio.sleep(60 * SETTLED)
+    early = _megabytes(server)
+    await asyncio.sleep(60 * (minutes - SETTLED))
+    late = _megabytes(server)
+    frames, _ = await playing
+    return early, late, frames
 
 
 async def _load(address: str, count: int, seconds: float, pace: float) -> tuple[float, list[float]]:
