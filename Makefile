@@ -7,8 +7,9 @@ DEMO := demo
 LOWEST := .venv-lowest
 LEAN := .venv-lean
 PLAY := .venv-play
+RAY := .venv-ray
 
-.PHONY: browser demo play test test-slow test-lean test-lowest test-gpu check setup clean-demo
+.PHONY: browser demo play test test-slow test-lean test-ray test-lowest test-gpu check setup clean-demo
 
 demo: setup
 	@echo "1/5 play a real game"
@@ -51,6 +52,12 @@ test-lean: setup
 	$(LEAN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu]" pytest hypothesis
 	$(RUN)/python -m tests.lean.make_bundles $(LEAN)/bundles
 	OMP_NUM_THREADS=1 $(LEAN)/bin/python -m pytest -q tests/lean --confcutdir=tests/lean --bundles=$(LEAN)/bundles
+
+# replicas on a cluster of Ray, which is too large for the other environments
+test-ray:
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,ray]" pytest
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/cluster --confcutdir=tests/cluster
 
 # the suite with the lowest versions that pyproject.toml allows; TORCH_INDEX: where torch comes from
 test-lowest:

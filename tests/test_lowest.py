@@ -5,8 +5,8 @@ import tomllib
 
 from tests.cli.test_cli import ROOT
 
-# `make test-lowest` installs neither what needs a GPU nor the tools that judge the code
-OTHERS = ("gpu", "rtx", "tensorrt")
+# `make test-lowest` installs neither what needs a GPU, nor Ray, nor the tools that judge the code
+OTHERS = ("gpu", "ray", "rtx", "tensorrt")
 TOOLS = ("build", "mypy", "playwright", "pre-commit", "ruff", "types-protobuf", "types-psutil")
 
 

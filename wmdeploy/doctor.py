@@ -49,6 +49,8 @@ def findings() -> list[Finding]:
         _compiler(),
         _package("gymnasium", "wmdeploy record", install_command("train")),
         _package("ale_py", "wmdeploy record", install_command("train")),
+        _package("starlette", "wmdeploy play, serve", install_command("serve")),
+        _package("ray", "wmdeploy serve on several machines", install_command("ray")),
         _package("stable_baselines3", "agents in world models", install_command("agents")),
     ]
 

@@ -15,6 +15,7 @@ from wmdeploy.programs.engine import Backend
 from wmdeploy.serve.app import AppOptions, create_app
 from wmdeploy.serve.engine import ServiceOptions
 from wmdeploy.serve.game import Game
+from wmdeploy.serve.keeper import Handover
 from wmdeploy.serve.protocol import HEADER, REAL, VERSION, Command, CommandName, write_command
 from wmdeploy.serve.run import make_server, open_port
 from wmdeploy.serve.service import Service
@@ -125,6 +126,7 @@ def serving(
     options: ServiceOptions,
     backend: Backend | None = None,
     game: Callable[[], Game] | None = None,
+    handover: Handover | None = None,
     **shown: Any,
 ) -> Iterator[tuple[Service, str]]:
     """A service and its address, "127.0.0.1:PORT", while the block runs."""
@@ -133,7 +135,7 @@ def serving(
         start_of(counted(first, 2), backend.programs, f"from {first + 1}")
         for first in (10, 11, 12, 100)
     ]
-    service = Service(backend, starts, options, game)
+    service = Service(backend, starts, options, game, handover=handover)
     listening, started = open_port("127.0.0.1", 0), threading.Event()
     app = create_app(service, AppOptions(title="counting", **shown))
     server = make_server(app, service, started.set, players=16)

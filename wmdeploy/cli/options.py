@@ -124,6 +124,15 @@ Starts = Annotated[
         callback=from_hub,
     ),
 ]
+SiteFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        help="Folder that wmdeploy site wrote of this bundle: pages can then run the model in the "
+        "tab as well, and compare.",
+        show_default=False,
+    ),
+]
 Context = Annotated[int, typer.Option(min=1, help="Number of real frames given to the model.")]
 BenchContext = Annotated[
     int | None,

@@ -1,8 +1,10 @@
 """`wmdeploy serve`: a world model for many players."""
 
 import functools
+import socket
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +17,23 @@ from wmdeploy.cli.options import (
     FitName,
     Refill,
     Series,
+    SiteFolder,
     Starts,
     from_hub,
     one_backend,
     read_options,
 )
+
+if TYPE_CHECKING:
+    from wmdeploy.serve.cluster import ClusterOptions
+    from wmdeploy.serve.serving import Serving
+
+
+class Engine(StrEnum):
+    """What serves the application."""
+
+    uvicorn = "uvicorn"
+    ray = "ray"
 
 
 @app.command(epilog=example("wmdeploy serve bundles/pong data/pong --sessions 16"))
@@ -62,9 +76,27 @@ def serve(
         float, typer.Option(min=1, help="Seconds without a key after which a player leaves.")
     ] = 300,
     rewind: Annotated[float, typer.Option(min=0, help="Seconds that a player can go back.")] = 0,
+    site: SiteFolder = None,
     exact: Annotated[bool, typer.Option("--exact", help="Send exact pictures, larger ones.")] = (
         False
     ),
+    engine: Annotated[
+        Engine, typer.Option(help="uvicorn: one process; ray: replicas on a cluster of Ray.")
+    ] = Engine.uvicorn,
+    replicas: Annotated[int, typer.Option(min=1, help="Ray: replicas, at least.")] = 1,
+    most_replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray: replicas, at most; there are more as players come."),
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Ray: processor cores of each replica.")] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray: address of a cluster, as ray.init takes it. Default: one of its own, on "
+            "this machine.",
+            show_default=False,
+        ),
+    ] = None,
     backend: Backend = None,
     device: Device = DeviceName.auto,
     refill: Refill = None,
@@ -76,22 +108,18 @@ def serve(
     On this machine alone unless --host says otherwise, and then with a token. It logs a line of
     JSON for each event; /health and /metrics tell how it is.
     """
-    import logging
-
     from wmdeploy.bundle import Bundle
-    from wmdeploy.engines.base import Settings, load_backend
+    from wmdeploy.engines.base import BACKENDS, Settings, load_backend
     from wmdeploy.errors import WmdeployError, require
     from wmdeploy.files import read_document
 
     require("starlette", extra="serve", purpose="serving")
     require("uvicorn", extra="serve", purpose="serving")
-    from wmdeploy.serve.app import AppOptions, create_app
+    from wmdeploy.serve.app import AppOptions
     from wmdeploy.serve.engine import ServiceOptions
     from wmdeploy.serve.guard import LOOPBACK
-    from wmdeploy.serve.logs import JsonLines
-    from wmdeploy.serve.run import make_server, open_port
-    from wmdeploy.serve.service import Service
-    from wmdeploy.serve.world import find_world
+    from wmdeploy.serve.run import open_port
+    from wmdeploy.serve.serving import Serving
 
     secret = None
     if token_file is not None:
@@ -113,45 +141,90 @@ def serve(
             f"host {host}: give the name under which pages ask for it, as --name play.example.org"
         )
     listening = open_port(host, port)
-    opened = Bundle.open(bundle)
-    chosen, settings = one_backend(backend) or "ort-cpu", Settings(device.value)
-    load = functools.partial(load_backend, chosen, opened, settings)
-    engines = load()
+    address = f"http://{shown_host}:{listening.getsockname()[1]}/"
+    opened = Bundle.open(bundle.absolute())
+    chosen = one_backend(backend) or "ort-cpu"
+    settings = Settings(device.value, threads=cores if engine is Engine.ray else None)
+    serving = Serving(
+        bundle=opened,
+        load=functools.partial(load_backend, chosen, opened, settings),
+        clips=tuple(clip.absolute() for clip in clips or ()),
+        read=read_options(None, fit, series),
+        site=None if site is None else site.absolute(),
+        options=ServiceOptions(
+            fps=pace,
+            sessions=sessions,
+            chunk=chunk,
+            picture="png" if exact else "jpeg",
+            rewind=rewind,
+            idle=idle,
+            refill=refill,
+        ),
+        shown=AppOptions(
+            title=bundle.name,
+            hosts=tuple(name or ()) + (() if beyond else LOOPBACK),
+            origins=tuple(origin or ()),
+            token=secret if token else None,
+        ),
+    )
+    if engine is Engine.uvicorn:
+        _serve_here(serving, listening, address)
+        return
+    require("ray.serve", extra="ray", purpose="serving on several machines")
+    from wmdeploy.serve.cluster import ClusterOptions
+
+    device_of = BACKENDS[chosen].device
+    on_gpu = device_of == "cuda" or device_of == "any" and device is DeviceName.cuda
+    options = ClusterOptions(
+        address=cluster,
+        host=host,
+        port=listening.getsockname()[1],
+        replicas=replicas,
+        most_replicas=max(replicas, most_replicas or 0),
+        cpus=cores,
+        gpus=1 if on_gpu else 0,
+    )
+    listening.close()
+    _serve_on_ray(serving, options, address)
+
+
+def _serve_here(serving: "Serving", listening: socket.socket, address: str) -> None:
+    from wmdeploy.serve.logs import log_events
+    from wmdeploy.serve.run import make_server
+
+    log_events()
     remarks: list[str] = []
-    read = read_options(None, fit, series)
-    world = find_world(engines, clips or [], read, None, bundle=opened, remarks=remarks)
+    service, app = serving.open(remarks=remarks)
     print_notes(remarks)
-    options = ServiceOptions(
-        fps=pace,
-        sessions=sessions,
-        chunk=min(chunk, engines.max_batch or chunk),
-        picture="png" if exact else "jpeg",
-        rewind=rewind,
-        idle=idle,
-        refill=refill,
-    )
-    service = Service(engines, world.starts, options, reload=load)
-    shown = AppOptions(
-        title=bundle.name,
-        meanings=world.meanings,
-        about=world.about,
-        hosts=tuple(name or ()) + (() if beyond else LOOPBACK),
-        origins=tuple(origin or ()),
-        token=secret if token else None,
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.getLogger("wmdeploy.serve").addHandler(handler)
-    logging.getLogger("wmdeploy.serve").setLevel(logging.INFO)
 
     def started() -> None:
-        engine = service.engine
-        out.print(f"http://{shown_host}:{listening.getsockname()[1]}/")
-        out.print(
-            f"room for {engine.capacity} players at {pace:g} frames per second; a frame takes "
-            f"{1000 * engine.row_seconds:.2f} ms"
-        )
+        out.print(address)
+        _say_room(service.engine.capacity, service.engine.row_seconds, serving)
 
-    make_server(create_app(service, shown), service, started, players=sessions or 1024).run(
-        sockets=[listening]
+    most = serving.options.sessions or 1024
+    make_server(app, service, started, players=most).run(sockets=[listening])
+
+
+def _serve_on_ray(serving: "Serving", options: "ClusterOptions", address: str) -> None:
+    import signal
+    import threading
+
+    from wmdeploy.serve.cluster import deploy, measure, running_cluster, wait
+
+    with running_cluster(options):
+        room = measure(serving, options)
+        print_notes(list(room.remarks))
+        deploy(serving, room, options)
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        out.print(address)
+        _say_room(room.capacity, room.row_seconds, serving, "each replica has ")
+        wait(ended)
+
+
+def _say_room(players: int, row_seconds: float, serving: "Serving", whose: str = "") -> None:
+    out.print(
+        f"{whose}room for {players} players at {serving.options.fps:g} frames per second; a frame "
+        f"takes {1000 * row_seconds:.2f} ms"
     )

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -28,11 +28,25 @@ from wmdeploy.serve.protocol import (
 )
 from wmdeploy.serve.recording import RECORDINGS, write_recording
 from wmdeploy.serve.service import FullError, Service
+from wmdeploy.serve.site import Site
 from wmdeploy.serve.starts import picture
 
 log = logging.getLogger("wmdeploy.serve")
 LEFT = (1000, 1001)  # codes with which a page closes its connection, or is closed itself
 FAREWELL = 2  # seconds for the last message
+METRICS = {  # kind and meaning of what a service counts
+    "sessions": ("gauge", "players now"),
+    "sessions_most": ("gauge", "players at a time"),
+    "late": ("gauge", "frames of players now that were a period behind"),
+    "frames_total": ("counter", "frames imagined"),
+    "batches_total": ("counter", "batches of frames"),
+    "refused_total": ("counter", "players for whom there was no room"),
+    "failed_total": ("counter", "frames that the engine failed to make"),
+    "reloaded_total": ("counter", "times that the engine was loaded anew"),
+    "taken_over_total": ("counter", "players of another server that came to this one"),
+    "step_seconds_total": ("counter", "of the engine"),
+    "picture_seconds_total": ("counter", "of encoding pictures"),
+}
 PAGE = Path(__file__).parent / "page"
 
 
@@ -45,6 +59,7 @@ class AppOptions:
         meanings: of actions, such as "NOOP" and "UPFIRE"; empty where they are not known.
         about: what else the page tells of the model, label and value.
         hosts, origins, token: see `Guard`.
+        site: of the same model, for the page's own tab; None for none.
         alone: seconds after the last page was closed until `ended` is called; None: never.
         ended: ends the server.
     """
@@ -55,6 +70,7 @@ class AppOptions:
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
     token: str | None = None
+    site: Site | None = None
     alone: float | None = None
     ended: Callable[[], None] | None = None
 
@@ -71,7 +87,7 @@ def create_app(service: Service, options: AppOptions) -> Starlette:
         watch.cancel()
         await service.stop()
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/", pages.page),
         Route("/info", pages.info),
         Route("/starts/{number:int}.png", pages.start_picture),
@@ -81,6 +97,8 @@ def create_app(service: Service, options: AppOptions) -> Starlette:
         WebSocketRoute("/play", pages.play),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
+    if options.site is not None:
+        routes.append(Mount("/site", StaticFiles(directory=options.site.directory)))
     guard = Middleware(Guard, options.hosts, options.origins, options.token)
     return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
 
@@ -118,6 +136,7 @@ class Pages:
                 "recorded": service.options.recorded,
                 "recordings": list(RECORDINGS),
                 "backend": engine.backend.name,
+                "site": None if self.options.site is None else self.options.site.info,
             }
         )
 
@@ -148,25 +167,15 @@ class Pages:
         return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """In the text format of Prometheus."""
-        service, counts = self.service, self.service.counts
-        late = sum(player.seat.late for player in service.players.values())
-        values = {
-            "sessions": (len(service.players), "gauge", "players now"),
-            "sessions_most": (service.engine.capacity, "gauge", "players at a time"),
-            "frames_total": (counts.frames, "counter", "frames imagined"),
-            "batches_total": (counts.batches, "counter", "batches of frames"),
-            "late": (late, "gauge", "frames of players now that were a period behind"),
-            "refused_total": (counts.refused, "counter", "players for whom there was no room"),
-            "failed_total": (counts.failed, "counter", "frames that the engine failed to make"),
-            "reloaded_total": (counts.reloaded, "counter", "times that the engine was loaded anew"),
-            "step_seconds_total": (counts.step_seconds, "counter", "of the engine"),
-            "picture_seconds_total": (counts.picture_seconds, "counter", "of encoding pictures"),
-        }
+        """In the text format of Prometheus; of all servers where there are several."""
+        service = self.service
+        servers = await service.handover.figures(service.figures())
         lines = []
-        for name, (value, kind, text) in values.items():
+        for name, (kind, text) in METRICS.items():
             lines += [f"# HELP wmdeploy_{name} {text}", f"# TYPE wmdeploy_{name} {kind}"]
-            lines.append(f"wmdeploy_{name} {value}")
+            for server, figures in servers.items():
+                label = f'{{server="{server}"}}' if server else ""
+                lines.append(f"wmdeploy_{name}{label} {figures[name]}")
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     async def play(self, socket: WebSocket) -> None:
@@ -210,9 +219,9 @@ class Pages:
             reason = f"the page has version {query.get('v')}, the server {VERSION}: reload the page"
             await socket.close(CLOSE["version"], reason[:120])
             return None
-        player = self.service.comeback(query.get("session", ""))
         start = query.get("start", "0")
         try:
+            player = await self.service.comeback(query.get("session", ""))
             if player is None:
                 number = int(start) if start.isdecimal() else -1
                 player = await self.service.join(number, running="paused" not in query)
@@ -222,6 +231,7 @@ class Pages:
         except ProtocolError as error:
             await socket.close(error.code, str(error)[:120])
             return None
+        player.exact = "exact" in query
         return player
 
     async def _listen(self, socket: WebSocket, player: Player) -> bool:

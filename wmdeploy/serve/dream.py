@@ -56,12 +56,12 @@ class Dream:
 
     Attributes:
         frame, depth, dream, real: as in `Moment`; action: that led to this frame.
-        live: whether the real game goes along.
+        start: that it began at; live: whether the real game goes along.
     """
 
     def __init__(self, pool: Pool, start: Start, game: Game | None, kept: int, recorded: int):
         self._pool, self.game = pool, game
-        self._start, self._closed = start, False
+        self.start, self._closed = start, False
         self.row = pool.add(start.frames, start.actions, stream=STREAM)
         self.branches: list[Moment] = []
         self._moments: deque[Moment] = deque(maxlen=max(1, kept))  # the newest is now
@@ -73,6 +73,11 @@ class Dream:
         """The first frame that can be gone back to."""
         return self._moments[0].frame
 
+    @property
+    def newest(self) -> Moment:
+        """What it is now."""
+        return self._moments[-1]
+
     def restart(self, start: Start) -> None:
         """Begin anew.
 
@@ -80,7 +85,7 @@ class Dream:
             BackendError: the start does not fit the model; the dream is as it was.
         """
         self._pool.reset([self.row], start.frames, start.actions, [STREAM])
-        self._start = start
+        self.start = start
         self._begin(start)
 
     def _begin(self, start: Start) -> None:
@@ -113,7 +118,7 @@ class Dream:
             raise BackendError(f"rewind: got frame {frame}, expected {self.oldest} or later")
         while self._moments[-1].frame > frame:
             self._moments.pop()
-        self._return(self._moments[-1])
+        self._return(self.newest)
 
     def keep(self) -> int:
         """Keep what is now as a branch; its number.
@@ -123,7 +128,7 @@ class Dream:
         """
         if len(self.branches) >= MOST_BRANCHES:
             raise BackendError(f"got branch {MOST_BRANCHES + 1}, expected {MOST_BRANCHES} at most")
-        self.branches.append(self._moments[-1])
+        self.branches.append(self.newest)
         return len(self.branches) - 1
 
     def go(self, branch: int) -> None:
@@ -135,9 +140,13 @@ class Dream:
         if not 0 <= branch < len(self.branches):
             count = len(self.branches)
             raise BackendError(f"got branch {branch}, expected one of {count}")
-        self._return(self.branches[branch])
+        self.jump(self.branches[branch])
+
+    def jump(self, moment: Moment) -> None:
+        """On from a moment, of this dream or of another one of the same model."""
+        self._return(moment)
         self._moments.clear()
-        self._moments.append(self.branches[branch])
+        self._moments.append(moment)
 
     def sync(self) -> None:
         """The real game's newest frame takes the place of the dream's.
@@ -156,13 +165,13 @@ class Dream:
 
     def recover(self) -> None:
         """The row is what it was at this frame, whatever a step that failed left of it."""
-        self._pool.restore(self.row, self._moments[-1].snapshot)
+        self._pool.restore(self.row, self.newest.snapshot)
 
     def move(self, pool: Pool) -> None:
         """Go on in another pool of the same model."""
         if self._closed:
             return
-        self.place = pool, pool.add(self._start.frames, self._start.actions, stream=STREAM)
+        self.place = pool, pool.add(self.start.frames, self.start.actions, stream=STREAM)
         self.recover()
 
     @property

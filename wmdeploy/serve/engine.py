@@ -7,16 +7,19 @@ engines are loaded anew, once, as they may be what is broken; who fails then has
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from wmdeploy.errors import BackendError
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.pool import Pool
-from wmdeploy.serve.dream import Dream
+from wmdeploy.serve.dream import Dream, Moment
 from wmdeploy.serve.game import Game
+from wmdeploy.serve.keeper import Saved
 from wmdeploy.serve.player import Made, Player
+from wmdeploy.serve.protocol import CLOSE, ProtocolError
 from wmdeploy.serve.starts import Start
 from wmdeploy.text import one_line
 
@@ -37,6 +40,7 @@ class ServiceOptions:
         rewind: seconds that a player can go back.
         recorded: seconds that a recording has.
         resume: seconds for which the dream of a lost connection is kept.
+        save: seconds after which players are saved, where there is a keeper.
         idle: seconds without a command after which a player leaves.
         unread: seconds after which a page that paints nothing is let go.
         refill: see `Pool`.
@@ -50,6 +54,7 @@ class ServiceOptions:
     rewind: float = 0
     recorded: float = 0
     resume: float = 30
+    save: float = 1
     idle: float = 300
     unread: float = 20
     refill: int | None = None
@@ -64,6 +69,7 @@ class Counts:
     refused: int = 0
     failed: int = 0
     reloaded: int = 0
+    taken_over: int = 0
     step_seconds: float = 0.0
     picture_seconds: float = 0.0
 
@@ -113,6 +119,26 @@ class DreamEngine:
             self.capacity = max(1, min(MOST_SESSIONS, possible))
         self._pool = Pool(self.backend, self.capacity, refill=options.refill)
 
+    def check_start(self, number: int) -> None:
+        """The last start is the game's own where there is one.
+
+        Raises:
+            ProtocolError: there is no such start.
+        """
+        count = len(self.starts) + (self.game is not None)
+        if not 0 <= number < count:
+            raise ProtocolError(
+                CLOSE["bad command"], f"got start {number}, expected one of {count}"
+            )
+
+    def check_action(self, action: int) -> None:
+        """Raises ProtocolError where the model has no such action."""
+        count = max(1, self.programs.num_actions)
+        if action >= count:
+            raise ProtocolError(
+                CLOSE["bad command"], f"got action {action}, expected one of {count}"
+            )
+
     def new_dream(self, start: int) -> Dream:
         game = None if self.game is None else self.game()
         fps = self.options.fps
@@ -120,6 +146,38 @@ class DreamEngine:
         begun = self._begun(start, game)
         dream = Dream(self._pool, begun, game, kept, recorded)
         self._dreams.add(dream)
+        return dream
+
+    def saved(self, player: Player) -> Saved:
+        """A player of this moment, for another server."""
+        dream, arrays = player.dream, self.backend.arrays
+        with arrays.scope():
+            moment = _with_arrays(dream.newest, arrays.host)
+        return Saved(
+            start=self.starts.index(dream.start),
+            moment=moment,
+            action=player.action,
+            obeyed=player.obeyed,
+            running=player.running,
+            period=player.seat.period,
+        )
+
+    def saved_dream(self, saved: Saved) -> Dream:
+        """A dream that goes on from a saved one.
+
+        Raises:
+            BackendError: it is of another model.
+        """
+        if saved.start >= len(self.starts):
+            raise BackendError("the dream was of another model")
+        dream, arrays = self.new_dream(saved.start), self.backend.arrays
+        try:
+            with arrays.scope():
+                moment = _with_arrays(saved.moment, arrays.put)
+            dream.jump(moment)
+        except BackendError:
+            dream.close()
+            raise
         return dream
 
     def restart(self, dream: Dream, number: int) -> None:
@@ -194,3 +252,11 @@ class DreamEngine:
         self._games += 1
         begun = game.begin(self._games, len(self.starts[0].frames))
         return begun if number == len(self.starts) else self.starts[number]
+
+
+def _with_arrays(moment: Moment, convert: Callable[[Any], Any]) -> Moment:
+    """A moment with its row on the host, or where the backend has it."""
+    snapshot = moment.snapshot
+    state = {name: convert(array) for name, array in snapshot.state.items()}
+    window = {name: convert(array) for name, array in snapshot.window.items()}
+    return replace(moment, snapshot=replace(snapshot, state=state, window=window))

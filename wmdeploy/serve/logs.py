@@ -20,3 +20,12 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def log_events() -> None:
+    """Write what happens in a service to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    log = logging.getLogger("wmdeploy.serve")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -22,6 +22,7 @@ class Player:
         secret: who knows it may come back to this dream, and take its recording.
         outbox: messages on their way to the page: bytes, or what becomes JSON; None at the end.
         closing: code and reason with which the connection is to end, once it has `ended`.
+        exact: whether its page asks for exact pictures.
         lost_at: when the connection was lost; None while there is one.
         paused: whether the dream stood still then.
     """
@@ -36,8 +37,14 @@ class Player:
     outbox: asyncio.Queue[bytes | dict[str, Any] | None] = field(default_factory=asyncio.Queue)
     closing: tuple[int, str] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    exact: bool = False
     lost_at: float | None = None
     paused: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether the dream goes on by itself, once its page is there."""
+        return self.seat.running if self.lost_at is None else not self.paused
 
     def post(self, message: bytes | dict[str, Any]) -> None:
         """Put a message on its way; a page that lets too many lie is let go."""

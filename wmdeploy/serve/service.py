@@ -4,6 +4,7 @@ One thread has the engine and all dreams; one makes pictures. Everything else is
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -13,8 +14,10 @@ from typing import Any, TypeVar
 
 from wmdeploy.errors import BackendError, WmdeployError
 from wmdeploy.programs.engine import Backend
+from wmdeploy.serve.dream import Dream
 from wmdeploy.serve.engine import DreamEngine, ServiceOptions
 from wmdeploy.serve.game import Game
+from wmdeploy.serve.keeper import Figures, Handover, Saved
 from wmdeploy.serve.player import Made, Player
 from wmdeploy.serve.protocol import CLOSE, Command, FrameMessage, ProtocolError
 from wmdeploy.serve.schedule import Schedule, Seat
@@ -37,6 +40,7 @@ class Service:
         starts: at least one.
         game: makes the real game beside a dream; None for none.
         reload: see `DreamEngine`.
+        handover: with which players can go on at another server; only without a game.
     """
 
     def __init__(
@@ -45,8 +49,12 @@ class Service:
         starts: Sequence[Start],
         options: ServiceOptions,
         game: Callable[[], Game] | None = None,
+        *,
         reload: Callable[[], Backend] | None = None,
+        handover: Handover | None = None,
     ) -> None:
+        assert game is None or handover is None, "another server has another game"
+        self.handover = handover or Handover()
         self.engine = DreamEngine(backend, starts, options, game, reload)
         self.options, self.counts = options, self.engine.counts
         self.schedule = Schedule(options.chunk, options.window)
@@ -57,6 +65,8 @@ class Service:
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._joining = 0
+        self._coming_back: set[str] = set()
+        self._lost = asyncio.Event()
 
     def prepare(self) -> None:
         """Warm up, and measure how many players there is room for; before the loop runs.
@@ -70,6 +80,8 @@ class Service:
         """Begin, once prepared."""
         self.ready = True
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
+        if self.handover.keeper is not None:
+            self._tasks.append(asyncio.create_task(self._save()))
 
     async def stop(self, grace: float = 5) -> None:
         """Say farewell to all players, and end."""
@@ -95,37 +107,30 @@ class Service:
             FullError: there is no room.
             ProtocolError: there is no such start.
         """
-        self._checked_start(start)
-        lost = [player for player in self.players.values() if player.lost_at is not None]
-        if lost and len(self.players) + self._joining >= self.engine.capacity:
-            self._forget(min(lost, key=lambda player: player.lost_at or 0))
-        if len(self.players) + self._joining >= self.engine.capacity or self.stopping:
-            self.counts.refused += 1
-            raise FullError(f"full: {len(self.players)} are playing; try again later")
-        self._joining += 1
-        try:
-            dream = await self._in_engine(self.engine.new_dream, start)
-        finally:
-            self._joining -= 1
-        now = time.monotonic()
-        seat = Seat(period=1 / self.options.fps, due=now, running=running)
-        player = Player(
-            secret=secrets.token_urlsafe(16),
-            seat=seat,
-            dream=dream,
-            commanded_at=now,
-            painted_at=now,
-        )
-        self.players[player.secret] = player
-        await self._deliver([Made(player, 0, 1)])
-        self._tell(player)
-        self.schedule.seats.add(seat)
-        self._woken.set()
-        log.info("joined", extra={"players": len(self.players)})
-        return player
+        self.engine.check_start(start)
+        dream = await self._in_room(self.engine.new_dream, start)
+        return await self._enter(self._player(secrets.token_urlsafe(16), dream, running))
 
-    def comeback(self, secret: str) -> Player | None:
-        """The player of a lost connection, if the dream is still there."""
+    async def comeback(self, secret: str) -> Player | None:
+        """The player of a lost connection, if its dream is still there, or was saved.
+
+        Raises:
+            FullError: it was another server's, and there is no room here.
+        """
+        if secret in self._coming_back:
+            return None
+        self._coming_back.add(secret)
+        try:
+            if secret not in self.players and self.handover.keeper is not None:
+                self._make_room()
+            saved = await self.handover.take(secret)
+            if saved is not None:
+                return await self._take_over(secret, saved)
+            return self._come_back(secret)
+        finally:
+            self._coming_back.discard(secret)
+
+    def _come_back(self, secret: str) -> Player | None:
         player = self.players.get(secret)
         if player is None or player.lost_at is None or player.closing is not None:
             return None
@@ -139,10 +144,67 @@ class Service:
         self._tell(player)
         return player
 
+    async def _take_over(self, secret: str, saved: Saved) -> Player | None:
+        """Go on with a player of another server."""
+        if secret in self.players:  # it has been there and back
+            self._drop(self.players[secret])
+        try:
+            dream = await self._in_room(self.engine.saved_dream, saved)
+        except BackendError as error:
+            log.warning("not taken over", extra={"reason": str(error)})
+            return None
+        player = self._player(secret, dream, saved.running)
+        player.action, player.obeyed = saved.action, saved.obeyed
+        player.seat.period = saved.period
+        self.counts.taken_over += 1
+        return await self._enter(player)
+
+    def _make_room(self) -> None:
+        """For another player, if need be by who is lost the longest."""
+        lost = [player for player in self.players.values() if player.lost_at is not None]
+        if lost and len(self.players) + self._joining >= self.engine.capacity:
+            self._forget(min(lost, key=lambda player: player.lost_at or 0))
+        if len(self.players) + self._joining >= self.engine.capacity or self.stopping:
+            self.counts.refused += 1
+            raise FullError(f"full: {len(self.players)} are playing; try again later")
+
+    async def _in_room(self, make: Callable[..., Dream], *arguments: Any) -> Dream:
+        """A dream for another player."""
+        self._make_room()
+        self._joining += 1
+        try:
+            return await self._in_engine(make, *arguments)
+        finally:
+            self._joining -= 1
+
+    def _player(self, secret: str, dream: Dream, running: bool) -> Player:
+        now = time.monotonic()
+        seat = Seat(period=1 / self.options.fps, due=now, running=running)
+        return Player(secret=secret, seat=seat, dream=dream, commanded_at=now, painted_at=now)
+
+    async def _enter(self, player: Player) -> Player:
+        self.players[player.secret] = player
+        await self._deliver([Made(player, player.obeyed, 1)])
+        self._tell(player)
+        self.schedule.seats.add(player.seat)
+        self._woken.set()
+        log.info("joined", extra={"players": len(self.players)})
+        return player
+
+    def figures(self) -> Figures:
+        """What `/metrics` tells, by name; see `METRICS` of the application."""
+        return {
+            "sessions": len(self.players),
+            "sessions_most": self.engine.capacity,
+            "late": sum(player.seat.late for player in self.players.values()),
+            **{f"{name}_total": value for name, value in vars(self.counts).items()},
+        }
+
     def lose(self, player: Player, left: bool) -> None:
         """Its connection is gone; unless it `left`, the dream waits for `resume` seconds."""
         player.lost_at = time.monotonic()
         player.paused, player.seat.running = not player.seat.running, False
+        self._lost.set()
         if left or player.closing is not None:
             self._forget(player)
 
@@ -167,7 +229,8 @@ class Service:
             return
         player.commanded_at = now
         if command.name == "keys":
-            player.action, player.obeyed = self._checked_action(numbers[0]), numbers[1]
+            self.engine.check_action(numbers[0])
+            player.action, player.obeyed = numbers
         elif command.name == "pause":
             seat.running = False
             self._tell(player)
@@ -180,7 +243,8 @@ class Service:
                 raise ProtocolError(CLOSE["bad command"], f"got {numbers[0]} frames per second")
             seat.period = 1 / numbers[0]
         elif command.name == "step":
-            player.action = self._checked_action(numbers[0])
+            self.engine.check_action(numbers[0])
+            player.action = numbers[0]
             if not seat.running:
                 await self._deliver(await self._in_engine(self.engine.step, [player]))
         else:
@@ -190,7 +254,7 @@ class Service:
         """What makes the dream another one."""
         dream, (number,) = player.dream, (*command.numbers, 0)[:1]
         if command.name == "start":
-            self._checked_start(number)
+            self.engine.check_start(number)
         changes: dict[str, Callable[[], Any]] = {
             "start": lambda: self.engine.restart(dream, number),
             "rewind": lambda: dream.rewind(number),
@@ -262,11 +326,37 @@ class Service:
                 elif now - player.commanded_at > options.idle:
                     self.dismiss(player, "idle", f"nothing was pressed for {options.idle:g} s")
 
+    async def _save(self) -> None:
+        """Save all players, and what is counted, for ever; at once where one was lost."""
+        while True:
+            self._lost.clear()
+            players = list(self.players.values())
+            saved = await self._in_engine(self._saved, players)
+            for secret in await self.handover.save(saved, self.figures()):
+                player = self.players.get(secret)
+                if player is not None and player.lost_at is None:
+                    self.dismiss(player, "going away", "another server goes on with this dream")
+                elif player is not None:
+                    self._drop(player)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), self.options.save)
+
+    def _saved(self, players: list[Player]) -> dict[str, Saved]:
+        return {one.secret: self.engine.saved(one) for one in players if one.closing is None}
+
     def _forget(self, player: Player) -> None:
+        """The player has left, and comes back to no server."""
+        if self._drop(player):
+            self.handover.forget(player.secret)
+
+    def _drop(self, player: Player) -> bool:
+        """The player is not here any more; False: it was not."""
         if self.players.pop(player.secret, None) is not None:
             self.schedule.seats.discard(player.seat)
             self._thread.submit(player.dream.close)
             log.info("left", extra={"players": len(self.players)})
+            return True
+        return False
 
     async def _deliver(self, made: list[Made]) -> None:
         """Pictures of what was made, on their way to the pages."""
@@ -289,28 +379,13 @@ class Service:
                 messages.append((one.player, one.fault))
                 continue
             began = time.perf_counter()
-            dream = picture(one.dream, self.options.picture)
-            real = b"" if one.real is None else picture(one.real, self.options.picture)
+            kind = "png" if one.player.exact else self.options.picture
+            dream = picture(one.dream, kind)
+            real = b"" if one.real is None else picture(one.real, kind)
             took = time.perf_counter() - began
             self.counts.picture_seconds += took
             messages.append((one.player, one.message(dream, real, took)))
         return messages
-
-    def _checked_start(self, number: int) -> int:
-        count = len(self.engine.starts) + (self.engine.game is not None)
-        if not 0 <= number < count:
-            raise ProtocolError(
-                CLOSE["bad command"], f"got start {number}, expected one of {count}"
-            )
-        return number
-
-    def _checked_action(self, action: int) -> int:
-        count = max(1, self.engine.programs.num_actions)
-        if action >= count:
-            raise ProtocolError(
-                CLOSE["bad command"], f"got action {action}, expected one of {count}"
-            )
-        return action
 
     async def _in_engine(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -46,11 +46,13 @@ export function readFrame(buffer) {
 }
 
 export class Connection {
-  // `on` has frame(frame), event(object), lost(), ended(reason).
-  constructor(address, start, paused, on) {
+  // `paused`: the dream stands still; `exact`: pictures are exact. `on` has frame(frame),
+  // event(object), lost(), ended(reason).
+  constructor(address, start, { paused, exact }, on) {
     this.address = address;
     this.start = start;
     this.paused = paused;
+    this.exact = exact;
     this.on = on;
     this.session = "";
     this.lostAt = null;
@@ -63,6 +65,7 @@ export class Connection {
     query.set("v", VERSION);
     query.set("start", this.start);
     if (this.paused) query.set("paused", "");
+    if (this.exact) query.set("exact", "");
     if (this.session) query.set("session", this.session);
     const scheme = this.address.protocol === "https:" ? "wss" : "ws";
     this.socket = new WebSocket(`${scheme}://${this.address.host}/play?${query}`);
@@ -81,7 +84,8 @@ export class Connection {
 
   lost(code, reason) {
     if (this.closed) return;
-    const final = [1001, 1008, 1009, 1011, 1013, 4400, 4408, 4422].includes(code);
+    const full = code === 1013 && !this.session; // who comes back waits for a place
+    const final = full || [1001, 1008, 1009, 1011, 4400, 4408, 4422].includes(code);
     this.lostAt ??= performance.now();
     if (final || !this.session || performance.now() - this.lostAt > PATIENCE) {
       this.closed = true;
