@@ -29,6 +29,7 @@ from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import psnr
 from wmdeploy.serve.app import PAGE
 from wmdeploy.serve.protocol import VERSION
+from wmdeploy.serve.site import INFO, bundle_digest
 from wmdeploy.serve.starts import Start, picture
 from wmdeploy.serve.world import find_world
 
@@ -147,6 +148,8 @@ def write_site(
             "recordings": [],
             "backend": "onnxruntime-web, wasm",
             "tab": True,
+            "draws": bool(programs.noise),
+            "bundle": bundle_digest(bundle),
         }
         _write_page(directory, model, info)
         size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
@@ -223,7 +226,7 @@ def _write_page(directory: Path, model: dict[str, Any], info: dict[str, Any]) ->
     head = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     (directory / "index.html").write_text(page.replace("<head>", f"<head>\n{head}", 1))
     (directory / "page" / "index.html").unlink()
-    (directory / "info").write_text(json.dumps(info))
+    (directory / INFO).write_text(json.dumps(info))
     (directory / SITE_FILE).write_text(json.dumps(model))
     worker = (directory / "page" / "sw.js").read_text()
     (directory / "page" / "sw.js").unlink()

@@ -137,6 +137,30 @@ def test_blur_lets_all_keys_go(tab: Tab) -> None:
     assert actions(tab).endswith("00")
 
 
+def test_a_gamepad_holds_what_its_stick_and_buttons_say(tab: Tab) -> None:
+    tab.begin()
+    tab.page.evaluate(
+        """() => {
+            window.pad = { connected: true, axes: [0, 0], buttons: [] };
+            Object.defineProperty(navigator, "getGamepads", { value: () => [null, window.pad] });
+            window.dispatchEvent(new Event("gamepadconnected"));
+        }"""
+    )
+    tab.page.evaluate("() => { window.pad.axes = [0, 0.9] }")
+    tab.wait("document.getElementById('pad-DOWN').classList.contains('held')")
+    tab.pass_frames()
+    tab.page.evaluate(
+        "() => { window.pad.axes = [0, 0]; window.pad.buttons[12] = {pressed: true} }"
+    )
+    tab.wait("document.getElementById('pad-UP').classList.contains('held')")
+    tab.pass_frames()
+    tab.page.evaluate("() => { window.pad.buttons = [] }")
+    tab.wait("!document.querySelector('#pad .held')")
+    tab.pass_frames()
+    tab.pause()
+    assert re.fullmatch("0*2{2,}0*1{2,}0+", actions(tab)), actions(tab)
+
+
 def test_buttons_of_the_pad_are_held_by_a_pointer(tab: Tab) -> None:
     tab.begin()
     assert tab.page.locator("#pad button").all_inner_texts() == ["UP", "DOWN"]

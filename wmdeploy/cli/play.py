@@ -18,6 +18,7 @@ from wmdeploy.cli.options import (
     Refill,
     Seed,
     Series,
+    SiteFolder,
     Starts,
     from_hub,
     one_backend,
@@ -50,6 +51,7 @@ def play(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any that is free.")
     ] = 8765,
+    site: SiteFolder = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     family: Family = None,
     backend: Backend = None,
@@ -69,7 +71,7 @@ def play(
     from wmdeploy.bundle import Bundle
     from wmdeploy.engines.base import Settings
     from wmdeploy.engines.rollout import open_source
-    from wmdeploy.errors import require
+    from wmdeploy.errors import BackendError, require
 
     require("starlette", extra="serve", purpose="playing")
     require("uvicorn", extra="serve", purpose="playing")
@@ -77,6 +79,7 @@ def play(
     from wmdeploy.serve.engine import ServiceOptions
     from wmdeploy.serve.run import make_server, open_port
     from wmdeploy.serve.service import Service
+    from wmdeploy.serve.site import read_site
     from wmdeploy.serve.world import find_world
 
     listening = open_port("127.0.0.1", port)
@@ -94,13 +97,16 @@ def play(
     engines = load()
     read = read_options(None, fit, series)
     bundle = Bundle.open(Path(source)) if (Path(source) / MANIFEST_FILE).is_file() else None
+    if site is not None and bundle is None:
+        raise BackendError(f"{source}: is no bundle, and a site is of one; export it first")
     game = _game(game, bundle, remarks)
     world = find_world(engines, clips or [], read, game, bundle=bundle, remarks=remarks)
     print_notes(remarks)
+    of_site = read_site(site, bundle, world.starts) if site is not None and bundle else None
     options = ServiceOptions(
         fps=pace, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
     )
-    service = Service(engines, world.starts, options, world.game, load)
+    service = Service(engines, world.starts, options, world.game, reload=load)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     token = secrets.token_urlsafe(16)
 
@@ -116,6 +122,7 @@ def play(
         about=world.about,
         hosts=("127.0.0.1", "localhost"),
         token=token,
+        site=of_site,
         alone=60,
         ended=lambda: server.end(),
     )

@@ -1,6 +1,8 @@
 // The page: picks a start, plays it, shows how well that goes.
 
 import { Connection } from "./connection.js";
+import { canFilm, filmOf } from "./film.js";
+import { Follower } from "./follow.js";
 import { buttonOfKey, buttonsOf, buttonsOfGamepad, chooseAction } from "./keys.js";
 import { decodeActions, encodeActions } from "./replay.js";
 import { Screen, drawDifference, drawHistory, psnr } from "./screen.js";
@@ -11,11 +13,14 @@ const token = new URLSearchParams(location.search).get("token") ?? "";
 const withToken = (path) => (token ? `${path}?token=${encodeURIComponent(token)}` : path);
 const say = (text) => { find("status").textContent = text; };
 
-const FILM = ["video/mp4", "video/webm"].find((one) => window.MediaRecorder?.isTypeSupported(one));
 const HISTORY = 300; // frames of the curve
+const HERE = new URL("./", location.href).href;
 let info, connection, screens;
+let site, follower; // the model in this tab, and its dream beside the server's
+let runs = "server"; // or "tab", or "both"
 let held, padHeld, action, keyNumber, pressedAt, latencies, paintedAt;
-let start, actions, rewards, running, replay, asked, similar, painting, newestFrame;
+let start, actions, rewards, running, replay, asked, similar, worst, painting, newestFrame;
+let rewindable, highest; // seconds that can be gone back; dB at the top of the curve
 
 async function load() {
   const response = await fetch(withToken("info"));
@@ -34,9 +39,14 @@ async function load() {
   makeStarts();
   makePad();
   if (info.tab) {
-    say("Loading the model into this tab");
-    await openTab(info);
+    runs = "tab";
+    site = { info, base: HERE };
+    await openTab(site, () => say("Loading the model into this tab"));
     if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {});
+  } else if (info.site) {
+    site = { info: info.site, base: new URL(withToken("site/"), HERE).href };
+    find("runs-label").hidden = false;
+    find("runs").querySelector("[value=both]").hidden = info.site.draws;
   }
   const link = new URLSearchParams(location.hash.slice(1));
   const wanted = link.has("actions") ? decodeActions(link.get("actions")) : null;
@@ -95,36 +105,69 @@ function makePad() {
   }
 }
 
-function begin(number, wanted) {
+// Elsewhere, the dream goes on: what was done is done again there.
+find("runs").onchange = () => {
+  const wanted = find("runs").value;
+  if (wanted !== "server" && connection && info.starts[start].live) {
+    find("runs").value = runs;
+    return say("The real game is on the server; choose another start first");
+  }
+  runs = wanted;
+  if (!connection) return;
+  connection.close();
+  begin(start, actions.length ? actions.slice() : null);
+};
+
+async function begin(number, wanted) {
+  const { live } = info.starts[number];
+  if (live && runs !== "server") runs = find("runs").value = "server";
   held = new Set(); padHeld = new Set(); action = 0; keyNumber = 0;
   pressedAt = new Map(); latencies = []; paintedAt = []; painting = Promise.resolve();
-  start = number; actions = []; rewards = []; running = true; similar = []; newestFrame = 0;
+  start = number; actions = []; rewards = []; running = true; similar = []; newestFrame = 0; worst = Infinity;
   replay = wanted; asked = 0;
   find("picker").hidden = true;
   find("stage").hidden = false;
   for (const id of ["real-figure", "difference-figure", "sync", "history-figure"]) {
-    find(id).hidden = !info.starts[number].live;
+    find(id).hidden = !live && (runs !== "both" || id === "sync");
   }
-  find("rewind-label").hidden = !info.rewind;
-  find("keep").hidden = !info.rewind;
-  find("recording").hidden = !info.recorded;
-  find("film").hidden = !info.tab || !FILM;
+  find("real-title").textContent = live ? "Real game, same keys" : "In this tab, same keys";
+  const [beside, top] = live ? ["beside the real game", 60] : ["of the two", 100];
+  find("history-title").textContent = `PSNR ${beside}, from 10 dB at the bottom to ${top} dB at the top`;
+  highest = top;
+  const shown = runs === "tab" ? site.info : info;
+  rewindable = shown.rewind;
+  find("rewind-label").hidden = !rewindable;
+  find("keep").hidden = !rewindable;
+  find("recording").hidden = !shown.recorded;
+  find("film").hidden = runs !== "tab" || !canFilm;
   find("branches").replaceChildren();
   say("Connecting");
+  try {
+    if (runs !== "server") await openTab(site, () => say("Loading the model into this tab"));
+  } catch (error) {
+    return ended(error.message);
+  }
   const on = {
     frame: (frame) => { painting = painting.then(() => paint(frame)); },
     event: handle,
     lost: () => say("Connection lost; coming back"),
     ended,
   };
-  connection = info.tab
-    ? new TabConnection(info, number, Boolean(wanted), on)
-    : new Connection(location, number, Boolean(wanted), on);
+  follower?.close();
+  follower = runs !== "both" ? null : new Follower(number, {
+    pair: (pixels, picture) => { painting = painting.then(() => pair(pixels, picture)); },
+    ended: (reason) => { follower = null; say(`No longer compared with this tab: ${reason}`); },
+  });
+  connection = runs === "tab"
+    ? new TabConnection(number, Boolean(wanted), on)
+    : new Connection(location, number, { paused: Boolean(wanted), exact: runs === "both" }, on);
   find("dream").focus({ preventScroll: true });
 }
 
 function ended(reason) {
   connection = null;
+  follower?.close();
+  follower = null;
   say(`Ended: ${reason}`);
   find("stage").hidden = true;
   find("picker").hidden = false;
@@ -133,7 +176,7 @@ function ended(reason) {
 function handle(event) {
   if (event.kind === "hello") {
     say(replay ? "Replaying the link" : "Playing");
-    if (info.recorded) showRecordings(event.session);
+    if (runs !== "tab" && info.recorded) showRecordings(event.session);
   } else if (event.kind === "state") {
     if (event.running !== running) paintedAt = []; // a pause is no slowness
     running = event.running;
@@ -170,19 +213,26 @@ async function paint(frame) {
   newestFrame = frame.frame;
   rewards.length = Math.min(rewards.length, frame.frame); // what was undone is not counted
   if (frame.reward !== null && frame.frame) rewards[frame.frame - 1] = frame.reward;
-  if (frame.real) compare();
+  if (frame.real) compare(screens.dream.pixels(), screens.real.pixels());
+  follower?.lead(frame, screens.dream.pixels());
   showFigures(frame);
   showRewind(null, frame.frame);
   stepReplay();
 }
 
-function compare() {
-  const dream = screens.dream.pixels(), real = screens.real.pixels();
+async function pair(pixels, picture) {
+  await screens.real.draw(picture);
+  compare(pixels, screens.real.pixels());
+}
+
+function compare(dream, real) {
   const value = psnr(dream, real);
   drawDifference(screens.difference, dream, real);
   similar = [...similar.slice(1 - HISTORY), value];
-  find("psnr").textContent = Number.isFinite(value) ? `PSNR ${value.toFixed(1)} dB` : "equal";
-  drawHistory(find("history"), similar, 10, 60);
+  worst = Math.min(worst, value);
+  const apart = (psnr) => (Number.isFinite(psnr) ? `PSNR ${psnr.toFixed(1)} dB` : "equal");
+  find("psnr").textContent = follower ? `${apart(value)}, worst ${apart(worst)}` : apart(value);
+  drawHistory(find("history"), similar, 10, highest);
 }
 
 function stepReplay() {
@@ -221,7 +271,7 @@ function showFigures(frame) {
 function showRewind(oldest, frame) {
   const slider = find("rewind");
   if (oldest !== null) slider.min = oldest;
-  else slider.min = Math.max(Number(slider.min), frame - Math.round(info.rewind * info.fps) + 1, 0);
+  else slider.min = Math.max(Number(slider.min), frame - Math.round(rewindable * info.fps) + 1, 0);
   slider.max = frame;
   if (document.activeElement !== slider || running) slider.value = frame;
   find("rewind-frame").textContent = `frame ${slider.value}`;
@@ -315,26 +365,7 @@ function readGamepad() {
 }
 addEventListener("gamepadconnected", () => requestAnimationFrame(readGamepad), { once: true });
 
-// A tab has no server to write files: what is on the canvas, from now until it is pressed again.
-let film = null;
-find("film").onclick = () => {
-  if (film) return film.state === "recording" && film.stop();
-  const parts = [];
-  film = new MediaRecorder(find("dream").captureStream(), { mimeType: FILM, videoBitsPerSecond: 4e6 });
-  film.ondataavailable = ({ data }) => parts.push(data);
-  film.onstop = () => {
-    const link = element("a", "");
-    link.href = URL.createObjectURL(new Blob(parts, { type: FILM }));
-    link.download = `dream.${FILM.split("/")[1]}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    film = null;
-    find("film").textContent = "Record";
-  };
-  film.start();
-  find("film").textContent = "Stop recording";
-};
-
+find("film").onclick = filmOf(find("dream"), find("film"));
 find("pause").onclick = () => connection?.send(running ? "pause" : "resume");
 find("step").onclick = () => connection?.send("step", action);
 find("sync").onclick = () => connection?.send("sync");

@@ -3,36 +3,32 @@
 let worker, opened;
 let turns = 0; // dreams that were begun
 
-// Loads the model, once.
-export function openTab(info) {
+// Loads the model, once. `site`: what its file `info` says, and `base`, the address that its files
+// lie below, with the query that they are asked for with. `loading()` is called before.
+export function openTab(site, loading) {
+  if (!opened) loading();
   opened ??= new Promise((resolve, reject) => {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
     worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
-    worker.postMessage([0, "open", info]);
+    worker.postMessage([0, "open", site]);
   });
   return opened;
 }
 
 export class TabConnection {
-  // `on` as of a Connection.
-  constructor(info, start, paused, on) {
+  // Once the model is loaded. `on` as of a Connection.
+  constructor(start, paused, on) {
     this.on = on;
     this.closed = false;
     this.turn = turns += 1;
-    openTab(info).then(
-      () => {
-        if (this.closed) return;
-        worker.onmessage = ({ data }) => {
-          if (this.closed || data.turn !== this.turn) return;
-          if (data.frame) on.frame(data.frame);
-          else if (data.event) on.event(data.event);
-          else if (data.ended) this.end(data.ended);
-        };
-        worker.postMessage([this.turn, "begin", start, !paused]);
-      },
-      (error) => this.end(error.message),
-    );
+    worker.onmessage = ({ data }) => {
+      if (this.closed || data.turn !== this.turn) return;
+      if (data.frame) on.frame(data.frame);
+      else if (data.event) on.event(data.event);
+      else if (data.ended) this.end(data.ended);
+    };
+    worker.postMessage([this.turn, "begin", start, !paused]);
   }
 
   end(reason) {
@@ -41,11 +37,11 @@ export class TabConnection {
   }
 
   send(name, ...numbers) {
-    worker?.postMessage([this.turn, name, ...numbers]);
+    worker.postMessage([this.turn, name, ...numbers]);
   }
 
   close() {
     this.closed = true;
-    worker?.postMessage([this.turn, "leave"]);
+    worker.postMessage([this.turn, "leave"]);
   }
 }
