@@ -214,6 +214,7 @@ def test_rollout_of_a_bundle_writes_what_was_asked_for(bundles: Bundles, tmp_pat
     assert len(shown) == 5 and shown.shape[2] > 64  # real and imagined side by side
 
 
+@pytest.mark.slow
 def test_bench_command_prints_tables_and_writes_json(bundles: Bundles, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     result = wmdeploy("bench", bundles().path, "--backend", "ort-cpu", "--context", "4",

@@ -27,6 +27,7 @@ def load(bundle, settings):
 """
 
 
+@pytest.mark.slow
 def test_added_backend_of_the_cpu_is_benched_without_a_gpu(
     bundles: Bundles, tmp_path: Path
 ) -> None:

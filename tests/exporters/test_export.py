@@ -87,6 +87,7 @@ def test_fp16_softmax_and_norms_compute_in_float32(bundles: Bundles) -> None:
                 assert values.get("stash_type", TensorProto.FLOAT) == TensorProto.FLOAT
 
 
+@pytest.mark.slow
 def test_same_recipe_is_not_made_again(micro: WorldModel, tmp_path: Path) -> None:
     save_model(micro, tmp_path / "model")
     first, made = export_bundle(options(tmp_path / "model", tmp_path / "b"))
@@ -100,6 +101,7 @@ def test_same_recipe_is_not_made_again(micro: WorldModel, tmp_path: Path) -> Non
     Bundle.open(tmp_path / "b").verify()
 
 
+@pytest.mark.slow
 def test_slim_bundle_says_what_it_lacks(micro: WorldModel, tmp_path: Path) -> None:
     from wmdeploy.engines.base import load_backend
 

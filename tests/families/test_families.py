@@ -153,6 +153,7 @@ def as_written(clip: Clip) -> np.ndarray:
     return np.asarray(frames.numpy())
 
 
+@pytest.mark.slow
 def test_second_family_is_benched(bundle: Bundle) -> None:
     effort = Effort(runs=3, seconds=0, block_ms=1)
     asked = BenchOptions(

@@ -55,6 +55,7 @@ def benched(bundle: Bundle, clip: Path) -> None:
     assert variation is not None and variation < 1e-5
 
 
+@pytest.mark.slow
 def test_another_reward_than_the_authors_is_found_at_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def shown(report: Report, width: int) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_wrong_weights_fail_however_fast(bundles: Bundles, tmp_path: Path) -> None:
     """One weight tensor of the decoder is scaled, and the hashes are made to fit."""
     broken = tmp_path / "broken"

@@ -73,7 +73,7 @@ def change_step(directory: Path, change: Callable[[onnx.ModelProto], object]) ->
     write_manifest(dataclasses.replace(manifest, files=files), directory)
 
 
-@pytest.mark.parametrize("layout", ["token", "latent"])
+@pytest.mark.parametrize("layout", ["token", pytest.param("latent", marks=pytest.mark.slow)])
 def test_plans_of_tiny_are_built_and_recorded(layout: str, tmp_path: Path) -> None:
     options = ExportOptions(
         source="tiny", output=tmp_path / "tiny", clip=SAMPLE_CLIP, layout=layout, precision="fp16"
@@ -304,6 +304,7 @@ def test_killed_build_leaves_the_bundle_as_it_was(built: Path) -> None:
     assert not any("sm_120" in name for name in snapshot(built))  # the orphan is swept up
 
 
+@pytest.mark.slow
 def test_export_again_with_nothing_changed_keeps_the_plans(
     bundles: Bundles, micro_model: Path, tmp_path: Path
 ) -> None:

@@ -172,6 +172,7 @@ def test_actions_and_frames_before_change_what_is_imagined(model: DiffusionModel
     assert (first != seen).any()
 
 
+@pytest.mark.slow
 def test_a_wrong_noise_level_is_found_at_export(
     converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
