@@ -9,7 +9,7 @@ export function openTab(info) {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
     worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
-    worker.postMessage([0, "open", info]);
+    worker.postMessage([0, "open", { info, base: new URL("../", import.meta.url).href }]);
   });
   return opened;
 }

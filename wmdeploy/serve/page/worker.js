@@ -1,28 +1,31 @@
 // The engine of a tab: what the server is to a page, in a worker, for one player.
 
-import * as ort from "../ort/ort.wasm.min.mjs";
 import { Session, openModel } from "./session.js";
 
 const WINDOW = 3; // frames that were not painted; then the dream waits
 const BRANCHES = 8;
 const MOMENTS = 256e6; // bytes of what can be gone back to
-let info, session, dream, timer;
+let info, base, session, dream, timer; // base: the address that the site's files lie below
 let turn = 0; // which dream messages are of; a page may have left the one that still steps
 
 async function read(name) {
-  const response = await fetch(new URL(`../${name}`, import.meta.url));
+  return new Uint8Array(await (await get(name)).arrayBuffer());
+}
+
+async function get(name) {
+  const response = await fetch(new URL(name, base));
   if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
-  return new Uint8Array(await response.arrayBuffer());
+  return response;
 }
 
 async function open(given) {
-  info = given;
+  ({ info, base } = given);
+  const ort = await import(new URL("ort/ort.wasm.min.mjs", base));
   const name = "ort-wasm-simd-threaded";
-  const packed = await fetch(new URL(`../ort/${name}.wasm.packed`, import.meta.url));
-  if (!packed.ok) throw new Error(`${name}: ${packed.status} ${packed.statusText}`);
+  const packed = await get(`ort/${name}.wasm.packed`);
   const binary = packed.body.pipeThrough(new DecompressionStream("gzip"));
   ort.env.wasm.wasmBinary = await new Response(binary).arrayBuffer();
-  ort.env.wasm.wasmPaths = { mjs: new URL(`../ort/${name}.mjs`, import.meta.url).href };
+  ort.env.wasm.wasmPaths = { mjs: new URL(`ort/${name}.mjs`, base).href };
   ort.env.wasm.numThreads = 1; // more need headers that few static hosts send
   ort.env.logLevel = "error";
   session = new Session(await openModel(ort, read));
