@@ -26,16 +26,13 @@ async function load() {
   screens = Object.fromEntries(
     ["dream", "real", "difference"].map((name) => [name, new Screen(find(name), info.size)]),
   );
-  for (const [label, value] of [...info.about, ["Backend", info.backend]]) {
-    const row = document.createElement("div");
-    row.append(element("dt", label), element("dd", value));
-    find("about").append(row);
-  }
+  for (const [label, value] of info.about) find("about").append(aboutRow(label, value));
+  find("about").append(aboutRow("Backend", info.backend ?? ""));
   makeStarts();
   makePad();
   if (info.tab) {
     say("Loading the model into this tab");
-    await openTab(info);
+    showBackend(await openTab(info));
     if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {});
   }
   const link = new URLSearchParams(location.hash.slice(1));
@@ -46,6 +43,18 @@ async function load() {
     find("picker").hidden = false;
     say("Choose where to begin");
   }
+}
+
+function aboutRow(label, value) {
+  const row = document.createElement("div");
+  row.append(element("dt", label), element("dd", value));
+  return row;
+}
+
+function showBackend({ name, failure }) {
+  find("about").lastElementChild.replaceWith(aboutRow("Backend", name));
+  find("notice").textContent = failure;
+  find("notice").hidden = !failure;
 }
 
 function element(name, text) {
@@ -145,7 +154,8 @@ function handle(event) {
     if (!running && !replay) say("Paused");
     else if (!replay) say("Playing");
     stepReplay();
-  } else if (event.kind === "error") say(event.message);
+  } else if (event.kind === "backend") showBackend(event);
+  else if (event.kind === "error") say(event.message);
   else if (event.kind === "bye") say(event.reason);
 }
 

@@ -3,13 +3,14 @@
 let worker, opened;
 let turns = 0; // dreams that were begun
 
-// Loads the model, once.
+// Loads the model, once; says on what it runs: its name, and what failed on the way to it.
 export function openTab(info) {
   opened ??= new Promise((resolve, reject) => {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
+    worker.onmessage = ({ data }) => (data.opened ? resolve(data.opened) : reject(new Error(data.ended)));
     worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
-    worker.postMessage([0, "open", { info, base: new URL("../", import.meta.url).href }]);
+    const gpu = new URLSearchParams(location.search).get("gpu");
+    worker.postMessage([0, "open", { info, base: new URL("../", import.meta.url).href, gpu }]);
   });
   return opened;
 }
