@@ -57,6 +57,13 @@ class Values:
             return self._initializers[name].data_type
         return int(self._types[name].elem_type) if name in self._types else 0
 
+    def constant(self, name: str) -> np.ndarray | None:
+        """An initializer whose values are in the graph or were loaded; None of anything else."""
+        tensor = self._initializers.get(name)
+        if tensor is None or tensor.external_data:
+            return None
+        return numpy_helper.to_array(tensor)
+
     def sizes(self, name: str) -> list[int]:
         return [dim.dim_value for dim in self._types[name].shape.dim] if name in self._types else []
 

@@ -1,7 +1,8 @@
 """A bundle's graphs as a browser runs them: other operators, float32, weights stored as float16.
 
 - WebGPU has no kernels of `GroupNormalization`, `Attention` and `Round`, and wasm expands the first
-  into many nodes. They become operators that both have.
+  into many nodes. They become operators that both have. What else WebGPU lacks (`webgpu.py`) is
+  rewritten for sites that use it alone: narrow convolutions become slower on wasm.
 - wasm computes float16 in float32, node by node. So every value is float32; large weights are
   stored as float16, half the download, and cast when a graph is loaded.
 - All graphs share one file of weights, each tensor once. It is no larger than what they hold.
@@ -18,6 +19,7 @@ from onnx import helper, numpy_helper
 from wmdeploy.bundle import Bundle
 from wmdeploy.decompose import Replacement, decompose_attention, foreign, replace_nodes
 from wmdeploy.errors import ExportError
+from wmdeploy.exporters.site.webgpu import keep_on_gpu
 from wmdeploy.exporters.verify import OnnxEngine, compare
 from wmdeploy.exporters.weights import share_weights
 from wmdeploy.programs.contract import TensorSpec
@@ -39,13 +41,19 @@ class WebGraph:
 
 
 def write_graphs(
-    bundle: Bundle, names: tuple[str, ...], cases: Mapping[str, list[Case]], directory: Path
+    bundle: Bundle,
+    names: tuple[str, ...],
+    cases: Mapping[str, list[Case]],
+    directory: Path,
+    *,
+    webgpu: bool = False,
 ) -> tuple[dict[str, WebGraph], dict[str, Engine]]:
     """Rewrite graphs of a bundle, and run each beside its original.
 
     Args:
         cases: what the bundle's graphs were asked and answered.
         directory: gets the graphs, and their one file of weights.
+        webgpu: rewrite also what the WebGPU provider would leave to the CPU.
 
     Returns:
         The graphs, and engines of them in ONNX Runtime on this machine.
@@ -60,7 +68,7 @@ def write_graphs(
             model = onnx.load(path)
         path = directory / f"{name}.onnx"
         onnx.save(
-            web_graph(model),
+            web_graph(model, webgpu),
             path,
             save_as_external_data=True,
             location=f"{path.name}.data",
@@ -84,12 +92,14 @@ def in_float32(spec: TensorSpec) -> TensorSpec:
     return replace(spec, dtype="float32") if spec.dtype == "float16" else spec
 
 
-def web_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+def web_graph(model: onnx.ModelProto, webgpu: bool) -> onnx.ModelProto:
     """Rewrite a graph, in place.
 
     Raises:
         BackendError: it has an operator of a kind that we do not export.
     """
+    if webgpu:
+        keep_on_gpu(model)
     decompose_attention(model)
     replace_nodes(model, ("GroupNormalization",), _instance_norm)
     replace_nodes(model, ("Round",), _floor)

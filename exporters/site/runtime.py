@@ -1,4 +1,4 @@
-"""ONNX Runtime for browsers, from its npm package: three files, 3.8 MB as the site stores them."""
+"""ONNX Runtime for browsers, from its npm package: two builds, of which a site has one."""
 
 import base64
 import gzip
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from wmdeploy.errors import ExportError
@@ -17,25 +18,52 @@ PACKAGE = "onnxruntime-web@1.30.0"
 INTEGRITY = (  # as npm has it: sha512, base64
     "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
-LIBRARY, LOADER = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"
-BINARY = "ort-wasm-simd-threaded.wasm"
-FILES = (LIBRARY, LOADER, BINARY)
-LARGEST = 64 * 2**20  # bytes of one of them
+LARGEST = 64 * 2**20  # bytes of one file
 MINUTES = 5  # that npm has
 
 
-def copy_runtime(directory: Path, given: Path | None) -> None:
-    """Put the library into a folder, its binary compressed.
+@dataclass(frozen=True)
+class Build:
+    """Files of one build; a page is told their names.
+
+    Attributes:
+        webgpu: it has the WebGPU provider beside the wasm one.
+    """
+
+    library: str
+    loader: str
+    binary: str
+    webgpu: bool
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.library, self.loader, self.binary)
+
+
+WASM = Build(
+    "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", webgpu=False
+)
+WEBGPU = Build(
+    "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+    webgpu=True,
+)
+FILES = (*WASM.files, *WEBGPU.files)
+
+
+def copy_runtime(build: Build, directory: Path, given: Path | None) -> None:
+    """Put a build into a folder, its binary compressed: 3.8 MB, with WebGPU 6.8 MB.
 
     Args:
-        given: a folder with the three files, such as `dist` of the npm package; None: they are
+        given: a folder with the build's files, such as `dist` of the npm package; None: they are
             taken from the user's cache, or by npm.
 
     Raises:
         ExportError: they are not there, and npm cannot get them, or gets something else.
     """
-    source = given or _cached()
-    for name in FILES:
+    source = given or _cached(build)
+    for name in build.files:
         path = source / name
         if not path.is_file():
             raise ExportError(f"{source}: has no {name}; give the folder dist of npm's {PACKAGE}")
@@ -43,16 +71,16 @@ def copy_runtime(directory: Path, given: Path | None) -> None:
             raise ExportError(
                 f"{path}: has {path.stat().st_size} bytes, expected {LARGEST} at most"
             )
-    for name in (LIBRARY, LOADER):
+    for name in (build.library, build.loader):
         shutil.copyfile(source / name, directory / name)
-    packed = gzip.compress((source / BINARY).read_bytes(), mtime=0)
-    (directory / f"{BINARY}.packed").write_bytes(packed)
+    packed = gzip.compress((source / build.binary).read_bytes(), mtime=0)
+    (directory / f"{build.binary}.packed").write_bytes(packed)
 
 
-def _cached() -> Path:
-    """The folder in the user's cache."""
+def _cached(build: Build) -> Path:
+    """The folder in the user's cache; what npm gets fills it for all builds."""
     folder = cache_file(PACKAGE.replace("@", "-"))
-    if all((folder / name).is_file() for name in FILES):
+    if all((folder / name).is_file() for name in build.files):
         return folder
     npm = shutil.which("npm")
     if npm is None:

@@ -16,7 +16,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.errors import ExportError
 from wmdeploy.exporters.site.graphs import in_float32, write_graphs
-from wmdeploy.exporters.site.runtime import copy_runtime
+from wmdeploy.exporters.site.runtime import WASM, WEBGPU, copy_runtime
 from wmdeploy.files import DirectoryKind, staged_directory
 from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.programs.arrays import NUMPY
@@ -55,6 +55,8 @@ class SiteOptions:
     Attributes:
         clips: to begin from; none: as the bundle says.
         fps: frames per second of a dream.
+        webgpu: with ONNX Runtime's WebGPU build in the place of the one for wasm alone, and graphs
+            for it.
         runtime: a folder with ONNX Runtime for browsers; None: npm gets it.
     """
 
@@ -62,6 +64,7 @@ class SiteOptions:
     output: Path
     clips: tuple[Path, ...] = ()
     fps: float = 15
+    webgpu: bool = False
     runtime: Path | None = None
     read: ReadOptions = ReadOptions()
 
@@ -97,6 +100,7 @@ def write_site(
     programs = backend.programs
     names = _played(programs)
     first = world.starts[0]
+    build = WEBGPU if options.webgpu else WASM
     progress("site", 0, 3, "rewrite the graphs")
     with staged_directory(options.output, SITE_KIND) as directory:
         for folder in ("page", "starts", "model", "ort"):
@@ -105,7 +109,9 @@ def write_site(
         if first.actions is not None:  # what is done at the last frame is up to the player
             actions = np.concatenate([first.actions, np.zeros_like(first.actions, shape=1)])
         cases = record_cases(backend, first.frames, actions)
-        graphs, engines = write_graphs(bundle, names, cases, directory / "model")
+        graphs, engines = write_graphs(
+            bundle, names, cases, directory / "model", webgpu=options.webgpu
+        )
         shown = dataclasses.replace(
             backend,
             engines={**backend.engines, **engines},
@@ -122,7 +128,7 @@ def write_site(
             )
         progress("site", 2, 3, "write the page")
         index = _write_starts(directory, backend, world.starts)
-        copy_runtime(directory / "ort", options.runtime)
+        copy_runtime(build, directory / "ort", options.runtime)
         model = {
             "schema": SCHEMA,
             "programs": msgspec.to_builtins(shown.programs),
@@ -146,8 +152,8 @@ def write_site(
             "rewind": REWIND,
             "recorded": 0,
             "recordings": [],
-            "backend": "onnxruntime-web, wasm",
             "tab": True,
+            "runtime": dataclasses.asdict(build),
             "draws": bool(programs.noise),
             "bundle": bundle_digest(bundle),
         }

@@ -18,6 +18,9 @@ def site(
         Path, typer.Option("-o", "--output", help="Folder to write, for any static web server.")
     ] = Path("site"),
     pace: Annotated[float, typer.Option(min=1, max=60, help="Frames per second of a dream.")] = 15,
+    webgpu: Annotated[
+        bool, typer.Option(help="Use the visitor's GPU where there is one; 3 MB more to load.")
+    ] = False,
     runtime: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +48,7 @@ def site(
         output=output,
         clips=tuple(clips or ()),
         fps=pace,
+        webgpu=webgpu,
         runtime=runtime,
         read=read_options(None, fit, series),
     )

@@ -1,13 +1,8 @@
 """The page's session beside ours: in Node, and in Debian's Chromium, on npm's ONNX Runtime."""
 
-import functools
-import http.server
 import json
-import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Bundles
-from tests.exporters.site.conftest import written
+from tests.exporters.site.conftest import NODE, NPM, served, until, written
 from tests.serve.test_page import CHROMIUM, playwright
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP
@@ -29,19 +24,10 @@ from wmdeploy.serve.world import find_world
 
 SCRIPT = Path(__file__).parent / "rollout.mjs"
 FRAMES = 40
-NODE, NPM = shutil.which("node"), shutil.which("npm")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (NODE and NPM), reason="there is no Node here; see `make browser`"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for this file: npm's package is got once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +82,8 @@ def test_other_families_run_in_a_tab(family: str, cache: None, tmp_path: Path) -
 
 @pytest.fixture
 def address(site: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with served(site) as url:
+        yield url
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; see `make browser`")

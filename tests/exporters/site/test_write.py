@@ -5,15 +5,17 @@ import gzip
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.conftest import Bundles
 from tests.exporters.site.conftest import written
 from wmdeploy.errors import BackendError, ExportError, WmdeployError
 from wmdeploy.exporters.site import runtime as npm
-from wmdeploy.exporters.site.runtime import BINARY, FILES, LIBRARY, PACKAGE, copy_runtime
+from wmdeploy.exporters.site.runtime import FILES, PACKAGE, WASM, WEBGPU, Build, copy_runtime
 from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions
 
 
@@ -40,10 +42,29 @@ def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_
     listed = json.loads(worker.split("const FILES = ")[1].split(";")[0])
     there = {p.relative_to(site).as_posix() for p in site.rglob("*") if p.is_file()}
     assert set(listed) == there - {"sw.js"} | {"./"}
-    assert (
-        gzip.decompress((site / "ort" / f"{BINARY}.packed").read_bytes()) == f"of {BINARY}".encode()
-    )
+    holds_build(site, WASM)
     written(options)  # our own folder is replaced
+
+
+def holds_build(site: Path, build: Build) -> None:
+    """The page is told of the one build that is there."""
+    names = {build.library, build.loader, f"{build.binary}.packed"}
+    assert {path.name for path in (site / "ort").iterdir()} == names
+    packed = (site / "ort" / f"{build.binary}.packed").read_bytes()
+    assert gzip.decompress(packed) == f"of {build.binary}".encode()
+    assert json.loads((site / "info").read_text())["runtime"] == asdict(build)
+
+
+def test_site_for_webgpu_has_its_build_and_graphs(
+    bundles: Bundles, runtime: Path, tmp_path: Path
+) -> None:
+    options = SiteOptions(
+        bundle=bundles().path, output=tmp_path / "site", runtime=runtime, webgpu=True
+    )
+    assert written(options).worst_db >= 55
+    holds_build(tmp_path / "site", WEBGPU)
+    decoder = onnx.load(tmp_path / "site" / "model" / "decoder.onnx", load_external_data=False)
+    assert "ConvTranspose" not in {node.op_type for node in decoder.graph.node}
 
 
 def test_folder_of_a_stranger_stays(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
@@ -78,15 +99,16 @@ def test_model_with_vectors_as_actions_is_refused(
 
 
 def test_runtime_that_lacks_a_file_is_named(runtime: Path, tmp_path: Path) -> None:
-    (runtime / LIBRARY).unlink()
-    with pytest.raises(ExportError, match=f"has no {LIBRARY}; give the folder dist"):
-        copy_runtime(tmp_path, runtime)
+    (runtime / WEBGPU.library).unlink()
+    with pytest.raises(ExportError, match=f"has no {WEBGPU.library}; give the folder dist"):
+        copy_runtime(WEBGPU, tmp_path, runtime)
+    copy_runtime(WASM, tmp_path, runtime)  # which does not need it
 
 
 def test_without_npm_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ExportError, match=f"needs {PACKAGE}, and there is no npm here"):
-        copy_runtime(tmp_path, None)
+        copy_runtime(WASM, tmp_path, None)
 
 
 def fake_npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +123,11 @@ def test_what_npm_gets_must_be_what_is_known(
 ) -> None:
     fake_npm(tmp_path / "bin", 'echo other > "$3/package.tgz"', monkeypatch)
     with pytest.raises(ExportError, match="npm got another .* than the one that we know"):
-        copy_runtime(tmp_path, None)
+        copy_runtime(WASM, tmp_path, None)
     digest = hashlib.sha512(b"other\n").digest()
     monkeypatch.setattr(npm, "INTEGRITY", base64.b64encode(digest).decode())
     with pytest.raises(Exception, match="not a gzip file|could not be opened"):
-        copy_runtime(tmp_path, None)  # it was the hash that refused it
+        copy_runtime(WASM, tmp_path, None)  # it was the hash that refused it
 
 
 def test_npm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,5 +137,5 @@ def test_npm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch,
     )
     with pytest.raises(ExportError, match=r"npm cannot get .* \(no network\); check the network"):
-        copy_runtime(tmp_path, None)
+        copy_runtime(WASM, tmp_path, None)
     assert not any((tmp_path / name).exists() for name in FILES)

@@ -5,14 +5,18 @@ import { TabConnection } from "./tab.js";
 const WAITING = 60; // frames of the server that the tab has not made yet
 
 export class Follower {
-  // Once the tab has loaded the model. `on` has pair(server's pixels, tab's picture), ended(reason).
+  // Once the tab has loaded the model. `on` has pair(server's pixels, tab's picture),
+  // backend(what it runs on, if that changes), ended(reason).
   constructor(start, on) {
     this.on = on;
     this.at = 0; // the newest frame that the tab was asked for
     this.pixels = new Map(); // of the server's frames, by their number
     this.tab = new TabConnection(start, true, {
       frame: (frame) => this.made(frame),
-      event: (event) => { if (event.kind === "error") this.end(event.message); },
+      event: (event) => {
+        if (event.kind === "error") this.end(event.message);
+        if (event.kind === "backend") on.backend(event);
+      },
       ended: (reason) => this.end(reason),
     });
   }

@@ -31,17 +31,14 @@ async function load() {
   screens = Object.fromEntries(
     ["dream", "real", "difference"].map((name) => [name, new Screen(find(name), info.size)]),
   );
-  for (const [label, value] of [...info.about, ["Backend", info.backend]]) {
-    const row = document.createElement("div");
-    row.append(element("dt", label), element("dd", value));
-    find("about").append(row);
-  }
+  for (const [label, value] of info.about) find("about").append(aboutRow(label, value));
+  find("about").append(aboutRow("Backend", info.backend ?? ""));
   makeStarts();
   makePad();
   if (info.tab) {
     runs = "tab";
     site = { info, base: HERE };
-    await openTab(site, () => say("Loading the model into this tab"));
+    showBackend(await openTab(site, () => say("Loading the model into this tab")));
     if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {});
   } else if (info.site) {
     site = { info: info.site, base: new URL(withToken("site/"), HERE).href };
@@ -56,6 +53,19 @@ async function load() {
     find("picker").hidden = false;
     say("Choose where to begin");
   }
+}
+
+function aboutRow(label, value) {
+  const row = document.createElement("div");
+  row.append(element("dt", label), element("dd", value));
+  return row;
+}
+
+function showBackend({ name, failure }) {
+  const shown = runs === "both" ? `${info.backend}, and ${name}` : name;
+  find("about").lastElementChild.replaceWith(aboutRow("Backend", shown));
+  find("notice").textContent = failure;
+  find("notice").hidden = !failure;
 }
 
 function element(name, text) {
@@ -143,7 +153,8 @@ async function begin(number, wanted) {
   find("branches").replaceChildren();
   say("Connecting");
   try {
-    if (runs !== "server") await openTab(site, () => say("Loading the model into this tab"));
+    const tab = runs === "server" ? null : await openTab(site, () => say("Loading the model into this tab"));
+    showBackend(tab ?? { name: info.backend, failure: "" });
   } catch (error) {
     return ended(error.message);
   }
@@ -156,6 +167,7 @@ async function begin(number, wanted) {
   follower?.close();
   follower = runs !== "both" ? null : new Follower(number, {
     pair: (pixels, picture) => { painting = painting.then(() => pair(pixels, picture)); },
+    backend: showBackend,
     ended: (reason) => { follower = null; say(`No longer compared with this tab: ${reason}`); },
   });
   connection = runs === "tab"
@@ -188,7 +200,8 @@ function handle(event) {
     if (!running && !replay) say("Paused");
     else if (!replay) say("Playing");
     stepReplay();
-  } else if (event.kind === "error") say(event.message);
+  } else if (event.kind === "backend") showBackend(event);
+  else if (event.kind === "error") say(event.message);
   else if (event.kind === "bye") say(event.reason);
 }
 

@@ -3,15 +3,17 @@
 let worker, opened;
 let turns = 0; // dreams that were begun
 
-// Loads the model, once. `site`: what its file `info` says, and `base`, the address that its files
-// lie below, with the query that they are asked for with. `loading()` is called before.
+// Loads the model, once, and says on what it runs: its name, and what failed on the way to it.
+// `site`: what its file `info` says, and `base`, the address that its files lie below, with the
+// query that they are asked for with. `loading()` is called before.
 export function openTab(site, loading) {
   if (!opened) loading();
   opened ??= new Promise((resolve, reject) => {
     worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.ended)));
+    worker.onmessage = ({ data }) => (data.opened ? resolve(data.opened) : reject(new Error(data.ended)));
     worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be loaded"));
-    worker.postMessage([0, "open", site]);
+    const gpu = new URLSearchParams(location.search).get("gpu");
+    worker.postMessage([0, "open", { ...site, gpu }]);
   });
   return opened;
 }

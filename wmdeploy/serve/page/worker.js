@@ -1,11 +1,14 @@
 // The engine of a tab: what the server is to a page, in a worker, for one player.
 
+import { Gpu, loadRuntime, refuseGpu } from "./runtime.js";
 import { Session, openModel } from "./session.js";
 
 const WINDOW = 3; // frames that were not painted; then the dream waits
 const BRANCHES = 8;
 const MOMENTS = 256e6; // bytes of what can be gone back to
-let info, base, session, dream, timer; // base: the address that the site's files lie below
+let info, session, dream, timer;
+let base; // the address that the site's files lie below, with its query
+let backend, gpu; // gpu: null where the model runs on wasm
 let turn = 0; // which dream messages are of; a page may have left the one that still steps
 
 async function read(name) {
@@ -26,17 +29,26 @@ async function get(name) {
 
 async function open(given) {
   ({ info, base } = given);
-  const ort = await import(address("ort/ort.wasm.min.mjs"));
-  const name = "ort-wasm-simd-threaded";
-  const packed = await get(`ort/${name}.wasm.packed`);
-  const binary = packed.body.pipeThrough(new DecompressionStream("gzip"));
-  ort.env.wasm.wasmBinary = await new Response(binary).arrayBuffer();
-  ort.env.wasm.wasmPaths = { mjs: address(`ort/${name}.mjs`).href };
-  ort.env.wasm.numThreads = 1; // more need headers that few static hosts send
-  ort.env.logLevel = "error";
-  session = new Session(await openModel(ort, read));
+  const refusal = await refuseGpu(info.runtime, given.gpu);
+  if (refusal !== null) await load("wasm", refusal);
+  else await load("webgpu", "").catch(leaveGpu);
+}
+
+async function load(provider, reason) {
+  const ort = await loadRuntime(info.runtime, provider, address, get);
+  session = new Session(await openModel(ort, read, { executionProviders: [provider] }));
+  gpu = provider === "webgpu" ? new Gpu(await ort.env.webgpu.device) : null;
   session.begin(0);
-  await session.step(0); // kernels are made ready by their first run
+  await onGpu(() => session.step(0)); // kernels are made ready by their first run
+  const name = gpu ? "WebGPU" : "wasm";
+  backend = { name: `onnxruntime-web, ${name}${reason && ` (${reason})`}`, failure: "" };
+}
+
+const onGpu = (job) => (gpu ? gpu.run(job) : job());
+
+async function leaveGpu(error) {
+  await load("wasm", "WebGPU failed");
+  backend.failure = `WebGPU failed: ${error.message ?? error}. This tab goes on with wasm`;
 }
 
 const tell = (event) => postMessage({ turn, event });
@@ -66,16 +78,25 @@ function note() {
 }
 
 async function step() {
-  const began = performance.now();
   const { action, obeyed } = dream;
-  await session.advance(action);
-  const stepped = performance.now();
-  dream.picture = await session.render();
-  dream.ms = [stepped - began, performance.now() - stepped];
-  dream.frame += 1;
-  dream.taken = action;
+  const made = await onGpu(() => imagine(session, action)).catch(async (error) => {
+    if (!gpu) throw error;
+    await leaveGpu(error);
+    tell({ kind: "backend", ...backend });
+    session.restore(dream.moments[dream.moments.length - 1].snapshot);
+    return imagine(session, action);
+  });
+  Object.assign(dream, made, { frame: dream.frame + 1, taken: action });
   note();
   post(obeyed);
+}
+
+async function imagine(model, action) {
+  const began = performance.now();
+  await model.advance(action);
+  const stepped = performance.now();
+  const picture = await model.render();
+  return { picture, ms: [stepped - began, performance.now() - stepped] };
 }
 
 function post(obeyed) {
@@ -150,7 +171,7 @@ onmessage = ({ data: [sent, name, ...numbers] }) => queue(async () => {
   if (name === "begin") turn = sent;
   if (name === "open") {
     await open(...numbers);
-    postMessage({ opened: true });
+    postMessage({ opened: backend });
   } else if (name === "begin") {
     await begin(...numbers);
     schedule();

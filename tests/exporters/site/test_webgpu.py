@@ -1,0 +1,150 @@
+"""Graphs for the WebGPU provider: the same answers, by operators that it has."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from wmdeploy.exporters.site.webgpu import keep_on_gpu
+
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+Feeds = dict[str, np.ndarray]
+
+
+def graph(
+    nodes: list[onnx.NodeProto],
+    values: dict[str, tuple[int, list[int | str]]],
+    outputs: tuple[str, ...],
+    **constants: np.ndarray,
+) -> onnx.ModelProto:
+    """Of inputs and values in between, by type and shape; those that no node makes are inputs."""
+    infos = {name: helper.make_tensor_value_info(name, *value) for name, value in values.items()}
+    made = {name for node in nodes for name in node.output}
+    whole = helper.make_graph(
+        nodes,
+        "small",
+        [info for name, info in infos.items() if name not in made],
+        [infos[name] for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        value_info=[infos[name] for name in infos if name in made and name not in outputs],
+    )
+    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+
+
+def answers(model: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # of initializers that are no longer used
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, feeds)
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def upsampling(kernel: int, stride: int, pad: int, bias: bool, **more: object) -> onnx.ModelProto:
+    """Of (B, 5, 6, 9), to 7 channels."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((5, 7, kernel, kernel), np.float32)
+    attributes = {"strides": [stride] * 2, "pads": [pad] * 4, **more}
+    inputs = ["x", "weights", "bias"] if bias else ["x", "weights"]
+    node = helper.make_node("ConvTranspose", inputs, ["y"], **attributes)
+    shapes: dict[str, tuple[int, list[int | str]]] = {
+        "x": (FLOAT, ["B", 5, 6, 9]),
+        "y": (FLOAT, ["B", 7, "H", "W"]),
+    }
+    constants = {"weights": weights}
+    if bias:
+        constants["bias"] = rng.standard_normal(7, np.float32)
+    return graph([node], shapes, ("y",), **constants)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(4, 2, 1), (2, 2, 0), (6, 3, 2), (6, 2, 1)])
+def test_upsampling_is_a_convolution(kernel: int, stride: int, pad: int, bias: bool) -> None:
+    model = upsampling(kernel, stride, pad, bias)
+    x = np.random.default_rng(1).standard_normal((2, 5, 6, 9), np.float32)
+    (expected,) = answers(model, {"x": x})
+    keep_on_gpu(model)
+    assert operators(model) == Counter(["Conv", "DepthToSpace", *["Slice"] * (pad > 0)])
+    (got,) = answers(model, {"x": x})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "more"),
+    [
+        (3, 2, {}),
+        (4, 2, {"output_padding": [1, 1]}),
+        (4, 2, {"dilations": [2, 2]}),
+        (4, 2, {"pads": [1, 1, 0, 0]}),
+        (4, 2, {"strides": [2, 1]}),
+        (4, 2, {"auto_pad": "SAME_UPPER", "pads": [0] * 4}),
+        (4, 2, {"output_shape": [12, 18]}),
+    ],
+)
+def test_upsampling_of_another_form_stays(
+    kernel: int, stride: int, more: dict[str, object]
+) -> None:
+    model = upsampling(kernel, stride, 1, True, **more)
+    before = model.SerializeToString()
+    keep_on_gpu(model)
+    assert model.SerializeToString() == before
+
+
+def test_positions_and_masks_are_computed_in_int32() -> None:
+    """Of a position a row of a table, and which slots it may see; int64 at both ends."""
+    nodes = [
+        helper.make_node("Sub", ["length", "one"], ["position"]),
+        helper.make_node("Unsqueeze", ["position", "last"], ["column"]),
+        helper.make_node("GatherND", ["table", "column"], ["row"]),
+        helper.make_node("LessOrEqual", ["slots", "column"], ["seen"]),
+        helper.make_node("Transpose", ["seen"], ["mask"], perm=[1, 0]),
+        helper.make_node("Cast", ["mask"], ["counted"], to=INT64),
+        helper.make_node("ReduceSum", ["counted", "first"], ["count"], keepdims=0),
+        helper.make_node("Add", ["count", "position"], ["next"]),
+    ]
+    values: dict[str, tuple[int, list[int | str]]] = {
+        "length": (INT64, ["B"]),
+        "position": (INT64, ["B"]),
+        "column": (INT64, ["B", 1]),
+        "row": (FLOAT, ["B", 3]),
+        "seen": (BOOL, ["B", 8]),
+        "mask": (BOOL, [8, "B"]),
+        "counted": (INT64, [8, "B"]),
+        "count": (INT64, ["B"]),
+        "next": (INT64, ["B"]),
+    }
+    constants = {
+        "one": np.array(1),
+        "last": np.array([1]),
+        "first": np.array([0]),
+        "slots": np.arange(8)[None],
+        "table": np.random.default_rng(0).standard_normal((8, 3), np.float32),
+    }
+    model = graph(nodes, values, ("row", "mask", "next"), **constants)
+    feeds = {"length": np.array([1, 5, 8])}
+    expected = answers(model, feeds)
+    keep_on_gpu(model)
+    for one, other in zip(answers(model, feeds), expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    found = operators(model)
+    assert "GatherND" not in found
+    kinds = {i.name: i.data_type for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Sub", "Add", "LessOrEqual"):
+            assert not [name for name in node.input if kinds.get(name) == INT64]
+
+
+def test_constant_that_int32_does_not_hold_stays() -> None:
+    node = helper.make_node("Min", ["x", "most"], ["y"])
+    model = graph([node], {"x": (INT64, ["B"]), "y": (INT64, ["B"])}, ("y",), most=np.array(2**40))
+    before = model.SerializeToString()
+    keep_on_gpu(model)
+    assert model.SerializeToString() == before
+    (got,) = answers(model, {"x": np.array([2**50, 3])})
+    np.testing.assert_array_equal(got, [2**40, 3])
