@@ -42,7 +42,7 @@ export function buttonOfKey(code, meanings, actions) {
 }
 
 // What a gamepad holds down: the left stick, the cross, and any of the first four buttons.
-export function buttonsOfGamepad(gamepad) {
+function buttonsOfGamepad(gamepad) {
   const held = new Set();
   const [x, y] = gamepad.axes;
   const pressed = (index) => Boolean(gamepad.buttons[index]?.pressed);
@@ -52,4 +52,17 @@ export function buttonsOfGamepad(gamepad) {
   if (y > 0.5 || pressed(13)) held.add("DOWN");
   if ([0, 1, 2, 3].some(pressed)) held.add("FIRE");
   return held;
+}
+
+// Calls `changed(pressed, before)` with what a gamepad holds down, once there is one.
+export function watchGamepad(changed) {
+  let before = new Set();
+  const read = () => {
+    const gamepad = navigator.getGamepads?.().find((one) => one?.connected);
+    const pressed = gamepad ? buttonsOfGamepad(gamepad) : new Set();
+    if ([...pressed].join() !== [...before].join()) changed(pressed, before);
+    before = pressed;
+    requestAnimationFrame(read);
+  };
+  addEventListener("gamepadconnected", () => requestAnimationFrame(read), { once: true });
 }

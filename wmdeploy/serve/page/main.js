@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { canFilm, filmOf } from "./film.js";
 import { Follower } from "./follow.js";
-import { buttonOfKey, buttonsOf, buttonsOfGamepad, chooseAction } from "./keys.js";
+import { buttonOfKey, buttonsOf, chooseAction, watchGamepad } from "./keys.js";
 import { decodeActions, encodeActions } from "./replay.js";
 import { Screen, drawDifference, drawHistory, psnr } from "./screen.js";
 import { TabConnection, openTab } from "./tab.js";
@@ -361,22 +361,12 @@ find("dream").addEventListener("blur", () => {
 addEventListener("blur", release);
 document.addEventListener("visibilitychange", () => { if (document.hidden) release(); });
 
-let padSeen = "";
-function readGamepad() {
-  const gamepad = navigator.getGamepads?.().find((one) => one?.connected);
-  if (gamepad && connection) {
-    const pressed = buttonsOfGamepad(gamepad);
-    const now = [...pressed].join();
-    if (now !== padSeen) {
-      for (const name of padSeen.split(",")) held.delete(name);
-      for (const name of pressed) held.add(name);
-      padSeen = now;
-      update();
-    }
-  }
-  requestAnimationFrame(readGamepad);
-}
-addEventListener("gamepadconnected", () => requestAnimationFrame(readGamepad), { once: true });
+watchGamepad((pressed, before) => {
+  if (!connection) return;
+  for (const name of before) held.delete(name);
+  for (const name of pressed) held.add(name);
+  update();
+});
 
 find("film").onclick = filmOf(find("dream"), find("film"));
 find("pause").onclick = () => connection?.send(running ? "pause" : "resume");
