@@ -140,6 +140,70 @@ def test_positions_and_masks_are_computed_in_int32() -> None:
             assert not [name for name in node.input if kinds.get(name) == INT64]
 
 
+def test_integers_and_bools_are_moved_as_floats() -> None:
+    """Which slots are seen; codes by index, kept above 0; and the sign of a reward."""
+    nodes = [
+        helper.make_node("Or", ["old", "new"], ["either"]),
+        helper.make_node("Concat", ["either", "new"], ["seen"], axis=1),
+        helper.make_node("Slice", ["codes", "one", "four", "one"], ["later"]),
+        helper.make_node("GatherElements", ["later", "index"], ["chosen"], axis=1),
+        helper.make_node("Clip", ["chosen", "least"], ["kept"]),
+        helper.make_node("Sign", ["reward"], ["sign"]),
+    ]
+    values: dict[str, tuple[int, list[int | str]]] = {
+        "old": (BOOL, ["B", 2]),
+        "new": (BOOL, ["B", 2]),
+        "either": (BOOL, ["B", 2]),
+        "seen": (BOOL, ["B", 4]),
+        "codes": (INT64, ["B", 4]),
+        "later": (INT64, ["B", 3]),
+        "index": (INT64, ["B", 1]),
+        "chosen": (INT64, ["B", 1]),
+        "kept": (INT64, ["B", 1]),
+        "reward": (FLOAT, ["B"]),
+        "sign": (FLOAT, ["B"]),
+    }
+    constants = {"one": np.array([1]), "four": np.array([4]), "least": np.array(0)}
+    model = graph(nodes, values, ("seen", "kept", "sign"), **constants)
+    feeds = {
+        "old": np.array([[True, False], [True, False], [False, False]]),
+        "new": np.array([[True, False], [False, True], [False, False]]),
+        "codes": np.array([[5, -6, 7, 2**24 - 1]] * 3),
+        "index": np.array([[0], [1], [2]]),
+        "reward": np.array([-3.5, 0, 1e-30], np.float32),
+    }
+    expected = answers(model, feeds)
+    keep_on_gpu(model)
+    for one, other in zip(answers(model, feeds), expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert not {"Or", "Sign"} & operators(model).keys()
+    casts = {name for node in model.graph.node if node.op_type == "Cast" for name in node.output}
+    for node in model.graph.node:
+        if node.op_type in ("Concat", "Slice", "GatherElements", "Clip"):
+            assert node.input[0] in casts and node.output[0].endswith("/moved")
+
+
+def test_sizes_of_tensors_stay_int64() -> None:
+    """As a shape they are the CPU's own."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["batch"], end=1),
+        helper.make_node("Concat", ["batch", "two"], ["shape"], axis=0),
+        helper.make_node("Expand", ["small", "shape"], ["y"]),
+    ]
+    values: dict[str, tuple[int, list[int | str]]] = {
+        "x": (FLOAT, ["B"]),
+        "batch": (INT64, [1]),
+        "shape": (INT64, [2]),
+        "y": (FLOAT, ["B", 2]),
+    }
+    constants = {"two": np.array([2]), "small": np.ones((1, 1), np.float32)}
+    model = graph(nodes, values, ("y",), **constants)
+    before = model.SerializeToString()
+    keep_on_gpu(model)
+    assert model.SerializeToString() == before
+
+
 def test_constant_that_int32_does_not_hold_stays() -> None:
     node = helper.make_node("Min", ["x", "most"], ["y"])
     model = graph([node], {"x": (INT64, ["B"]), "y": (INT64, ["B"])}, ("y",), most=np.array(2**40))

@@ -36,7 +36,8 @@ async function open(given) {
 
 async function load(provider, reason) {
   const ort = await loadRuntime(info.runtime, provider, address, get);
-  session = new Session(await openModel(ort, read, { executionProviders: [provider] }));
+  const options = { executionProviders: [provider], logSeverityLevel: 3 }; // errors
+  session = new Session(await openModel(ort, read, options));
   gpu = provider === "webgpu" ? new Gpu(await ort.env.webgpu.device) : null;
   session.begin(0);
   await onGpu(() => session.step(0)); // kernels are made ready by their first run
