@@ -10,6 +10,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backend,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -25,6 +26,7 @@ from wmdeploy.cli.options import (
 )
 from wmdeploy.install import install_command
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.contract import FULL
 
 if TYPE_CHECKING:
     from wmdeploy.bundle import Bundle
@@ -53,6 +55,7 @@ def play(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     family: Family = None,
     backend: Backend = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     refill: Refill = None,
     fit: Fit = FitName.squeeze,
@@ -81,7 +84,7 @@ def play(
 
     listening = open_port("127.0.0.1", port)
     remarks: list[str] = []
-    settings = Settings(device.value)
+    settings = Settings(device.value, decoder=decoder)
     load = functools.partial(
         open_source,
         source,

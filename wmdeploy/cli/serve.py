@@ -9,6 +9,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backend,
+    Decoder,
     Device,
     DeviceName,
     Fit,
@@ -20,6 +21,7 @@ from wmdeploy.cli.options import (
     one_backend,
     read_options,
 )
+from wmdeploy.programs.contract import FULL
 
 
 @app.command(epilog=example("wmdeploy serve bundles/pong data/pong --sessions 16"))
@@ -66,6 +68,7 @@ def serve(
         False
     ),
     backend: Backend = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     refill: Refill = None,
     fit: Fit = FitName.squeeze,
@@ -114,7 +117,7 @@ def serve(
         )
     listening = open_port(host, port)
     opened = Bundle.open(bundle)
-    chosen, settings = one_backend(backend) or "ort-cpu", Settings(device.value)
+    chosen, settings = one_backend(backend) or "ort-cpu", Settings(device.value, decoder=decoder)
     load = functools.partial(load_backend, chosen, opened, settings)
     engines = load()
     remarks: list[str] = []
