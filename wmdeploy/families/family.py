@@ -187,7 +187,7 @@ class ModelFamily(ABC):
         )
 
     def distillation(self) -> "Distillation":
-        """How `wmdeploy distill` makes a student decoder. Imported here, as training imports families.
+        """How `wmdeploy distill` makes a student decoder. Imported here, as `training` is.
 
         Raises:
             TrainingError: it makes none of this family.
