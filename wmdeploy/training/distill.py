@@ -103,7 +103,7 @@ def _check_clips(clips: TrainingClips, facts: ModelFacts) -> None:
         if (folder / INDEX_NAME).is_file() and (recorded := read_data_folder(folder).size) != size:
             raise TrainingError(
                 f"data: {folder} was recorded at {recorded} x {recorded}, and the model's frames "
-                f"are {size} x {size}; record its game with --size {size}"
+                f"are {size} x {size}; record its game at that size"
             )
     if clips.num_actions != facts.num_actions:
         raise TrainingError(

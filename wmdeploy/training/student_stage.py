@@ -29,7 +29,8 @@ from wmdeploy.training.plan import Distillation, Job, StagePlan, StageSettings
 from wmdeploy.training.reference import coded_footage
 from wmdeploy.training.temporal_stage import latents_of
 
-PLACES = 4  # frames of a window that are decoded, the last of them from its own latent
+PLACES = 4  # frames of a window that the student decodes, the last of them from its own latent
+TAUGHT = 1  # of them the full decoder, which costs many times what the student does, shows its own
 SELF_FED = 0.25  # share of the latents given that are predictions themselves
 CHANGED = 6.0  # what a pixel that changes counts more than one that stands still
 L1 = 0.2  # share of the absolute error beside the squared one
@@ -41,7 +42,7 @@ TRAINED, HELD_OUT = 1, 2  # end the keys that places are drawn from
 class StudentDistillation(Distillation):
     """See `wmdeploy.training.plan.Distillation`. `batch` are frames."""
 
-    defaults = {"student": StageSettings(steps=6000, batch=16, rate=4e-3)}
+    defaults = {"student": StageSettings(steps=3000, batch=16, rate=4e-3)}
 
     def begin(self, model: WorldModel, decoder: str, seed: int) -> WorldModel:
         return with_student(model, decoder, seed)
@@ -120,19 +121,18 @@ class StudentLoss(nn.Module):
         """
         (model,) = self.frozen
         with torch.no_grad():
-            latents = self.latents(codes, places, actions)  # (B·P, C, h, w)
-            taught = model.vqvae.decode(latents).float()
-        made = self.student(latents).float()
-        weight = 1 + CHANGED * changed.flatten(0, 1).unsqueeze(1).float()
-        loss = made.new_zeros(())
-        for target in (taught, to_signal(frames.flatten(0, 1))):
-            error = made - target
-            each = error.square() + L1 * error.abs()
-            loss = loss + (each * weight).sum() / (3 * shared_mean(weight.sum()))
-        return loss
+            latents = self.latents(codes, places, actions)  # (B, P, C, h, w)
+            taught = model.vqvae.decode(latents[:, :TAUGHT].flatten(0, 1)).float()
+        made = self.student(latents.flatten(0, 1)).float().unflatten(0, places.shape)
+        weight = 1 + CHANGED * changed.unsqueeze(2).float()  # (B, P, 1, H, W)
+        real = to_signal(frames.flatten(0, 1)).unflatten(0, places.shape)
+        shown = slice(0, TAUGHT)
+        return _distance(made, real, weight) + _distance(
+            made[:, shown], taught.unflatten(0, (-1, TAUGHT)), weight[:, shown]
+        )
 
     def latents(self, codes: Tensor, places: Tensor, actions: Tensor | None) -> Tensor:
-        """What is decoded: predictions, and at each window's last place the frame's own latent."""
+        """What is decoded, (B, P, C, h, w): predictions, and last the real frame's own latent."""
         (model,) = self.frozen
         latents = latents_of(model.vqvae.vq, codes)  # (B, S + 1, L)
         given = latents[:, :-1]
@@ -146,7 +146,14 @@ class StudentLoss(nn.Module):
         rows = torch.arange(len(places), device=places.device).unsqueeze(1)
         shown = predicted[rows, places]  # (B, P, L)
         shown[:, -1] = latents[rows[:, 0], places[:, -1] + 1]
-        return shown.flatten(0, 1).unflatten(1, model.config.vqvae.latent_shape)
+        return shown.unflatten(2, model.config.vqvae.latent_shape)
+
+
+def _distance(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Squared error and a share of the absolute one, (B, P, 3, H, W) each: the weighted mean."""
+    error = made - target
+    each = error.square() + L1 * error.abs()
+    return (each * weight).sum() / (3 * shared_mean(weight.sum()))
 
 
 class StudentStage:
