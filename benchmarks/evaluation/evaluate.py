@@ -74,7 +74,7 @@ class TiedRunner:
         model: of the reference family.
     """
 
-    def __init__(self, backend: Backend, model: nn.Module, decoder: str) -> None:
+    def __init__(self, backend: Backend, model: nn.Module, decoder: str = FULL) -> None:
         self.name = _label(backend, decoder)
         self._ties = TieFinder(model, backend.precision)
         self._sessions = SessionRunner(with_same_codes(backend, self._ties))
