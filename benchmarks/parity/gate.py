@@ -108,11 +108,13 @@ def check_parity(
     if counts:
         curves = [dataclasses.replace(c, codes=n) for c, n in zip(curves, counts, strict=True)]
     window, total = judged_window(programs), add_counts(counts) if counts else None
+    full_worst, full_mean = _against_full([recording["free"] for recording in got], baseline)
     rollout = dataclasses.replace(
         rollout_parity(pairs, errors, horizons(window, errors.shape[1])),
         forced_worst_db=min((db for c in curves for db in c.forced_db), default=None),
         outputs=compare_outputs(got, expected),
-        **_against_full([recording["free"] for recording in got], baseline),
+        full_worst_db=full_worst,
+        full_mean_db=full_mean,
     )
     stages, relative = _graph_parity(same, baseline, bundle.manifest)
     stages = _with_rollout(stages, rollout, total, curves, programs.frame_input()[0])
@@ -143,20 +145,23 @@ def _recordings(directory: Path, clips: int) -> list[Recording]:
     return recordings
 
 
-def _against_full(frames: Sequence[np.ndarray], baseline: Path) -> dict[str, float]:
-    """How far frames (T, H, W, 3) of each clip are from the full decoder's, where they are not its.
+def _against_full(
+    frames: Sequence[np.ndarray], baseline: Path
+) -> tuple[float, float] | tuple[None, None]:
+    """How far frames (T, H, W, 3) of each clip are from the full decoder's, in dB of PSNR.
 
-    By the name of the field of `Parity`, in dB of PSNR: of the worst frame, and of the mean squared
-    error of all.
+    Returns:
+        Of the worst frame, and of the mean squared error of all; None where the full decoder made
+        them.
     """
     if not (baseline / full_file(0)).exists():
-        return {}
+        return None, None
     errors = []
     for number, made in enumerate(frames):
         with np.load(baseline / full_file(number)) as file:
             errors.append(frame_errors(made, file["free"]))
     each = np.concatenate(errors)
-    return {"full_worst_db": psnr(float(each.max())), "full_mean_db": psnr(float(each.mean()))}
+    return psnr(float(each.max())), psnr(float(each.mean()))
 
 
 def _curve(label: str, clip: str, got: Recording, expected: Recording) -> Curve:

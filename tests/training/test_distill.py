@@ -16,6 +16,7 @@ from wmdeploy.clips.folder import INDEX_NAME
 from wmdeploy.errors import ClipError, TrainingError
 from wmdeploy.families import load_family, load_model, save_model
 from wmdeploy.families.directory import read_notes, read_training
+from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training import TrainOptions, TrainSummary
 from wmdeploy.training.distill import DistillOptions, distill
@@ -74,7 +75,7 @@ def test_the_model_stays_as_it_is_and_a_student_stands_beside_it(
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]), name
     assert all(name.startswith("student.") for name in after.keys() - before.keys())
-    student = load_model(output).config.student
+    student = reference_model(load_model(output)).config.student
     assert student is not None and student.name == "lite"
 
 
@@ -199,7 +200,7 @@ def test_a_batch_has_the_frames_of_its_places(source: Path, squares: Path) -> No
 
     course = load_family("vqvae-transformer").distillation()
     assert isinstance(course, StudentDistillation)
-    model = course.begin(load_model(source), "lite", 0)
+    model = course.begin(reference_model(load_model(source)), "lite", 0)
     clips = find_data([squares], size=16, validation=0.2, seed=0, actions=True)
     job = Job(
         model=model,

@@ -16,6 +16,7 @@ from wmdeploy.families.reference.config import PRESETS, StudentConfig, student_c
 from wmdeploy.families.reference.distillation import weights_digest, with_student
 from wmdeploy.families.reference.graphs import deployment
 from wmdeploy.families.reference.student import Student
+from wmdeploy.families.reference.student_graph import GraphStudent
 from wmdeploy.families.reference.world_model import WorldModel
 
 
@@ -52,6 +53,7 @@ def test_both_layouts_of_a_student_give_the_same_frames(taught: WorldModel) -> N
     latent = taught.temporal_model.output_proj(hidden)
     token, plain = (deployment(taught, layout, "fp32") for layout in ("token", "latent"))
     folded = token.graphs["decoder-lite"]().module
+    assert isinstance(folded, GraphStudent)
     expected = plain.graphs["decoder-lite"]().module(latent)
     assert expected.shape == (3, 32, 32, 3) and expected.float().std() > 1
     assert (folded(hidden).int() - expected.int()).abs().max() <= 1

@@ -21,10 +21,10 @@ class GraphStudent(nn.Module):
         assert model.student is not None, "the deployment has this graph of a model with a student"
         self.latent_shape = model.config.vqvae.latent_shape
         self.small_shape = model.student.small_shape
-        self.squeeze = model.student.squeeze
+        self.squeeze: nn.Conv2d | nn.Linear = model.student.squeeze
         self.body = model.student.body
         if project:
-            self.squeeze = squeezed(model.temporal_model.output_proj, self.squeeze)
+            self.squeeze = squeezed(model.temporal_model.output_proj, model.student.squeeze)
         self.project = project
 
     def forward(self, hidden: Tensor) -> Tensor:
