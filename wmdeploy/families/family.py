@@ -49,9 +49,12 @@ class Graph:
         from torch._subclasses.fake_tensor import FakeTensorMode
         from torch.utils.flop_counter import FlopCounterMode
 
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        device = weights[0].device if weights else torch.device("cpu")
         with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
             feeds = [
-                torch.ones(spec.sizes(1), dtype=getattr(torch, spec.dtype)) for spec in self.inputs
+                torch.ones(spec.sizes(1), dtype=getattr(torch, spec.dtype), device=device)
+                for spec in self.inputs
             ]
             with FlopCounterMode(display=False) as counter:
                 self.module(*feeds)
