@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.cli.test_cli import wmdeploy
+from tests.serve.conftest import PLAYING
+from tests.serve.test_service import player_of
 from wmdeploy.benchmarks.report import read_json
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
@@ -17,6 +19,8 @@ from wmdeploy.engines.base import Settings, load_backend
 from wmdeploy.engines.rollout import open_source, rollout
 from wmdeploy.errors import BundleError, WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
+from wmdeploy.exporters.site.runtime import FILES
+from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions, write_site
 from wmdeploy.families import save_model
 from wmdeploy.families.reference.distillation import with_student
 from wmdeploy.families.reference.world_model import WorldModel
@@ -24,6 +28,8 @@ from wmdeploy.manifest import MANIFEST_FILE, read_manifest
 from wmdeploy.programs.check import find_fault
 from wmdeploy.programs.engine import Backend
 from wmdeploy.psnr import psnr
+from wmdeploy.serve.engine import DreamEngine
+from wmdeploy.serve.starts import start_of
 
 Taught = tuple[Path, Bundle]  # a model directory and its bundle
 
@@ -87,6 +93,37 @@ def test_only_the_graphs_of_the_chosen_decoder_are_loaded(taught: Taught) -> Non
         backend = load_backend("ort-cpu", bundle, Settings(decoder=decoder))
         assert sorted(backend.engines) == sorted(["encoder", "prefill", "step", graph])
         assert backend.programs.renders == {}
+
+
+@pytest.mark.parametrize("decoder", ["full", "lite"])
+def test_a_dream_of_play_and_serve_is_shown_by_the_chosen_decoder(
+    taught: Taught, clip: Clip, decoder: str
+) -> None:
+    settings = Settings(device="cpu", decoder=decoder)
+    backend = load_backend("ort-cpu", taught[1], settings)
+    start = start_of(Clip(clip.frames[:3], None, ""), backend.programs, "")
+    engine = DreamEngine(backend, [start], PLAYING, None)
+    engine.warm_up()
+    player = player_of(engine.new_dream(0))
+    made = []
+    for _ in range(10):
+        engine.step([player])
+        made.append(player.dream.dream)
+    expected = imagined(open_source(str(taught[0]), settings=settings), clip)
+    assert worst_db(np.stack(made), expected) > 55
+
+
+def test_a_site_has_the_chosen_decoder_alone(taught: Taught, tmp_path: Path) -> None:
+    (tmp_path / "dist").mkdir()
+    for name in FILES:
+        (tmp_path / "dist" / name).write_bytes(b"")
+    options = SiteOptions(
+        bundle=taught[1].path, output=tmp_path / "site", runtime=tmp_path / "dist"
+    )
+    write_site(options, load_backend("ort-cpu", taught[1], Settings(decoder="lite")), [])
+    model = json.loads((tmp_path / "site" / SITE_FILE).read_text())
+    assert set(model["graphs"]) == {"prefill", "step", "decoder-lite"}
+    assert [call["graph"] for call in model["programs"]["render"]] == ["decoder-lite"]
 
 
 def test_an_unknown_decoder_lists_those_of_the_bundle(taught: Taught) -> None:
