@@ -132,8 +132,8 @@ def run(
         if first:
             folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    model = plan.begin(clips).requires_grad_(True)
     with started(options) as accelerator, torch.random.fork_rng(devices=[]), ExitStack() as held:
+        model = plan.begin(clips).requires_grad_(True)
         settings["processes"] = accelerator.num_processes
         if accelerator.is_main_process:
             held.enter_context(folder.opened(settings))
