@@ -32,6 +32,11 @@ def rollout_file(clip: int) -> str:
     return f"rollout-{clip}.npz"
 
 
+def full_file(clip: int) -> str:
+    """Where the baseline leaves what the full decoder makes of that clip, where another renders."""
+    return f"full-{clip}.npz"
+
+
 @dataclass(frozen=True)
 class Samples:
     """Raw times of each run in ms: `wall` end to end, `device` between two CUDA events."""

@@ -123,7 +123,9 @@ class Parity:
     of the mean squared error over the first h frames imagined, `worst_frame_psnr_db` of the worst
     of them; keys are h. `forced_worst_db` is of the worst frame that follows true ones.
     `code_agreement` is the share of equal codes, `codes` what the others are. `outputs` are of all
-    clips together, by name.
+    clips together, by name. Where a student decoder renders, here and in the baseline,
+    `full_worst_db` and `full_mean_db` say how far the frames are from those of the full decoder;
+    the verdict does not look at it.
     """
 
     max_abs: float | None = None
@@ -134,6 +136,8 @@ class Parity:
     code_agreement: float | None = None
     codes: CodeCount | None = None
     forced_worst_db: float | None = None
+    full_worst_db: float | None = None
+    full_mean_db: float | None = None
     outputs: dict[str, OutputParity] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BackendError, require
+from wmdeploy.programs.contract import FULL
 from wmdeploy.programs.engine import Backend
 
 
@@ -50,12 +51,14 @@ class Settings:
 
     `device` is of the backends whose entry says "any" ("auto": a GPU where torch finds one). `tf32`
     lets float32 products on a GPU lose precision for speed. `threads` is how many a backend on the
-    CPU computes with; None: as many as it takes itself.
+    CPU computes with; None: as many as it takes itself. `decoder` is the one that renders, of those
+    that the model has.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tf32: bool = False
     threads: int | None = None
+    decoder: str = FULL
 
 
 def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) -> Backend:
@@ -65,6 +68,7 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
         MissingError: this machine lacks something that the backend needs.
         BackendError: the backend is unknown, or refuses the bundle.
         BundleError: a file of the bundle is missing or altered.
+        WmdeployError: it has no such decoder.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
@@ -76,4 +80,4 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
         allow_tf32(settings.tf32)
     module, _, function = BACKENDS[name].loader.partition(":")
     load: Callable[[Bundle, Settings], Backend] = getattr(importlib.import_module(module), function)
-    return load(bundle, settings)
+    return load(bundle.with_decoder(settings.decoder), settings)

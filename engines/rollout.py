@@ -34,6 +34,7 @@ def open_source(
 
     Raises:
         BundleError, CheckpointError, BackendError: it cannot be loaded, or not by that backend.
+        WmdeployError: it has no such decoder.
     """
     if (Path(source) / MANIFEST_FILE).is_file():
         return load_backend(backend or "ort-cpu", Bundle.open(Path(source)), settings)
@@ -50,7 +51,7 @@ def open_source(
     settings = settings or Settings()
     allow_tf32(settings.tf32)
     model = load_model(source, seed, remarks, family)
-    return baseline(model, pytorch_device(BASELINE, settings))
+    return baseline(model, pytorch_device(BASELINE, settings), decoder=settings.decoder)
 
 
 def rollout(

@@ -151,6 +151,12 @@ def _write_bundle(
     authors = family.baseline_deployment(model, "fp32").kept()
     for deployed in (exact, authors):  # before any of it runs: it may be a loop without an end
         _check_programs(family, deployed.programs, {n: b() for n, b in deployed.graphs.items()})
+    if authors.programs.decoders() != programs.decoders():
+        raise ExportError(
+            f"family {family.name}: its programs have the decoders "
+            f"{', '.join(programs.decoders())}, its baseline's "
+            f"{', '.join(authors.programs.decoders())}"
+        )
     modules = module_backend(exact, name="pytorch")
     cases = record_cases(modules, clip.frames, actions)
     deployed = exact
@@ -175,7 +181,7 @@ def _write_bundle(
             inputs=graph.inputs,
             outputs=graph.outputs,
             weight_bytes=0,
-            flops=_count_flops(graph),
+            flops=graph.operations(),
             parity={},
         )
         del graph
@@ -204,15 +210,16 @@ def _write_bundle(
             parity=verify_graph(engine, cases[name], judge, recipe.precision),
         )
     progress("export", 2 * graphs, 2 * graphs, "imagine beside the baseline")
-    modules = dataclasses.replace(modules, programs=deployed.programs)
-    verify_rollout(
-        engines,
-        modules=modules,
-        baseline=module_backend(authors, name="baseline"),
-        frames=clip.frames,
-        actions=actions,
-        precision=recipe.precision,
-    )
+    baseline = module_backend(authors, name="baseline")
+    for decoder in programs.decoders():
+        verify_rollout(
+            engines,
+            modules=dataclasses.replace(modules, programs=deployed.programs.rendering(decoder)),
+            baseline=dataclasses.replace(baseline, programs=authors.programs.rendering(decoder)),
+            frames=clip.frames,
+            actions=actions,
+            precision=recipe.precision,
+        )
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
         family.save(model, directory / MODEL_DIRECTORY, notes)
@@ -321,22 +328,3 @@ def _existing(path: Path, recipe: Recipe, family: str) -> Bundle | None:
         return bundle
     except BundleError:
         return None
-
-
-def _count_flops(graph: "Graph") -> int:
-    """Operations (a multiply and an add count as two) of one run at batch 1."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        feeds = [
-            torch.ones(
-                [1 if size == "B" else size for size in spec.shape],
-                dtype=getattr(torch, spec.dtype),
-            )
-            for spec in graph.inputs
-        ]
-        with FlopCounterMode(display=False) as counter:
-            graph.module(*feeds)
-    return int(counter.get_total_flops())

@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHORTER = {
     "record": ["--frames", "256"],
     "train": ["--vqvae-steps", "100", "--temporal-steps", "20", "--precision", "fp32"],
+    "distill": ["--stage", "student.steps=20"],
     "bench": ["--seconds", "0.05", "--backend", "ort-cpu"],
 }
 

@@ -16,6 +16,7 @@ and so is writing through a link.
         ...  # load it: a bundle that is replaced meanwhile is an error, never a mixture of two
 """
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,20 @@ class Bundle:
             if graph.file not in bundle.manifest.files:
                 raise BundleError(f"{path}: {graph.file} is not among the manifest's files")
         return bundle
+
+    def with_decoder(self, decoder: str) -> "Bundle":
+        """The same, whose manifest has this decoder alone, and the graphs that are called then.
+
+        Not to be written: the others stay in the directory.
+
+        Raises:
+            WmdeployError: it has no such decoder.
+        """
+        programs = self.manifest.programs.rendering(decoder)
+        called = programs.graphs()
+        graphs = {name: graph for name, graph in self.manifest.graphs.items() if name in called}
+        manifest = dataclasses.replace(self.manifest, programs=programs, graphs=graphs)
+        return dataclasses.replace(self, manifest=manifest)
 
     def verify(self, names: Iterable[str] | None = None) -> None:
         """Compare the hashes of files (default: of all) with the manifest's.

@@ -280,7 +280,11 @@ def start_length(programs: Programs) -> int:
 def _unknown_in_programs(document: dict[str, Any]) -> str | None:
     """A field of the programs, or of one of their parts, that this version does not know."""
     parts: list[tuple[dict[str, Any], type]] = [(document, Programs)]
-    parts += [(call, Call) for name in PROGRAMS for call in document.get(name, ())]
+    programs = [
+        *(document.get(name, ()) for name in PROGRAMS),
+        *document.get("renders", {}).values(),
+    ]
+    parts += [(call, Call) for calls in programs for call in calls]
     parts += [(noise, Noise) for noise in document.get("noise", {}).values()]
     parts += [
         (t, TensorSpec) for kind in ("state", "records", "outputs") for t in document.get(kind, ())

@@ -29,9 +29,10 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
     Raises:
         BackendError: an unknown backend, an option out of range, or the baseline cannot run.
         BundleError, ClipError: the bundle or a clip cannot be used.
+        WmdeployError: the bundle has no such decoder.
     """
     check_backends(options.backends)
-    bundle = Bundle.open(options.bundle)
+    bundle = Bundle.open(options.bundle).with_decoder(options.settings.decoder)
     bundle.verify()
     machine = this_machine()
     cpus = sorted(os.sched_getaffinity(0))

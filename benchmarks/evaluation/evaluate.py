@@ -29,6 +29,7 @@ from wmdeploy.families.precision import allow_tf32
 from wmdeploy.families.reference.family import ReferenceFamily
 from wmdeploy.files import real_path
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.frames import SessionRunner, evaluate_frames
 from wmdeploy.quality.measure import evaluate as measure
@@ -48,7 +49,8 @@ class EvaluateOptions:
         backend: for a bundle, default `ort-cpu`.
         context: frames given to a rollout.
         clips: at most so many of each folder; None for all.
-        settings: of the backend; its device is the PyTorch model's too.
+        settings: of the backend; its device is the PyTorch model's too. Where its decoder is a
+            student, that is judged beside the full one, and the strip shows it.
         pictures: whether to draw the strip.
         read: how the clips are read.
         family: of a model that does not name its own.
@@ -72,8 +74,8 @@ class TiedRunner:
         model: of the reference family.
     """
 
-    def __init__(self, backend: Backend, model: nn.Module) -> None:
-        self.name = backend.name
+    def __init__(self, backend: Backend, model: nn.Module, decoder: str = FULL) -> None:
+        self.name = _label(backend, decoder)
         self._ties = TieFinder(model, backend.precision)
         self._sessions = SessionRunner(with_same_codes(backend, self._ties))
 
@@ -119,7 +121,9 @@ def evaluate(
     model, training, backend = _load(options, remarks)
     for remark in remarks:
         tell(remark)
-    pytorch = SessionRunner(baseline(model, pytorch_device(BASELINE, options.settings)))
+    device, decoder = pytorch_device(BASELINE, options.settings), options.settings.decoder
+    pytorch = SessionRunner(baseline(model, device))
+    shown = SessionRunner(baseline(model, device, decoder=decoder), decoder)
     trained_on = set(training.clips)
     facts = family_of(model).facts(model)
     size, conditioned = facts.image_size, facts.num_actions + facts.action_size > 0
@@ -158,21 +162,32 @@ def evaluate(
             model,
             footage,
             name=options.source,
-            runner=None if backend is None else TiedRunner(backend, model),
+            runner=None if backend is None else TiedRunner(backend, model, decoder),
+            decoder=decoder,
             context=options.context,
             skipped=skipped,
             progress=progress,
         )
     else:
+        runners = [pytorch]
+        if backend is not None:
+            runners.append(SessionRunner(backend, _label(backend, decoder)))
+        if decoder != FULL:
+            runners.append(shown)
         report = evaluate_frames(
-            [pytorch] if backend is None else [pytorch, SessionRunner(backend)],
+            runners,
             footage,
             name=options.source,
             context=options.context,
             skipped=skipped,
             progress=progress,
         )
-    return report, _strip(pytorch, footage, options.context) if options.pictures else None
+    return report, _strip(shown, footage, options.context) if options.pictures else None
+
+
+def _label(backend: Backend, decoder: str) -> str:
+    """What a backend is called beside the model, which has the full decoder."""
+    return backend.name if decoder == FULL else f"{backend.name}, {decoder}"
 
 
 def _load(

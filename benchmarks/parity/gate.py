@@ -18,13 +18,14 @@ from wmdeploy.benchmarks.parity.metrics import (
 )
 from wmdeploy.benchmarks.parity.outputs import compare_outputs, first_draw
 from wmdeploy.benchmarks.parity.worst_frame import picture
-from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, rollout_file
+from wmdeploy.benchmarks.protocol import CASES_FILE, SAME_CODES, full_file, rollout_file
 from wmdeploy.benchmarks.report import Curve, OutputParity, Parity
 from wmdeploy.benchmarks.stages import COMMON, StageName
 from wmdeploy.bundle import Bundle
 from wmdeploy.codes import CodeCount, add_counts
 from wmdeploy.manifest import Manifest, Precision
 from wmdeploy.programs.contract import Programs
+from wmdeploy.psnr import psnr
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ def check_parity(
     that it draws from: a free rollout goes another way with the first draw that rounding changes.
     Both sides draw the same noise.
 
+    Both sides render with the same decoder. Of a student's frames it is reported, and not judged,
+    how far they are from the full decoder's.
+
     Args:
         directories: where the backend and the baseline recorded.
         clips: their names, in the order of their numbers; `counts` of their codes likewise, none of
@@ -104,10 +108,13 @@ def check_parity(
     if counts:
         curves = [dataclasses.replace(c, codes=n) for c, n in zip(curves, counts, strict=True)]
     window, total = judged_window(programs), add_counts(counts) if counts else None
+    full_worst, full_mean = _against_full([recording["free"] for recording in got], baseline)
     rollout = dataclasses.replace(
         rollout_parity(pairs, errors, horizons(window, errors.shape[1])),
         forced_worst_db=min((db for c in curves for db in c.forced_db), default=None),
         outputs=compare_outputs(got, expected),
+        full_worst_db=full_worst,
+        full_mean_db=full_mean,
     )
     stages, relative = _graph_parity(same, baseline, bundle.manifest)
     stages = _with_rollout(stages, rollout, total, curves, programs.frame_input()[0])
@@ -136,6 +143,25 @@ def _recordings(directory: Path, clips: int) -> list[Recording]:
         with np.load(directory / rollout_file(number)) as file:
             recordings.append(dict(file))
     return recordings
+
+
+def _against_full(
+    frames: Sequence[np.ndarray], baseline: Path
+) -> tuple[float, float] | tuple[None, None]:
+    """How far frames (T, H, W, 3) of each clip are from the full decoder's, in dB of PSNR.
+
+    Returns:
+        Of the worst frame, and of the mean squared error of all; None where the full decoder made
+        them.
+    """
+    if not (baseline / full_file(0)).exists():
+        return None, None
+    errors = []
+    for number, made in enumerate(frames):
+        with np.load(baseline / full_file(number)) as file:
+            errors.append(frame_errors(made, file["free"]))
+    each = np.concatenate(errors)
+    return psnr(float(each.max())), psnr(float(each.mean()))
 
 
 def _curve(label: str, clip: str, got: Recording, expected: Recording) -> Curve:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from wmdeploy.benchmarks.render.format import figure, interval, speed_up, worst_db
 from wmdeploy.benchmarks.report import Curve, FixedRate, Memory, OutputParity, Row
@@ -89,6 +89,10 @@ def _engines(memory: Memory) -> str:
 
 def _agreement(row: Row) -> Cell:
     return number(row.parity.code_agreement if row.parity else None, ".3%")
+
+
+def _full(row: Row, name: Literal["full_worst_db", "full_mean_db"]) -> Cell:
+    return number(getattr(row.parity, name) if row.parity else None, ".1f")
 
 
 def worst_db_column(horizon: str) -> Column[Row]:
@@ -206,6 +210,8 @@ PARITY_RIGHT: tuple[Column[Row], ...] = (
         heading="forced dB",
         cell=lambda row: number(row.parity.forced_worst_db if row.parity else None, ".1f"),
     ),
+    Column(heading="full, worst dB", cell=lambda row: _full(row, "full_worst_db")),
+    Column(heading="full, mean dB", cell=lambda row: _full(row, "full_mean_db")),
     Column(
         heading="max of 255",
         cell=lambda row: number(row.parity.max_abs if row.parity else None, ".0f"),

@@ -12,8 +12,13 @@ from wmdeploy.benchmarks.render import columns as of
 from wmdeploy.benchmarks.render.columns import Cell, Column, Item
 from wmdeploy.benchmarks.report import Report, Row, flatten
 from wmdeploy.benchmarks.stages import COMMON, Stage, StageName, stages_of
+from wmdeploy.programs.contract import FULL
 
 LONGEST = 300  # characters of a value of the environment
+STUDENT = (
+    "Decoder: {}. Full: its frames against those of the full decoder in float32, which no verdict "
+    "looks at. Times of the baseline are with the full decoder."
+)
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 
 
@@ -70,6 +75,9 @@ def latency(report: Report) -> Table:
         captions.insert(2, "Device: between two CUDA events")
     rows = [row for row in report.rows if row.batch == 1 and row.is_timed]
     columns = [of.stage_column(list(stages_in(report))), *of.LATENCY]
+    decoder = report.environment.settings.decoder
+    if decoder != FULL:
+        captions.append(f"Decoder: {decoder}; the baseline's times are with the full one")
     return _table(
         f"{report.bundle.name}: latency, batch 1", rows, columns, f"{'. '.join(captions)}."
     )
@@ -134,12 +142,15 @@ def parity(report: Report) -> Table:
             heading="verdict", cell=lambda row: of.verdict(row, report.baseline), words=True
         ),
     ]
+    decoder = report.environment.settings.decoder
+    student = [] if decoder == FULL else [STUDENT.format(decoder)]
+    same = "the same rollouts" if decoder == FULL else f"the same rollouts and decoder, {decoder}"
     return _table(
-        f"parity with {report.baseline} in float32 ({report.bundle.recipe.precision} bundle, the "
-        "same rollouts), and memory",
+        f"parity with {report.baseline} in float32 ({report.bundle.recipe.precision} bundle, "
+        f"{same}), and memory",
         rows,
         columns,
-        "\n".join([*memory, *_reasons(report)]),
+        "\n".join([*memory, *student, *_reasons(report)]),
     )
 
 

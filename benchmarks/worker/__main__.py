@@ -40,11 +40,13 @@ from wmdeploy.benchmarks.protocol import (
     Timed,
     Warm,
     Warmed,
+    full_file,
     rollout_file,
 )
 from wmdeploy.benchmarks.stages import StageName, find_stage
 from wmdeploy.benchmarks.worker.memory import MemoryMeter
 from wmdeploy.errors import MissingError, WmdeployError
+from wmdeploy.programs.contract import FULL
 from wmdeploy.text import one_line
 
 if TYPE_CHECKING:
@@ -70,11 +72,11 @@ class Worker:
         from wmdeploy.benchmarks.worker.rollouts import Rollout, read_clip_file
         from wmdeploy.benchmarks.worker.workloads import stage_names
         from wmdeploy.bundle import Bundle
-        from wmdeploy.engines.base import load_backend
         from wmdeploy.programs.session import Session
 
         self.job = job
-        self.bundle = Bundle.open(job.bundle)
+        self.whole = Bundle.open(job.bundle)
+        self.bundle = self.whole.with_decoder(job.settings.decoder)
         self.meter = MemoryMeter()
         self._batch = 1
         self._workloads: dict[str, Workload] = {}  # at that batch
@@ -83,7 +85,7 @@ class Worker:
         clips = [read_clip_file(path) for path in job.clips]
         with self.meter.working(torch.cuda.is_available()):
             start = time.perf_counter()
-            self.backend = load_backend(job.backend, self.bundle, job.settings)
+            self.backend = self._timed()
             loaded = time.perf_counter()
             session = Session(self.backend, refill=job.refill)
             self.rollouts = [Rollout(session, *clip, job.context) for clip in clips]
@@ -199,7 +201,31 @@ class Worker:
         else:
             arrays = backend_answers(backend, self.bundle, job.baseline / CASES_FILE)
         np.savez(directory / CASES_FILE, allow_pickle=False, **arrays)
+        if job.is_baseline and job.settings.decoder != FULL:
+            self._record_full()
         return Recorded()
+
+    def _record_full(self) -> None:
+        """What the full decoder makes of the same rollouts."""
+        from wmdeploy.benchmarks.worker.rollouts import Rollout
+        from wmdeploy.programs.record import encoding_once
+        from wmdeploy.programs.session import Session
+
+        session = Session(encoding_once(self.backend), refill=self.job.refill)
+        for number, clip in enumerate(self.rollouts):
+            rollout = Rollout(session, clip.frames, clip.actions, self.job.context)
+            rollout.reset()
+            frames = np.concatenate([rollout.step() for _ in range(self.job.horizon)])
+            np.savez(self.job.directory / full_file(number), allow_pickle=False, free=frames)
+
+    def _timed(self) -> "Backend":
+        """What is timed: the baseline as its authors run it, with the full decoder."""
+        from wmdeploy.engines.base import load_backend
+
+        settings = self.job.settings
+        if self.job.is_baseline:
+            settings = dataclasses.replace(settings, decoder=FULL)
+        return load_backend(self.job.backend, self.whole, settings)
 
     def _with_same_codes(self) -> "Backend":
         from wmdeploy.benchmarks.worker.ties import read_corrections
@@ -214,11 +240,16 @@ class Worker:
         """The backend as both recordings take it: they must agree on what ties.
 
         Kernels that add in no fixed order, as ONNX Runtime's GroupNorm on a GPU, round otherwise
-        from run to run, and codes that tie fall now here, now there.
+        from run to run, and codes that tie fall now here, now there. The baseline records with the
+        decoder that the others have, though it is timed with the full one.
         """
+        from wmdeploy.engines.base import load_backend
         from wmdeploy.programs.record import encoding_once
 
-        return encoding_once(self.backend)
+        job, backend = self.job, self.backend
+        if job.is_baseline and job.settings.decoder != FULL:
+            backend = load_backend(job.backend, self.whole, job.settings)
+        return encoding_once(backend)
 
     def _find_ties(self, command: CountTies) -> CountedTies:
         from wmdeploy.benchmarks.worker.ties import write_ties
@@ -251,6 +282,7 @@ class Worker:
             context=job.context,
             frames=command.frames,
             refill=job.refill,
+            decoder=job.settings.decoder,
         )
 
 

@@ -19,6 +19,7 @@ def baseline_cases(
     """Feeds of each graph of the bundle, and what its module answers, in float32.
 
     Args:
+        bundle: with the decoder that renders, and no other.
         frames: (T, H, W, 3) uint8, T >= 2.
         actions: (T, ...) for a model with actions, else None.
 
@@ -27,8 +28,8 @@ def baseline_cases(
     """
     manifest, arrays = bundle.manifest, dict[str, np.ndarray]()
     cases = record_model(bundled_model(bundle), manifest.recipe.layout, frames, actions)
-    for name, recorded in cases.items():
-        graph = manifest.graphs[name]
+    for name, graph in manifest.graphs.items():
+        recorded = cases[name]
         feeds, outputs = [case.feeds for case in recorded], [case.outputs for case in recorded]
         arrays |= {f"{name}/feed/{key}": v for key, v in _joined(graph.inputs, feeds).items()}
         arrays |= {f"{name}/expected/{k}": v for k, v in _joined(graph.outputs, outputs).items()}

@@ -19,6 +19,7 @@ from wmdeploy.engines.same_codes import SameCodesEncoder, TieFinder
 from wmdeploy.families import family_of
 from wmdeploy.families.precision import exact_float32
 from wmdeploy.programs.arrays import NUMPY
+from wmdeploy.programs.contract import FULL
 from wmdeploy.programs.engine import Backend, Engine
 from wmdeploy.programs.host_engine import HostEngine
 from wmdeploy.programs.modules import ModuleEngine, module_backend
@@ -45,6 +46,7 @@ def substitute_graphs(
     context: int,
     frames: int,
     refill: int | None = None,
+    decoder: str = FULL,
 ) -> Substituted:
     """The worst frame of a rollout for each graph that is the backend's.
 
@@ -56,7 +58,7 @@ def substitute_graphs(
     if backend.programs != bundle.manifest.programs:
         return Substituted({}, "runs graphs of its own, which fit none of the bundle's")
     model = bundled_model(bundle)
-    pytorch = pytorch_backend(model, bundle, backend)
+    pytorch = pytorch_backend(model, bundle, backend, decoder)
     programs = pytorch.programs
     exact: dict[str, Engine] = {
         name: HostEngine(engine, pytorch.arrays) for name, engine in pytorch.engines.items()
@@ -82,9 +84,12 @@ def substitute_graphs(
     return Substituted(worst)
 
 
-def pytorch_backend(model: nn.Module, bundle: Bundle, backend: Backend) -> Backend:
+def pytorch_backend(
+    model: nn.Module, bundle: Bundle, backend: Backend, decoder: str = FULL
+) -> Backend:
     """The bundle's own graphs in float32 PyTorch, where the backend is."""
     deployed = family_of(model).deployment(model, bundle.manifest.recipe.layout, "fp32")
+    deployed = deployed.with_decoder(decoder)
     device = torch.device(backend.device)
     return module_backend(
         deployed, name="pytorch", device=device, encode_batch=1, engine=ExactEngine

@@ -1,13 +1,13 @@
 """What is timed in a worker: each engine alone, and whole steps of a session."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from wmdeploy.benchmarks.stages import StageName, stages_of
 from wmdeploy.benchmarks.worker.rollouts import Rollout
 from wmdeploy.benchmarks.worker.timing import Workload
 from wmdeploy.manifest import Manifest
 from wmdeploy.programs.arrays import Array
-from wmdeploy.programs.contract import Programs
+from wmdeploy.programs.contract import Call, Programs
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.record import recording
 from wmdeploy.programs.session import Session
@@ -30,17 +30,19 @@ def graph_behind(name: str, own: Programs, bundled: Programs) -> str | None:
     """The graph of a backend that does what the bundle's graph of this name does; None: none.
 
     The baseline has graphs of its own. Where it and the bundle each predict a frame by one run of
-    one graph, these do the same.
+    one graph, these do the same; and so where each renders by one, as a student and the full
+    decoder do.
     """
     if name in own.graphs():
         return name
-    return _predicting(own) if _predicting(bundled) == name else None
+    if _alone(bundled.predict) == name:
+        return _alone(own.predict)
+    return _alone(own.render) if _alone(bundled.render) == name else None
 
 
-def _predicting(programs: Programs) -> str | None:
-    """The graph one run of which predicts a frame, if there is one."""
-    call, *others = programs.predict
-    return call.graph if not others and call.times == 1 else None
+def _alone(calls: Sequence[Call]) -> str | None:
+    """The graph one run of which is a whole program, if there is one."""
+    return calls[0].graph if len(calls) == 1 and calls[0].times == 1 else None
 
 
 def record_feeds(backend: Backend, rollout: Rollout) -> Feeds:

@@ -40,6 +40,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     recipe = bundle.manifest.recipe
     model = bundled_model(bundle)
     deployed = family_of(model).deployment(model, recipe.layout, recipe.precision)
+    deployed = deployed.with_decoder(settings.decoder)
     engines = {}
     # all are built before any is moved: in float32 they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:

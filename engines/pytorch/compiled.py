@@ -42,6 +42,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     recipe = bundle.manifest.recipe
     model = bundled_model(bundle)
     deployed = family_of(model).deployment(model, recipe.layout, recipe.precision)
+    deployed = deployed.with_decoder(settings.decoder)
     engines = {}
     # all are built before any is moved: in float32 they share the model's weights
     for name, graph in [(name, build()) for name, build in deployed.graphs.items()]:
@@ -73,7 +74,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     device = float16_device("compile-fp16", settings)
     check_compiler("compile-fp16")
     model = bundled_model(bundle)
-    deployed = family_of(model).baseline_deployment(model, "fp16")
+    deployed = family_of(model).baseline_deployment(model, "fp16").with_decoder(settings.decoder)
     engines = {}
     for name, build in deployed.graphs.items():
         graph = build()

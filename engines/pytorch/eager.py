@@ -11,6 +11,7 @@ from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import float16_device, pytorch_device, torch_threads
 from wmdeploy.families import family_of, load_bundled_model
 from wmdeploy.manifest import Precision
+from wmdeploy.programs.contract import FULL
 from wmdeploy.programs.engine import Backend
 from wmdeploy.programs.modules import CPU, module_backend
 
@@ -24,7 +25,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     """
     device = pytorch_device("eager", settings)
     torch_threads(device, settings)
-    return baseline(bundled_model(bundle), device)
+    return baseline(bundled_model(bundle), device, decoder=settings.decoder)
 
 
 def load_half(bundle: Bundle, settings: Settings) -> Backend:
@@ -34,7 +35,7 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
         BundleError, BackendError: as `load`; also on a CPU.
     """
     device = float16_device("eager-fp16", settings)
-    return baseline(bundled_model(bundle), device, "fp16")
+    return baseline(bundled_model(bundle), device, "fp16", settings.decoder)
 
 
 def bundled_model(bundle: Bundle) -> nn.Module:
@@ -52,8 +53,13 @@ def baseline(
     model: nn.Module,
     device: torch.device = CPU,
     precision: Precision = "fp32",
+    decoder: str = FULL,
 ) -> Backend:
-    """The baseline of a model that is already loaded; in fp16 it is a rival of the baseline."""
-    deployed = family_of(model).baseline_deployment(model, precision)
+    """The baseline of a model that is already loaded; in fp16 it is a rival of the baseline.
+
+    Raises:
+        WmdeployError: the model has no such decoder.
+    """
+    deployed = family_of(model).baseline_deployment(model, precision).with_decoder(decoder)
     name = "eager" if precision == "fp32" else "eager-fp16"
     return module_backend(deployed, name=name, precision=precision, device=device)

@@ -11,6 +11,7 @@ from wmdeploy.cli.options import (
     Batch,
     BenchContext,
     Clips,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -33,6 +34,7 @@ from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIPS
 from wmdeploy.errors import require
 from wmdeploy.files import write_document
+from wmdeploy.programs.contract import FULL
 
 
 @app.command(epilog=example("wmdeploy bench bundles/pong --clip data/pong/clip-00000.mkv"))
@@ -55,6 +57,7 @@ def bench(
             "separately. Default: what each backend chooses."
         ),
     ] = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     tf32: Tf32 = False,
     seconds: Seconds = 3.0,
@@ -102,7 +105,7 @@ def bench(
         refill=refill,
         batches=numbers("--batch", batch) or (1,),
         threads=numbers("--threads", threads),
-        settings=Settings(device.value, tf32),
+        settings=Settings(device.value, tf32, decoder=decoder),
         effort=Effort(seconds=seconds, precision=within / 100),
         fps=rate,
         rate_seconds=rate_seconds,

@@ -8,6 +8,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_note, print_skipped
 from wmdeploy.cli.options import (
     Backend,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -23,6 +24,7 @@ from wmdeploy.cli.outputs import Json, check_outputs
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.errors import require
 from wmdeploy.files import write_document
+from wmdeploy.programs.contract import FULL
 
 
 @app.command(epilog=example("wmdeploy evaluate models/pong --data data/pong --plot pong.png"))
@@ -43,6 +45,7 @@ def evaluate(
     max_clips: Annotated[
         int | None, typer.Option(min=1, help="Largest number of clips to read from each folder.")
     ] = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     json: Json = None,
     plot: Annotated[
@@ -75,7 +78,7 @@ def evaluate(
         backend=one_backend(backend),
         context=context,
         clips=max_clips,
-        settings=Settings(device.value),
+        settings=Settings(device.value, decoder=decoder),
         pictures=strip is not None,
         read=read_options(fps, fit, series),
         family=family,

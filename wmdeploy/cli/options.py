@@ -12,7 +12,7 @@ from wmdeploy.cli.common import print_notes
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import BACKENDS
-from wmdeploy.errors import WmdeployError
+from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.families.find import use_family
 
 NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
@@ -90,6 +90,13 @@ Backend = Annotated[
     list[str] | None,
     typer.Option("--backend", help=backend_help("Backend that runs a bundle. Default: ort-cpu.")),
 ]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        "--decoder",
+        help="Decoder that renders: full, or a student that `wmdeploy distill` made, such as lite.",
+    ),
+]
 Clip = Annotated[
     Path,
     typer.Option(
@@ -157,6 +164,13 @@ Refill = Annotated[
 Device = Annotated[
     DeviceName,
     typer.Option("--device", help="Device of PyTorch backends; auto takes a GPU if there is one."),
+]
+TrainDevice = Annotated[
+    DeviceName, typer.Option(help="Device to train on; auto takes a GPU if there is one.")
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(help="Stop training after this many minutes, with a usable model."),
 ]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="Allow TF32 in float32 products on a GPU.")]
 Seconds = Annotated[
@@ -248,6 +262,25 @@ def numbers(option: str, values: Sequence[str] | None) -> tuple[int, ...]:
     except ValueError:
         given = ",".join(values or ())
         raise WmdeployError(f"{option}: got {given!r}, expected numbers such as 1,2,4") from None
+
+
+def stage_settings(values: Sequence[str] | None) -> dict[str, float]:
+    """Settings of stages, such as denoiser.steps=4000, by name.
+
+    Raises:
+        TrainingError: one is none.
+    """
+    return dict(map(_setting, values or ()))
+
+
+def _setting(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise TrainingError(
+            f"stage: got {text!r}, expected a setting and a number, such as denoiser.steps=4000"
+        ) from None
 
 
 def parse_percent(text: str) -> float:

@@ -10,6 +10,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backend,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -26,6 +27,7 @@ from wmdeploy.cli.options import (
 )
 from wmdeploy.install import install_command
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.contract import FULL
 
 if TYPE_CHECKING:
     from wmdeploy.bundle import Bundle
@@ -55,6 +57,7 @@ def play(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     family: Family = None,
     backend: Backend = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     refill: Refill = None,
     fit: Fit = FitName.squeeze,
@@ -84,7 +87,7 @@ def play(
 
     listening = open_port("127.0.0.1", port)
     remarks: list[str] = []
-    settings = Settings(device.value)
+    settings = Settings(device.value, decoder=decoder)
     load = functools.partial(
         open_source,
         source,
@@ -102,7 +105,9 @@ def play(
     game = _game(game, bundle, remarks)
     world = find_world(engines, clips or [], read, game, bundle=bundle, remarks=remarks)
     print_notes(remarks)
-    of_site = read_site(site, bundle, world.starts) if site is not None and bundle else None
+    of_site = None
+    if site is not None and bundle is not None:
+        of_site = read_site(site, bundle, engines.programs, world.starts)
     options = ServiceOptions(
         fps=pace, sessions=8, picture="png", rewind=10, recorded=120, idle=3600, refill=refill
     )

@@ -64,21 +64,24 @@ def calls_table(programs: Programs) -> Table:
     for heading in ("program", "graph", "takes", "from", "gives", "to"):
         table.add_column(heading)
     before = ""
-    for program, call in programs.calls():
+    named: list[tuple[str, ProgramName, Call]] = [(n, n, call) for n, call in programs.calls()]
+    for decoder, calls in programs.renders.items():
+        named += [(f"render, {decoder}", "render", call) for call in calls]
+    for label, program, call in named:
         takes = [(name, _source(programs, program, call, name)) for name in call.feeds]
         gives = [(name, _target(programs, target, name)) for target, name in call.gives.items()]
         pairs = list(zip_longest(takes, gives, fillvalue=("", "")))
         times = f" x {call.times}" if call.times > 1 else ""
         for i, (taken, given) in enumerate(pairs):
             table.add_row(
-                program if i == 0 and program != before else "",
+                label if i == 0 and label != before else "",
                 *(
                     Text(text)
                     for text in (f"{call.graph}{times}" if i == 0 else "", *taken, *given)
                 ),
                 end_section=i == len(pairs) - 1,
             )
-        before = program
+        before = label
     return table
 
 

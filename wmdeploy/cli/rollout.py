@@ -11,6 +11,7 @@ from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backend,
     Context,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -26,6 +27,7 @@ from wmdeploy.cli.options import (
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.files import check_output
+from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def rollout(
     horizon: Annotated[int, typer.Option(min=1, help="Number of frames to imagine.")] = 24,
     family: Family = None,
     backend: Backend = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     refill: Refill = None,
     seed: Seed = 0,
@@ -84,8 +87,9 @@ def rollout(
     name = one_backend(backend)
     length = count_frames(clip, read)
     remarks: list[str] = []
+    settings = Settings(device.value, decoder=decoder)
     engines = open_source(
-        source, name, seed=seed, settings=Settings(device.value), remarks=remarks, family=family
+        source, name, seed=seed, settings=settings, remarks=remarks, family=family
     )
     size = engines.image_size
     past = read_clip(clip, size=size, count=min(length, context), options=read)

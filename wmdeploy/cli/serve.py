@@ -11,6 +11,7 @@ import typer
 from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     Backend,
+    Decoder,
     Device,
     DeviceName,
     Fit,
@@ -23,6 +24,7 @@ from wmdeploy.cli.options import (
     one_backend,
     read_options,
 )
+from wmdeploy.programs.contract import FULL
 
 if TYPE_CHECKING:
     from wmdeploy.serve.cluster import ClusterOptions
@@ -98,6 +100,7 @@ def serve(
         ),
     ] = None,
     backend: Backend = None,
+    decoder: Decoder = FULL,
     device: Device = DeviceName.auto,
     refill: Refill = None,
     fit: Fit = FitName.squeeze,
@@ -144,7 +147,8 @@ def serve(
     address = f"http://{shown_host}:{listening.getsockname()[1]}/"
     opened = Bundle.open(bundle.absolute())
     chosen = one_backend(backend) or "ort-cpu"
-    settings = Settings(device.value, threads=cores if engine is Engine.ray else None)
+    threads = cores if engine is Engine.ray else None
+    settings = Settings(device.value, threads=threads, decoder=decoder)
     serving = Serving(
         bundle=opened,
         load=functools.partial(load_backend, chosen, opened, settings),

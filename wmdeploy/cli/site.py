@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from wmdeploy.cli.common import app, example, out, print_notes
-from wmdeploy.cli.options import Fit, FitName, Series, Starts, from_hub, read_options
+from wmdeploy.cli.options import Decoder, Fit, FitName, Series, Starts, from_hub, read_options
 from wmdeploy.cli.progress import show_progress
+from wmdeploy.programs.contract import FULL
 
 
 @app.command(epilog=example("wmdeploy site bundles/pong -o site"))
@@ -28,6 +29,7 @@ def site(
             show_default=False,
         ),
     ] = None,
+    decoder: Decoder = FULL,
     fit: Fit = FitName.squeeze,
     series: Series = None,
 ) -> None:
@@ -36,7 +38,7 @@ def site(
     Each graph, and a rollout, are run beside the bundle's before anything is written.
     """
     from wmdeploy.bundle import Bundle
-    from wmdeploy.engines.base import load_backend
+    from wmdeploy.engines.base import Settings, load_backend
     from wmdeploy.errors import require
 
     require("starlette", extra="serve", purpose="the page")
@@ -53,7 +55,7 @@ def site(
         read=read_options(None, fit, series),
     )
     with show_progress() as progress:
-        backend = load_backend("ort-cpu", Bundle.open(bundle))
+        backend = load_backend("ort-cpu", Bundle.open(bundle), Settings(decoder=decoder))
         written = write_site(options, backend, remarks, progress)
     print_notes(remarks)
     out.print(

@@ -5,21 +5,25 @@ from typing import Annotated
 
 import typer
 
-from wmdeploy.cli.common import app, example, out, print_note, print_skipped
+from wmdeploy.cli.common import app, example, print_note
 from wmdeploy.cli.options import (
     DeviceName,
     Family,
     Fit,
     FitName,
     Fps,
+    MaxMinutes,
     Seed,
     Series,
+    TrainDevice,
     TrainPrecision,
     from_hub,
     read_options,
+    stage_settings,
 )
 from wmdeploy.cli.progress import show_progress
-from wmdeploy.errors import TrainingError, require
+from wmdeploy.cli.trained import print_summary
+from wmdeploy.errors import require
 from wmdeploy.families.find import DEFAULT
 from wmdeploy.files import check_output_directory
 from wmdeploy.training import TrainOptions
@@ -76,10 +80,7 @@ def train(
     actions: Annotated[
         bool, typer.Option(help="Condition the model on the recorded actions.")
     ] = True,
-    max_minutes: Annotated[
-        float | None,
-        typer.Option(help="Stop training after this many minutes, with a usable model."),
-    ] = None,
+    max_minutes: MaxMinutes = None,
     patience: Annotated[
         int,
         typer.Option(
@@ -98,9 +99,7 @@ def train(
             "--checkpointing", help="Recompute activations: use less memory and more time."
         ),
     ] = False,
-    device: Annotated[
-        DeviceName, typer.Option(help="Device to train on; auto takes a GPU if there is one.")
-    ] = DeviceName.auto,
+    device: TrainDevice = DeviceName.auto,
     log: Annotated[Path | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
     seed: Seed = 0,
     fps: Fps = None,
@@ -118,7 +117,7 @@ def train(
         output=output,
         family=family or DEFAULT,
         preset=preset,
-        stages=dict(map(_setting, stage or [])),
+        stages=stage_settings(stage),
         vqvae_steps=vqvae_steps,
         temporal_steps=temporal_steps,
         vqvae_batch=vqvae_batch,
@@ -139,28 +138,9 @@ def train(
     )
     for module in ("accelerate", "torchmetrics"):
         require(module, extra="train", purpose="training")
-    from wmdeploy.cli.tables import training_line
-    from wmdeploy.quality.tables import quality_tables
     from wmdeploy.training.train import train as run_training
 
     with show_progress() as progress:
         summary = run_training(options, progress, tell=print_note)
-    if summary is None:  # another process writes the model, and prints
-        return
-    if not summary.fresh:
-        out.print(f"{output}: already trained with these options, nothing to do")
-    print_skipped(summary.skipped)
-    for table in quality_tables(summary.quality) if summary.quality else ():
-        out.print(table)
-    for name, result in summary.stages.items():
-        out.print(training_line(name, result))
-
-
-def _setting(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise TrainingError(
-            f"stage: got {text!r}, expected a setting and a number, such as denoiser.steps=4000"
-        ) from None
+    if summary is not None:  # another process writes the model, and prints
+        print_summary(summary)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
+TRAINING, DISTILLATION = "training", "distillation"  # parts of a model's notes
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 LARGEST_SIZE = 2**20  # of any number in a config; a damaged file could claim anything
 MOST_SIZES = 1000  # in a config
@@ -229,13 +230,16 @@ def read_notes(source: str | Path) -> dict[str, Any]:
     return _convert(about, dict[str, Any], directory / CONFIG_FILE)
 
 
-def read_training(source: str | Path) -> TrainingNotes:
+def read_training(source: str | Path, part: str = TRAINING) -> TrainingNotes:
     """What a training noted in its model directory; nothing in it for a model of other origin.
+
+    Args:
+        part: of the notes; see `TRAINING` and `DISTILLATION`.
 
     Raises:
         CheckpointError: the notes are damaged.
     """
-    notes = read_notes(source).get("training") or {}
+    notes = read_notes(source).get(part) or {}
     return _convert(notes, TrainingNotes, Path(source) / CONFIG_FILE)
 
 

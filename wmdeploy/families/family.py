@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wmdeploy.codes import Ties
-    from wmdeploy.training.plan import Training
+    from wmdeploy.training.plan import Distillation, Training
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,23 @@ class Graph:
         alone = sum(parameter.kind is not parameter.VAR_POSITIONAL for parameter in parameters)
         return axes if alone == len(parameters) else (*axes[:alone], axes[alone:])
 
+    def operations(self) -> int:
+        """Of one run at batch 1; a multiply and an add count as two."""
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.utils.flop_counter import FlopCounterMode
+
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        device = weights[0].device if weights else torch.device("cpu")
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+            feeds = [
+                torch.ones(spec.sizes(1), dtype=getattr(torch, spec.dtype), device=device)
+                for spec in self.inputs
+            ]
+            with FlopCounterMode(display=False) as counter:
+                self.module(*feeds)
+        return int(counter.get_total_flops())
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -50,6 +67,16 @@ class Deployment:
 
     graphs: dict[str, Callable[[], Graph]]
     programs: Programs
+
+    def with_decoder(self, decoder: str) -> "Deployment":
+        """The same with one decoder, see `Programs.rendering`, and the graphs that are called then.
+
+        Raises:
+            WmdeployError: the model has no such decoder.
+        """
+        programs = self.programs.rendering(decoder)
+        called = programs.graphs()
+        return Deployment({n: build for n, build in self.graphs.items() if n in called}, programs)
 
     def kept(self) -> "Deployment":
         """The same, with each graph built once at most; in float32 they share their weights."""
@@ -160,6 +187,17 @@ class ModelFamily(ABC):
         raise TrainingError(
             f"family {self.name}: its models are not trained here; train them with their authors' "
             "code, and read the checkpoint with `wmdeploy convert`"
+        )
+
+    def distillation(self) -> "Distillation":
+        """How `wmdeploy distill` makes a student decoder. Imported here, as `training` is.
+
+        Raises:
+            TrainingError: it makes none of this family.
+        """
+        raise TrainingError(
+            f"family {self.name}: its models have no student decoders here; `wmdeploy distill` is "
+            "for models of the family vqvae-transformer"
         )
 
     def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":

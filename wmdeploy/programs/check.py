@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from wmdeploy.programs.contract import BATCH, Call, ProgramName, Programs, TensorSpec
+from wmdeploy.programs.contract import BATCH, FULL, Call, ProgramName, Programs, TensorSpec
 
 LARGEST_ROW = 2**32  # bytes of state, window and noise of one row
 MOST_FRAMES = 2**16  # of a window
 MOST_RUNS = 2**16  # of graphs, for one frame
 MOST_ACTIONS = 2**31
 NAME = "[A-Za-z0-9_]{1,60}"
+DECODER = "[a-z0-9-]{1,40}"
 COUNT = TensorSpec("count", "int64", (BATCH,))
 COUNTERS = ("length", "position", "index")
 FLOATS = ("float16", "float32")
@@ -61,7 +62,15 @@ def find_fault(programs: Programs, graphs: Mapping[str, Signature]) -> str | Non
         _Checker(programs, graphs, "absorb", encoded).check()
         for name in ("predict", "refresh", "render"):
             _Checker(programs, graphs, name, {}).check()
-        if unused := sorted(graphs.keys() - set(programs.graphs())):
+        called = set(programs.graphs())
+        for decoder in programs.renders:
+            other = programs.rendering(decoder)
+            _check_sizes(other)
+            _Checker(other, graphs, "render", {}).check()
+            if not other.render or not re.fullmatch(DECODER, decoder) or decoder == FULL:
+                raise _Wrong(f"the decoder {decoder[:40]!r}, expected a name, and calls")
+            called |= set(other.graphs())
+        if unused := sorted(graphs.keys() - called):
             raise _Wrong(f'no program calls the graph "{unused[0]}"')
     except _Wrong as wrong:
         return str(wrong)

@@ -18,10 +18,13 @@ none, and gets what its state lacks by `refresh`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from wmdeploy.errors import WmdeployError
+
 BATCH: Final = "B"  # the one symbolic dimension of a graph
+FULL: Final = "full"  # the decoder that `Programs.render` calls
 
 DType = Literal["uint8", "int64", "float16", "float32"]
 Shape = tuple[int | Literal["B"], ...]
@@ -123,6 +126,7 @@ class Programs:
             are compared as logits: an export lets errors pass that are small beside 1, however
             small the logits are, and benchmarks give the total variation of the distributions that
             they stand for.
+        renders: other decoders than the model's own, by name: what each calls in place of `render`.
         refresh_predicts: refresh does predict's work too, as a prefill does.
         undo: states to take back where a real frame replaces a prediction.
     """
@@ -141,6 +145,7 @@ class Programs:
     predict: tuple[Call, ...]
     refresh: tuple[Call, ...] = ()
     render: tuple[Call, ...] = ()
+    renders: dict[str, tuple[Call, ...]] = field(default_factory=dict)
     refresh_predicts: bool = False
     undo: tuple[str, ...] = ()
 
@@ -151,12 +156,30 @@ class Programs:
             return 0
         return int(self.action.shape[1])
 
+    def decoders(self) -> tuple[str, ...]:
+        """Names that `rendering` takes, the model's own decoder first."""
+        return (FULL, *self.renders)
+
+    def rendering(self, decoder: str) -> "Programs":
+        """The same, with this decoder alone.
+
+        Raises:
+            WmdeployError: there is none of that name.
+        """
+        if decoder not in self.decoders():
+            raise WmdeployError(
+                f"decoder: got {decoder!r}, expected one of {', '.join(self.decoders())}"
+                + ("" if self.renders else "; `wmdeploy distill` makes others")
+            )
+        render = self.render if decoder == FULL else self.renders[decoder]
+        return replace(self, render=render, renders={})
+
     def program(self, name: ProgramName) -> tuple[Call, ...]:
         calls: tuple[Call, ...] = getattr(self, name)
         return calls
 
     def calls(self) -> Iterator[tuple[ProgramName, Call]]:
-        """All calls of all programs."""
+        """All calls of all programs, with the model's own decoder."""
         for name in PROGRAMS:
             for call in self.program(name):
                 yield name, call

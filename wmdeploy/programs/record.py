@@ -132,11 +132,15 @@ def record_cases(
         calls.setdefault((name, several), [])[1:] = [Case(given, made)]
 
     observed = encoding_once(recording(backend, tell))
-    for lengths in _lengths(backend.programs):
-        _roll(Pool(observed, ROWS), lengths, frames[:DISTINCT], actions)
-        for name in found:
-            found[name] += calls.get((name, True)) or calls.get((name, False), [])
-        calls.clear()
+    for decoder in backend.programs.decoders():
+        programs = backend.programs.rendering(decoder)
+        unseen = [name for name, cases in found.items() if not cases]
+        for lengths in _lengths(programs):
+            pool = Pool(dataclasses.replace(observed, programs=programs), ROWS)
+            _roll(pool, lengths, frames[:DISTINCT], actions)
+            for name in unseen:
+                found[name] += calls.get((name, True)) or calls.get((name, False), [])
+            calls.clear()
     return found
 
 

@@ -25,10 +25,14 @@ from wmdeploy.quality.tally import FrameTally
 
 
 class SessionRunner:
-    """A backend's sessions as a predictor of frames."""
+    """A backend's sessions as a predictor of frames.
 
-    def __init__(self, backend: Backend) -> None:
-        self.name = backend.name
+    Args:
+        name: what to call it; None: as the backend.
+    """
+
+    def __init__(self, backend: Backend, name: str | None = None) -> None:
+        self.name = name or backend.name
         self.least = backend.programs.least
         self._session = Session(backend)
         self._conditioned = backend.programs.action is not None

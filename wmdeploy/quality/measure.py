@@ -20,6 +20,7 @@ from wmdeploy.clips.footage import Footage
 from wmdeploy.codes import CodeCount
 from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
+from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress, silent
 from wmdeploy.quality.predict import (
     decode_latents,
@@ -67,6 +68,7 @@ def evaluate(
     *,
     name: str,
     runner: Runner | None = None,
+    decoder: str = FULL,
     context: int = CONTEXT,
     skipped: Sequence[str] = (),
     progress: Progress = silent,
@@ -77,6 +79,8 @@ def evaluate(
         footage: of at least two frames each, with actions if the model is conditioned on them.
         name: what to call the model.
         runner: something else that runs it, compared on the same frames.
+        decoder: where it is not the full one, the student's frames of the same predictions are
+            compared, too: with real ones, by this name, and with the full decoder's.
         context: frames given to a rollout, at most S.
         skipped: clips that were left out, for the report.
 
@@ -91,7 +95,13 @@ def evaluate(
     for index, group in enumerate(footage.groups):
         tally = tallies.setdefault(group, Tally(model.vqvae.vq))
         _measure_clip(
-            model, footage, index=index, runner=runner, context=context, tallies=[tally, everything]
+            model,
+            footage,
+            index=index,
+            runner=runner,
+            decoder=decoder,
+            context=context,
+            tallies=[tally, everything],
         )
         progress("evaluate", index + 1, len(footage.groups))
     groups = [tally.report(group) for group, tally in tallies.items()]
@@ -99,6 +109,7 @@ def evaluate(
         model=name,
         backend=None if runner is None else runner.name,
         context=context,
+        decoder=decoder,
         codebook_size=model.config.vqvae.codebook_size,
         groups=(*groups, everything.report("all")),
         skipped=tuple(skipped),
@@ -112,6 +123,7 @@ def _measure_clip(
     footage: Footage,
     index: int,
     runner: Runner | None,
+    decoder: str,
     context: int,
     tallies: Sequence[Tally],
 ) -> None:
@@ -136,6 +148,7 @@ def _measure_clip(
             codes=codes,
             taken=taken,
             predictions=predictions,
+            decoder=decoder,
             tallies=tallies,
         )
     _measure_rollouts(
@@ -145,6 +158,7 @@ def _measure_clip(
         codes=codes,
         taken=taken,
         runner=runner,
+        decoder=decoder,
         context=context,
         tallies=tallies,
     )
@@ -158,6 +172,7 @@ def _measure_piece(
     codes: Tensor,
     taken: np.ndarray | None,
     predictions: dict[str, np.ndarray],
+    decoder: str,
     tallies: Sequence[Tally],
 ) -> None:
     """Measure frames `first` to `last` of a clip, each predicted from those before it.
@@ -186,6 +201,10 @@ def _measure_piece(
         "linear": decode_latents(model, line),
         **predictions,
     }
+    if decoder != FULL:
+        following[decoder] = decode_latents(model, predicted, model.student)
+        for tally in tallies:
+            tally.against_full.add(following[decoder], following["model"])
     changed = changed_pixels(frames)
     whole = similarity(decoded, frames[before:])
     parts = {who: similarity(pictures, frames[1:]) for who, pictures in following.items()}
@@ -207,6 +226,7 @@ def _measure_rollouts(
     codes: Tensor,
     taken: np.ndarray | None,
     runner: Runner | None,
+    decoder: str,
     context: int,
     tallies: Sequence[Tally],
 ) -> None:
@@ -235,6 +255,9 @@ def _measure_rollouts(
             "copy": np.broadcast_to(frames[context - 1], (len(where), *frames.shape[1:])),
             "linear": decode_latents(model, straight),
         }
+        if decoder != FULL:
+            shown = future[torch.from_numpy(where)]
+            predictions[decoder] = decode_latents(model, shown, model.student)
         if runner is not None:
             given = None if taken is None else taken[start : start + length - 1]
             context_codes = codes[start : start + context].cpu().numpy()

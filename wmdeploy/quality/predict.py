@@ -51,13 +51,18 @@ def _encoded_at_once(vqvae: VQVAE) -> int:
 
 
 @exact_float32()
-def decode_latents(model: WorldModel, latents: Tensor) -> np.ndarray:
-    """(T, L) -> (T, H, W, 3) uint8."""
-    vqvae = model.config.vqvae
-    shape = (vqvae.latent_channels, vqvae.latent_size, vqvae.latent_size)
+def decode_latents(
+    model: WorldModel, latents: Tensor, decode: Callable[[Tensor], Tensor] | None = None
+) -> np.ndarray:
+    """(T, L) -> (T, H, W, 3) uint8.
+
+    Args:
+        decode: another decoder, (B, C, h, w) -> (B, 3, H, W); None: the model's own.
+    """
+    vqvae, decode = model.config.vqvae, decode or model.vqvae.decode
     size = max(1, _CHUNK_VALUES // (16 * 3 * vqvae.image_size**2))
     parts = [
-        to_pixels(model.vqvae.decode(part.unflatten(1, shape))).cpu()
+        to_pixels(decode(part.unflatten(1, vqvae.latent_shape))).cpu()
         for part in latents.split(size)
     ]
     return torch.cat(parts).numpy()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from wmdeploy.codes import CodeCount
+from wmdeploy.programs.contract import FULL
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
 
@@ -60,6 +61,18 @@ class RolloutScores:
     worst_clip: str
 
 
+@dataclass(frozen=True)
+class AgainstFull:
+    """How near a student decoder's frames are to the full decoder's of the same predictions.
+
+    Attributes:
+        psnr: in dB, of the mean squared error of all frames; worst: of the worst frame.
+    """
+
+    psnr: float
+    worst: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupReport:
     """Scores over some clips: one data folder's, or all.
@@ -69,8 +82,10 @@ class GroupReport:
         clips, frames: how many.
         following: each frame but a clip's first ones, from the true ones before it, by predictor:
             "model"; "ceiling" decodes the true latent; "copy" repeats the frame before; "linear"
-            decodes the latent extrapolated from the two before; or a backend's name.
-        rollouts: by predictor: "model", "copy", "linear" or a backend's name.
+            decodes the latent extrapolated from the two before; or the name of a backend, or of a
+            student decoder.
+        rollouts: by predictor: "model", "copy", "linear", a backend's name or a student's.
+        against_full: of `following`, the student's beside the model's; None without a student.
         reconstruction: every frame encoded and decoded. This and all below, as "ceiling" and
             "linear", is of the reference family alone, and None or empty of others.
         static_agreement: share of latent positions with the same code in two successive frames,
@@ -85,6 +100,7 @@ class GroupReport:
     frames: int
     following: dict[str, FrameScores]
     rollouts: dict[str, RolloutScores]
+    against_full: AgainstFull | None = None
     reconstruction: FrameScores | None = None
     static_agreement: float | None = None
     codes_used: int | None = None
@@ -100,6 +116,7 @@ class QualityReport:
     Attributes:
         model: what was evaluated, and `backend` what else ran it, if anything.
         context: frames given to a rollout.
+        decoder: the student that was compared with the full decoder, which is "model"; or "full".
         codebook_size: how many codes there are; None of a family without scores of codes.
         groups: each data folder, then "all".
         skipped: clips left out, with the reason: trained on, unreadable, too short.
@@ -113,6 +130,7 @@ class QualityReport:
     groups: tuple[GroupReport, ...]
     skipped: tuple[str, ...]
     codes: CodeCount | None = None
+    decoder: str = FULL
 
     @property
     def all(self) -> GroupReport:

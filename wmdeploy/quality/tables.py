@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from wmdeploy.programs.contract import FULL
 from wmdeploy.psnr import IDENTICAL_DB
 from wmdeploy.quality.report import HORIZONS, QualityReport
 
@@ -25,6 +26,8 @@ def _single_frames(report: QualityReport) -> Table:
     if coded:
         caption += "ceiling: the real frame's latent, decoded. "
     caption += "copy: the frame before. "
+    if report.decoder != FULL:
+        caption += f"model: with the full decoder; {report.decoder}: with the student. "
     if coded:
         caption += "linear: extrapolated from two latents. "
     caption += (
@@ -50,6 +53,11 @@ def _single_frames(report: QualityReport) -> Table:
     table.add_section()
     for who in _predictors(report.all.following):
         table.add_row(f"next, {who}, dB", *(_db(g.following[who].psnr) for g in groups))
+    if report.decoder != FULL:
+        nearness = [g.against_full for g in groups]
+        for what, name in (("", "psnr"), (", worst frame", "worst")):
+            values = (_db(getattr(near, name)) if near else "" for near in nearness)
+            table.add_row(f"{report.decoder} against full{what}, dB", *values)
     for who in ("model", "copy"):
         moved = (g.following[who].psnr_changed for g in groups)
         table.add_row(f"moved, {who}, dB", *("" if db is None else _db(db) for db in moved))

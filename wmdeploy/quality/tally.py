@@ -14,6 +14,7 @@ from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.report import (
     HORIZONS,
+    AgainstFull,
     FrameScores,
     GroupReport,
     LatentScores,
@@ -63,6 +64,24 @@ class FrameSums:
 
 
 @dataclass
+class FullSums:
+    """Sums for `AgainstFull`."""
+
+    errors: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, student: np.ndarray, full: np.ndarray) -> None:
+        """(T, H, W, 3) uint8 twice, of the same predictions."""
+        pairs = zip(student, full, strict=True)
+        self.errors.append(np.array([np.square(a.astype(np.float32) - b).mean() for a, b in pairs]))
+
+    def scores(self) -> AgainstFull | None:
+        if not self.errors:
+            return None
+        each = np.concatenate(self.errors)
+        return AgainstFull(psnr(float(each.mean())), psnr(float(each.max())))
+
+
+@dataclass
 class LatentSums:
     """Sums for `LatentScores`: means weighted by how many there are."""
 
@@ -103,6 +122,7 @@ class FrameTally:
     def __init__(self) -> None:
         self.clips = self.frames = 0
         self.following: dict[str, FrameSums] = {}
+        self.against_full = FullSums()
         # predictor -> its rollouts: where, and the MSE by horizon
         self.errors: dict[str, list[tuple[str, np.ndarray]]] = {}
 
@@ -120,6 +140,7 @@ class FrameTally:
             frames=self.frames,
             following={who: sums.scores() for who, sums in self.following.items()},
             rollouts={who: _rollout_scores(places) for who, places in self.errors.items()},
+            against_full=self.against_full.scores(),
         )
 
 

@@ -55,6 +55,10 @@ class Serving:
         chunk = min(self.options.chunk, engines.max_batch or self.options.chunk)
         options = replace(self.options, chunk=chunk)
         service = Service(engines, world.starts, options, reload=self.load, handover=handover)
-        site = None if self.site is None else read_site(self.site, self.bundle, world.starts)
+        site = (
+            None
+            if self.site is None
+            else read_site(self.site, self.bundle, engines.programs, world.starts)
+        )
         shown = replace(self.shown, meanings=world.meanings, about=world.about, site=site)
         return service, create_app(service, shown)

@@ -11,6 +11,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.errors import BundleError
 from wmdeploy.files import read_document
 from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.programs.contract import Programs
 from wmdeploy.serve.starts import Start
 
 INFO = "info"
@@ -29,20 +30,31 @@ def bundle_digest(bundle: Bundle) -> str:
     return hashlib.sha256(read_document(bundle.path / MANIFEST_FILE)).hexdigest()
 
 
-def read_site(directory: Path, bundle: Bundle, starts: Sequence[Start]) -> Site:
+def renders_by(programs: Programs) -> list[str]:
+    """The graphs that render, which say which decoder it is."""
+    return [call.graph for call in programs.render]
+
+
+def read_site(directory: Path, bundle: Bundle, programs: Programs, starts: Sequence[Start]) -> Site:
     """A site, for a page that can run the model in its tab as well.
 
+    Args:
+        programs: that the server runs of the bundle.
+
     Raises:
-        BundleError: the folder is no site, or one of another bundle, or of other starts.
+        BundleError: the folder is no site, or one of another bundle, decoder, or of other starts.
     """
     try:
         info = json.loads(read_document(directory / INFO))
-        digest, titles = info["bundle"], [start["title"] for start in info["starts"]]
+        digest, rendering = info["bundle"], info["renders_by"]
+        titles = [start["title"] for start in info["starts"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{directory}: is no folder that wmdeploy site wrote") from error
     anew = f"write it anew: wmdeploy site {bundle.path} -o {directory}"
     if digest != bundle_digest(bundle):
         raise BundleError(f"{directory}: is a site of another bundle; {anew}")
+    if rendering != renders_by(programs):
+        raise BundleError(f"{directory}: renders with another decoder; {anew}, with that decoder")
     if titles != [start.title for start in starts]:
         raise BundleError(f"{directory}: has other starts than the server; {anew}, with its clips")
     return Site(directory, info)

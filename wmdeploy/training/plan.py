@@ -1,7 +1,8 @@
 """How a family's models are trained: its stages, in order, and what else only it knows.
 
 `ModelFamily.training` gives a `Training`, and `wmdeploy.training.train` runs what that plans:
-checkpoints, time limits, processes and the model directory are the same for every family.
+checkpoints, time limits, processes and the model directory are the same for every family. So does
+`wmdeploy.training.distill` with a `Distillation`, of `ModelFamily.distillation`.
 """
 
 from abc import ABC, abstractmethod
@@ -65,22 +66,14 @@ class StagePlan:
     make: Callable[[], Stage] | None
 
 
-class Training(ABC):
-    """How models of one family are trained; a family derives its own.
+class Course(ABC):
+    """The stages of a training, and what else only a family knows of it.
 
     Attributes:
         defaults: the settings of its stages, which `TrainOptions.stages` changes.
     """
 
     defaults: ClassVar[Mapping[str, StageSettings]] = {}
-
-    @abstractmethod
-    def sized(self, config: Any, num_actions: int) -> Any:
-        """These sizes, for a model that takes so many actions; 0 where clips have none.
-
-        Raises:
-            TrainingError: the family has no such model.
-        """
 
     @abstractmethod
     def stages(self, job: Job) -> list[StagePlan]:
@@ -98,14 +91,46 @@ class Training(ABC):
         """How good the trained model is; None where its stages' losses are all that is known."""
         return None
 
+    def operations(self, model: Any) -> dict[str, int]:
+        """Of one frame by each decoder, where a student was made; a multiply-add counts as two."""
+        return {}
 
-def chosen_settings(training: Training, options: TrainOptions) -> dict[str, StageSettings]:
+
+class Training(Course):
+    """How models of one family are trained; a family derives its own."""
+
+    @abstractmethod
+    def sized(self, config: Any, num_actions: int) -> Any:
+        """These sizes, for a model that takes so many actions; 0 where clips have none.
+
+        Raises:
+            TrainingError: the family has no such model.
+        """
+
+
+class Distillation(Course):
+    """How a student decoder of a family's models is trained; a family derives its own."""
+
+    @abstractmethod
+    def begin(self, model: Any, decoder: str, seed: int) -> Any:
+        """The same model with an untrained student decoder of that name.
+
+        Raises:
+            CheckpointError: there is none of that name.
+        """
+
+    @abstractmethod
+    def digest(self, model: Any) -> str:
+        """What tells a model's weights from others, a student's left out."""
+
+
+def chosen_settings(course: Course, options: TrainOptions) -> dict[str, StageSettings]:
     """The settings of a family's stages, with what the options change.
 
     Raises:
         TrainingError: there is no such stage or setting, or a number is out of range.
     """
-    chosen = dict(training.defaults)
+    chosen = dict(course.defaults)
     for key, value in options.stages.items():
         name, _, what = key.partition(".")
         if name not in chosen or what not in ("steps", "batch", "rate"):

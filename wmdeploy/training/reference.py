@@ -53,7 +53,7 @@ class ReferenceTraining(Training):
         def temporal() -> Stage:
             model.vqvae.eval().requires_grad_(False)
             with job.accelerator.main_process_first():  # the others find what it left in the cache
-                coded = [_codes(job, side) for side in ("training", "validation")]
+                coded = [coded_footage(job, side) for side in ("training", "validation")]
             return TemporalStage(model, coded[0], coded[1], options)
 
         first = StagePlan(
@@ -104,7 +104,7 @@ def _take_vqvae(model: WorldModel, source: Path) -> None:
     model.vqvae.load_state_dict(given.state_dict())
 
 
-def _codes(job: Job, side: str) -> CodedFootage:
+def coded_footage(job: Job, side: str) -> CodedFootage:
     """The codes of one side of the split: from the disk where they lie there, or encoded now."""
     vqvae, clips = job.model.vqvae, job.clips
     made_of = origin(vqvae, f"{clips.sha256()} {side}")

@@ -1,6 +1,6 @@
 """What a finished training tells. Plain values only: kept as JSON beside the weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wmdeploy.quality.report import QualityReport
@@ -40,6 +40,7 @@ class TrainSummary:
         skipped: clips, and parts of a training, that were left out, and why.
         quality: on the episodes that were held out; None of a family whose stages' losses there are
             all that its training measures.
+        operations: of one frame by each decoder, where a student was made; else none.
     """
 
     fresh: bool
@@ -49,3 +50,4 @@ class TrainSummary:
     stages: dict[str, StageSummary]
     skipped: tuple[str, ...]
     quality: QualityReport | None
+    operations: dict[str, int] = field(default_factory=dict)

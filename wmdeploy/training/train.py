@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ import torch
 
 from wmdeploy.errors import CheckpointError, TrainingError
 from wmdeploy.families import ModelFamily, load_family, save_model
-from wmdeploy.families.directory import CONFIG_FILE, WEIGHTS_FILE, read_training
+from wmdeploy.families.directory import CONFIG_FILE, TRAINING, WEIGHTS_FILE, read_training
 from wmdeploy.files import real_path, sha256
 from wmdeploy.progress import Progress, silent
-from wmdeploy.training.data import find_data
+from wmdeploy.training.data import TrainingClips, find_data
 from wmdeploy.training.log import TrainingLog
 from wmdeploy.training.loop import run_stage
 from wmdeploy.training.options import TrainOptions
-from wmdeploy.training.plan import Job, StagePlan, Training, chosen_settings
+from wmdeploy.training.plan import Course, Job, StagePlan, chosen_settings
 from wmdeploy.training.processes import started
 from wmdeploy.training.state import StageRecord, TrainFolder, TrainState, differences
 from wmdeploy.training.summary import StageSummary, TrainSummary
@@ -65,19 +65,58 @@ def train(
     """
     family = load_family(options.family)
     training = family.training()
-    stage_settings = chosen_settings(training, options)
     sizes = config or _preset(family, options.preset)
-    settings: dict[str, Any] = {**options.deciding(), "config": asdict(sizes)}
+    deciding: dict[str, Any] = {"config": asdict(sizes)}
     if options.vqvae:
-        settings["vqvae_sha256"] = _digest_of(options.vqvae)
-    _check_output(options.output, settings)
+        deciding["vqvae_sha256"] = _digest_of(options.vqvae)
+    plan = Plan(
+        course=training,
+        deciding=deciding,
+        image_size=_image_size(family, sizes),
+        begin=lambda clips: family.initialized(
+            training.sized(sizes, clips.num_actions), options.seed
+        ),
+        seen=read_training(options.vqvae).clips if options.vqvae else (),
+    )
+    return run(plan, options, progress, tell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to train, and what it begins with.
+
+    Attributes:
+        deciding: what decides the weights beside the options, as JSON types.
+        image_size: of the model's frames.
+        begin: the model before the first step, once the clips are known; raises what `train` does.
+        seen: digests of clips that parts of the model were trained on before.
+        part: of the model's notes, where this training is noted; notes: all others.
+    """
+
+    course: Course
+    deciding: dict[str, Any]
+    image_size: int
+    begin: Callable[[TrainingClips], Any]
+    seen: tuple[str, ...] = ()
+    part: str = TRAINING
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    plan: Plan, options: TrainOptions, progress: Progress, tell: Callable[[str], None]
+) -> TrainSummary | None:
+    """Find clips, run the stages, measure, write; arguments and errors as of `train`."""
+    course = plan.course
+    stage_settings = chosen_settings(course, options)
+    settings: dict[str, Any] = {**options.deciding(), **plan.deciding}
+    _check_output(options.output, settings, plan.part)
     _check_log(options)
     folder = TrainFolder(options.output)
     if first := os.environ.get("RANK", "0") == "0":
         folder.check()
     clips = find_data(
         options.data,
-        size=_image_size(family, sizes),
+        size=plan.image_size,
         validation=options.validation,
         seed=options.seed,
         actions=options.actions,
@@ -85,21 +124,20 @@ def train(
         progress=progress,
         tell=tell,
     )
-    clips.hold_out(read_training(options.vqvae).clips if options.vqvae else ())
+    clips.hold_out(plan.seen)
     settings["clips_sha256"] = clips.sha256()
     # through JSON, as what is read back will have lists for tuples
     settings = json.loads(json.dumps(settings))
-    if finished := _finished(options.output, settings):
+    if finished := _finished(options.output, settings, plan.part):
         if first:
             folder.remove()  # of a run that was killed between writing the model and this
         return finished
-    sizes = training.sized(sizes, clips.num_actions)
     with started(options) as accelerator, torch.random.fork_rng(devices=[]), ExitStack() as held:
+        model = plan.begin(clips).requires_grad_(True)
         settings["processes"] = accelerator.num_processes
         if accelerator.is_main_process:
             held.enter_context(folder.opened(settings))
         accelerator.wait_for_everyone()
-        model = family.initialized(sizes, options.seed).requires_grad_(True)
         job = Job(
             model=model.to(accelerator.device),
             clips=clips,
@@ -109,11 +147,11 @@ def train(
             progress=progress,
             tell=tell,
         )
-        plans = training.stages(job)
-        state = folder.load(model, {plan.name: plan.steps for plan in plans})
-        _train_stages(job, training, plans, state=state, folder=folder)
+        stages = course.stages(job)
+        state = folder.load(model, {stage.name: stage.steps for stage in stages})
+        _train_stages(job, course, stages, state=state, folder=folder)
         model.eval()
-        return _conclude(job, training, state, folder, settings)
+        return _conclude(job, plan, state, folder, settings)
 
 
 def _preset(family: ModelFamily, name: str) -> Any:
@@ -132,7 +170,7 @@ def _image_size(family: ModelFamily, sizes: Any) -> int:
 
 def _train_stages(
     job: Job,
-    training: Training,
+    course: Course,
     plans: Sequence[StagePlan],
     *,
     state: TrainState,
@@ -141,7 +179,7 @@ def _train_stages(
     """Run what is left of the stages."""
     options = job.options
     log = TrainingLog(options.log if job.accelerator.is_main_process else None)
-    log.strip = lambda stage: training.picture(job, stage)
+    log.strip = lambda stage: course.picture(job, stage)
     for plan in plans:
         if plan.make is None:
             state.finished[plan.name] = StageRecord(ended="given")
@@ -163,7 +201,7 @@ def _train_stages(
 
 def _conclude(
     job: Job,
-    training: Training,
+    plan: Plan,
     state: TrainState,
     folder: TrainFolder,
     settings: dict[str, Any],
@@ -172,7 +210,7 @@ def _conclude(
     if not job.accelerator.is_main_process:
         return None
     options, clips = job.options, job.clips
-    quality = training.quality(job)
+    quality = plan.course.quality(job)
     summary = TrainSummary(
         fresh=True,
         output=options.output,
@@ -191,11 +229,13 @@ def _conclude(
         },
         skipped=tuple(clips.skipped),
         quality=quality,
+        operations=plan.course.operations(job.model),
     )
     fields = {name: value for name, value in asdict(summary).items() if name != "output"}
-    seen = {*clips.digests(0), *(read_training(options.vqvae).clips if options.vqvae else ())}
-    notes = {"options": settings, "summary": fields, "clips": sorted(seen)}
-    save_model(job.model, options.output, about={"training": notes})
+    about = {**plan.notes, plan.part: {"options": settings, "summary": fields}}
+    seen = sorted({*clips.digests(0), *plan.seen})
+    about[TRAINING] = {**about.get(TRAINING, {}), "clips": seen}
+    save_model(job.model, options.output, about)
     folder.remove()
     return summary
 
@@ -226,7 +266,7 @@ def _check_log(options: TrainOptions) -> None:
             )
 
 
-def _check_output(output: Path, settings: dict[str, Any]) -> None:
+def _check_output(output: Path, settings: dict[str, Any], part: str) -> None:
     """Refuse, before anything is read, an output that this training could never replace."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
@@ -234,16 +274,16 @@ def _check_output(output: Path, settings: dict[str, Any]) -> None:
         raise TrainingError(
             f"{output}: exists and is not a model directory; choose another output or remove it"
         )
-    stored = read_training(output).options
+    stored = read_training(output, part).options
     chosen = {key: value for key, value in stored.items() if key in settings}
     _refuse(output, chosen, json.loads(json.dumps(settings)))
 
 
-def _finished(output: Path, settings: dict[str, Any]) -> TrainSummary | None:
+def _finished(output: Path, settings: dict[str, Any], part: str) -> TrainSummary | None:
     """The summary of the model at the output, or None if there is none."""
     if not (output / CONFIG_FILE).is_file():
         return None
-    stored = read_training(output)
+    stored = read_training(output, part)
     chosen = {key: value for key, value in stored.options.items() if key in settings}
     _refuse(output, chosen, settings)
     document = {**stored.summary, "fresh": False, "output": str(output)}

@@ -37,9 +37,13 @@ def load_checkpoint(
     Raises:
         CheckpointError: it is none of these, is damaged, or holds weights that are not finite.
     """
+    from wmdeploy.families.reference.distillation import check_student
+
     path = Path(source)
     if is_model_directory(path):
-        return load_directory(family, path)
+        model = load_directory(family, path)
+        check_student(model, source)
+        return model
     if path.is_file() and path.name == WEIGHTS_FILE and is_model_directory(path.parent):
         raise CheckpointError(f"{path}: give the model directory that holds it, {path.parent}")
     if path.is_dir() and not has_weights(path):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from wmdeploy.errors import CheckpointError
 
 MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
+STUDENTS = {"lite": 3, "tiny": 6}  # by what they divide the widths of the full decoder
+LATENT_CHANNELS = 16  # of a student's latent, at most
 NORM_GROUPS = 8  # every GroupNorm of the reference model uses 8 groups
 
 
@@ -52,6 +54,11 @@ class VQVAEConfig:
         return self.latent_size**2
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return self.latent_channels, self.latent_size, self.latent_size
+
+    @property
     def latent_values(self) -> int:
         """L: values of one flattened latent, C·N."""
         return self.latent_channels * self.positions
@@ -88,16 +95,66 @@ class TemporalConfig:
         return self.d_model // self.heads
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """Sizes of a student decoder, which imitates the decoder of one model.
+
+    Attributes:
+        name: "lite" or "tiny".
+        latent_channels: of the small latent that it starts from.
+        widths: channels at the latent's resolution and after each doubling but the last.
+        model: the hash of the weights that it was distilled from, see `student.weights_digest`.
+    """
+
+    name: str
+    latent_channels: int
+    widths: tuple[int, ...]
+    model: str
+
+    def __post_init__(self) -> None:
+        names = " or ".join(STUDENTS)
+        _require(self.name in STUDENTS, "student.name", self.name, names)
+        _require(0 < len(self.widths) <= 15, "student.widths", self.widths, "1 to 15 widths")
+        for width in (self.latent_channels, *self.widths):
+            _require(0 < width <= MOST, "student.widths", width, f"1 to {MOST} channels")
+
+
 @dataclass(frozen=True)
 class WorldModelConfig:
     vqvae: VQVAEConfig
     temporal: TemporalConfig
+    student: StudentConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.student is not None:
+            doublings = len(self.vqvae.widths) - 1
+            ok = len(self.student.widths) == doublings
+            _require(ok, "student.widths", self.student.widths, f"{doublings} widths")
 
     def with_actions(self, num_actions: int) -> "WorldModelConfig":
         """The same sizes, conditioned on `num_actions` actions (0: on none)."""
         return dataclasses.replace(
             self, temporal=dataclasses.replace(self.temporal, num_actions=num_actions)
         )
+
+
+def student_config(name: str, vqvae: VQVAEConfig, model: str) -> StudentConfig:
+    """The sizes of a student decoder: the full one's widths, divided.
+
+    Args:
+        name: a key of `STUDENTS`.
+        vqvae: whose decoder it imitates.
+        model: see `StudentConfig`.
+
+    Raises:
+        CheckpointError: there is no such size.
+    """
+    if name not in STUDENTS:
+        raise CheckpointError(f"decoder: got {name!r}, expected one of {', '.join(STUDENTS)}")
+    divided = (-(-width // STUDENTS[name]) for width in vqvae.widths[:0:-1])
+    widths = tuple(-(-width // 8) * 8 for width in divided)  # what a processor takes at once
+    channels = min(LATENT_CHANNELS, vqvae.latent_channels)
+    return StudentConfig(name=name, latent_channels=channels, widths=widths, model=model)
 
 
 # reference: the published model of 312,309,507 parameters. small: a CPU's size, about 15 M.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from wmdeploy.codes import Ties
     from wmdeploy.families.reference.world_model import WorldModel
-    from wmdeploy.training.plan import Training
+    from wmdeploy.training.plan import Distillation, Training
 
 
 class ReferenceFamily(ModelFamily):
@@ -48,6 +48,11 @@ class ReferenceFamily(ModelFamily):
         from wmdeploy.training.reference import ReferenceTraining
 
         return ReferenceTraining()
+
+    def distillation(self) -> "Distillation":
+        from wmdeploy.training.student_stage import StudentDistillation
+
+        return StudentDistillation()
 
     def convert(self, tensors: "dict[str, Tensor]") -> "tuple[Any, dict[str, Tensor]]":
         raise CheckpointError("checkpoints of this family need no conversion; export it as it is")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from wmdeploy.families.family import Deployment, Graph
 from wmdeploy.families.half import graph_of
+from wmdeploy.families.reference.student_graph import GraphStudent, with_student
 from wmdeploy.families.reference.temporal import TemporalBlock
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel, to_pixels, to_signal
@@ -46,8 +47,7 @@ class GraphDecoder(nn.Module):
 
     def __init__(self, model: WorldModel, project: bool) -> None:
         super().__init__()
-        vqvae = model.config.vqvae
-        self.latent_shape = (vqvae.latent_channels, vqvae.latent_size, vqvae.latent_size)
+        self.latent_shape = model.config.vqvae.latent_shape
         self.decoder = model.vqvae.decoder
         self.project = model.temporal_model.output_proj if project else None
 
@@ -237,6 +237,18 @@ def deployment(model: WorldModel, layout: str, precision: Precision) -> Deployme
         return Feedback(model) if token else None
 
     graph = functools.partial(graph_of, precision=precision, islands=ISLANDS)
+    shown, frame = (hidden if token else one,), (TensorSpec("frame", "uint8", pixels),)
+    student = model.config.student
+    students = (
+        {}
+        if student is None
+        else {f"decoder-{student.name}": graph(lambda: GraphStudent(model, token), shown, frame)}
+    )
+    programs = _programs(
+        one, hidden, codes, (keys, values), context=config.context, actions=config.num_actions
+    )
+    if student is not None:
+        programs = with_student(programs, student.name)
     return Deployment(
         graphs={
             "encoder": graph(
@@ -252,15 +264,10 @@ def deployment(model: WorldModel, layout: str, precision: Precision) -> Deployme
             "step": graph(
                 lambda: GraphStep(model, feedback()), tuple(now), (*predicted, *new_cache)
             ),
-            "decoder": graph(
-                lambda: GraphDecoder(model, token),
-                (hidden if token else one,),
-                (TensorSpec("frame", "uint8", pixels),),
-            ),
+            "decoder": graph(lambda: GraphDecoder(model, token), shown, frame),
+            **students,
         },
-        programs=_programs(
-            one, hidden, codes, (keys, values), context=config.context, actions=config.num_actions
-        ),
+        programs=programs,
     )
 
 
@@ -326,7 +333,7 @@ def baseline_deployment(model: WorldModel, precision: Precision = "fp32") -> Dep
     programs = latent.programs
     (prefill,) = programs.refresh
     every = (dataclasses.replace(prefill, gives={"new.latent": "next_latent"}),)
-    graphs = {name: latent.graphs[name] for name in ("encoder", "decoder")}
+    graphs = {n: build for n, build in latent.graphs.items() if n not in ("prefill", "step")}
     return Deployment(
         graphs={**graphs, "prefill": predict},
         programs=dataclasses.replace(programs, state=(), predict=every, refresh=every),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wmdeploy.families.reference.config import WorldModelConfig
+from wmdeploy.families.reference.student import Student
 from wmdeploy.families.reference.temporal import TemporalTransformer
 from wmdeploy.families.reference.vqvae import VQVAE, ResidualBlock
 
@@ -22,6 +23,9 @@ class WorldModel(nn.Module):
         self.config = config
         self.vqvae = VQVAE(config.vqvae)
         self.temporal_model = TemporalTransformer(config.temporal, config.vqvae.latent_values)
+        self.student: Student | None = None
+        if config.student is not None:
+            self.student = Student(config.student, config.vqvae)
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "WorldModel":
@@ -67,8 +71,7 @@ class WorldModel(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, T, L) -> (B, T, 3, H, W), about [-1, 1], not clipped; frame by frame."""
-        vqvae = self.config.vqvae
-        shape = (vqvae.latent_channels, vqvae.latent_size, vqvae.latent_size)
+        shape = self.config.vqvae.latent_shape
         return torch.stack([self.vqvae.decode(z.unflatten(1, shape)) for z in latents.unbind(1)], 1)
 
     @torch.inference_mode()

@@ -1,0 +1,238 @@
+"""Distilling a student decoder: it learns, resumes exactly, and refuses what does not fit."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.squares import square_clip, write_squares
+from tests.training.test_train import MICRO, Killed, assert_equal_weights, weights
+from wmdeploy.clips import write_npz
+from wmdeploy.clips.folder import INDEX_NAME
+from wmdeploy.errors import ClipError, TrainingError
+from wmdeploy.families import load_family, load_model, save_model
+from wmdeploy.families.directory import read_notes, read_training
+from wmdeploy.families.reference.family import reference_model
+from wmdeploy.families.reference.world_model import WorldModel
+from wmdeploy.training import TrainOptions, TrainSummary
+from wmdeploy.training.distill import DistillOptions, distill
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the squares, with notes as a training leaves them."""
+    path = tmp_path_factory.mktemp("source") / "model"
+    model = WorldModel(MICRO.with_actions(2)).initialize(seed=3).eval().requires_grad_(False)
+    save_model(model, path, {"training": {"options": {"seed": 0}, "clips": ["0" * 64]}})
+    return path
+
+
+def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
+    given: dict[str, Any] = {"stages": {"student.steps": 12.0}, "checkpoint_every": 5}
+    return TrainOptions(data=(data,), output=output, **given | changes)
+
+
+def run(
+    source: Path | str,
+    training: TrainOptions,
+    kill_at: int | None = None,
+    decoder: str = "lite",
+    lines: list[str] | None = None,
+) -> tuple[TrainSummary, list[float]]:
+    losses: list[float] = []
+
+    def progress(task: str, done: int, total: int, detail: str = "") -> None:
+        if task == "student":
+            losses.append(float(detail.removeprefix("loss ")))
+            if done == kill_at:
+                raise Killed
+
+    chosen = DistillOptions(source=str(source), decoder=decoder, training=training)
+    summary = distill(chosen, progress, (lines if lines is not None else []).append)
+    assert summary is not None
+    return summary, losses
+
+
+@pytest.fixture(scope="module")
+def reference(
+    source: Path, squares: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainSummary]:
+    """A short distillation that was never interrupted."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "model"
+    summary, _ = run(source, options(squares, output))
+    return output, summary
+
+
+def test_the_model_stays_as_it_is_and_a_student_stands_beside_it(
+    source: Path, reference: tuple[Path, TrainSummary]
+) -> None:
+    output, _ = reference
+    before, after = weights(source), weights(output)
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    assert all(name.startswith("student.") for name in after.keys() - before.keys())
+    student = reference_model(load_model(output)).config.student
+    assert student is not None and student.name == "lite"
+
+
+def test_what_it_measures_is_told_and_noted(reference: tuple[Path, TrainSummary]) -> None:
+    output, summary = reference
+    assert summary.quality is not None and summary.quality.decoder == "lite"
+    scores = summary.quality.all
+    assert {"model", "lite", "copy"} <= scores.following.keys()
+    assert {"model", "lite"} <= scores.rollouts.keys()
+    assert scores.against_full is not None
+    assert scores.against_full.worst <= scores.against_full.psnr
+    assert summary.operations["lite"] < summary.operations["full"] / 5
+    noted = read_training(output, "distillation")
+    assert noted.summary["operations"] == summary.operations
+    assert noted.options["decoder"] == "lite"
+    assert noted.summary["quality"]["groups"][-1]["against_full"]["psnr"] == pytest.approx(
+        scores.against_full.psnr
+    )
+    clips = read_training(output).clips
+    assert "0" * 64 in clips and len(clips) > 1  # those of both trainings
+    assert read_notes(output)["training"]["options"] == {"seed": 0}
+
+
+def test_a_killed_distillation_ends_with_the_same_weights(
+    source: Path, squares: Path, reference: tuple[Path, TrainSummary], tmp_path: Path
+) -> None:
+    training = options(squares, tmp_path / "model")
+    with pytest.raises(Killed):
+        run(source, training, kill_at=8)
+    assert (tmp_path / "model.train" / "state.pt").exists() and not training.output.exists()
+    _, losses = run(source, training)
+    assert len(losses) == 7  # from the checkpoint after the fifth step on
+    assert_equal_weights(reference[0], training.output)
+    assert not (tmp_path / "model.train").exists()
+    again, losses = run(source, training)
+    assert not again.fresh and not losses
+
+
+def test_other_options_do_not_take_the_place_of_a_student(
+    source: Path, squares: Path, reference: tuple[Path, TrainSummary]
+) -> None:
+    with pytest.raises(TrainingError, match=r"finished model of other options \(decoder"):
+        run(source, options(squares, reference[0]), decoder="tiny")
+
+
+@pytest.mark.slow
+def test_a_student_learns_the_full_decoder_and_real_frames(source: Path, tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data", clips=10)
+    first, last = (
+        run(source, options(data, tmp_path / str(steps), stages={"student.steps": float(steps)}))[0]
+        for steps in (1, 300)
+    )
+    assert first.quality is not None and last.quality is not None
+    before, after = first.quality.all, last.quality.all
+    assert before.against_full is not None and after.against_full is not None
+    assert after.against_full.psnr > before.against_full.psnr + 3
+    assert (after.following["lite"].psnr or 0) > (before.following["lite"].psnr or 0) + 3
+
+
+def test_a_preset_gives_a_student_of_noise_and_says_so(squares: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for index in range(3):
+        frames, _ = square_clip(20, index)
+        write_npz(data / f"clip-{index}.npz", frames.repeat(4, 1).repeat(4, 2), None)
+    lines: list[str] = []
+    training = options(data, tmp_path / "model", stages={"student.steps": 1.0})
+    run("tiny", training, decoder="tiny", lines=lines)
+    assert any("weights are untrained, so the student will be one of noise" in x for x in lines)
+
+
+def test_data_of_another_size_or_other_actions_is_refused(source: Path, tmp_path: Path) -> None:
+    def written(folder: Path, size: int, actions: bool = True) -> Path:
+        clips = []
+        for index in range(3):
+            frames, taken = square_clip(20, index, actions)
+            write_npz(folder / f"clip-{index}.npz", frames, taken)
+            clips.append({"file": f"clip-{index}.npz", "frames": 20, "episode": index})
+        return folder
+
+    with pytest.raises(TrainingError, match="its clips have 0 actions, and the model takes 2"):
+        run(source, options(written(tmp_path / "bare", 16, actions=False), tmp_path / "model"))
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_recordings_of_another_size_are_refused(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason="needs the extra 'train'")
+    from wmdeploy.clips import RecordOptions, record
+
+    record(RecordOptions(game="pong", frames=64, size=24), tmp_path / "data")
+    assert json.loads((tmp_path / "data" / INDEX_NAME).read_text())["size"] == 24
+    with pytest.raises(TrainingError, match="recorded at 24 x 24, and the model's frames are 16"):
+        run(source, options(tmp_path / "data", tmp_path / "model"))
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_another_family_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    training = options(tmp_path / "nothing", tmp_path / "model")
+    chosen = DistillOptions(source="tiny", decoder="lite", training=training, family="tokens")
+    with pytest.raises(TrainingError, match="family tokens: its models have no student decoders"):
+        distill(chosen)
+
+
+def test_clips_that_the_model_was_trained_on_are_not_held_out(
+    source: Path, squares: Path, tmp_path: Path
+) -> None:
+    from wmdeploy.clips.footage import clip_digest
+
+    seen = [clip_digest(path) for path in squares.glob("*.npz")]
+    model = load_model(source)
+    save_model(model, tmp_path / "source", {"training": {"clips": seen}})
+    with pytest.raises(ClipError, match="held-out clips were trained on before"):
+        run(tmp_path / "source", options(squares, tmp_path / "model"))
+
+
+def test_a_batch_has_the_frames_of_its_places(source: Path, squares: Path) -> None:
+    from accelerate import Accelerator
+
+    from wmdeploy.training.data import find_data
+    from wmdeploy.training.loop import Share
+    from wmdeploy.training.plan import Job, StageSettings
+    from wmdeploy.training.student_stage import PLACES, StudentDistillation, StudentStage
+
+    course = load_family("vqvae-transformer").distillation()
+    assert isinstance(course, StudentDistillation)
+    model = course.begin(reference_model(load_model(source)), "lite", 0)
+    clips = find_data([squares], size=16, validation=0.2, seed=0, actions=True)
+    job = Job(
+        model=model,
+        clips=clips,
+        options=options(squares, squares / "none"),
+        settings={"student": StageSettings(4, 8, 1e-3)},
+        accelerator=Accelerator(cpu=True),
+        progress=lambda *_: None,
+        tell=lambda line: None,
+    )
+    (plan,) = course.stages(job)
+    assert plan.make is not None
+    stage = plan.make()
+    assert isinstance(stage, StudentStage)
+    share = Share()
+    batch, firsts = stage.batch(3, share), stage.numbers(3, share)
+    assert batch["frames"].shape == (2, PLACES, 16, 16, 3) and stage.images() == 8
+    for row, first in enumerate(firsts):
+        for at, place in enumerate(batch["places"][row].tolist()):
+            pair = clips.training.frames(np.array([first + place, first + place + 1]))
+            assert np.array_equal(batch["frames"][row, at].numpy(), pair[1])
+            moved = np.abs(np.diff(pair.astype(int), axis=0)[0]).max(2) > 16
+            assert np.array_equal(batch["changed"][row, at].numpy(), moved)
+    for name, tensor in stage.batch(3, share).items():
+        assert torch.equal(tensor, batch[name]), name
+    latents = stage.module.latents(batch["codes"], batch["places"], batch["actions"])
+    with torch.no_grad():
+        own = model.encode(batch["frames"][:, -1:])[0][:, 0]
+    assert torch.equal(latents[:, -1].flatten(1), own)  # the last place: the frame's own latent
+    loss = stage.module(**batch)
+    loss.backward()
+    assert all(p.grad is not None for p in stage.parameters())
+    others = [p for name, p in model.named_parameters() if not name.startswith("student.")]
+    assert not any(p.requires_grad for p in others)
+    assert dataclasses.is_dataclass(model.config.student)
