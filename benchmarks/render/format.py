@@ -1,6 +1,9 @@
 """How a figure of a report is written."""
 
+import shlex
+
 from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.engines.base import BACKENDS
 
 
 def about(report: Report) -> str:
@@ -11,6 +14,24 @@ def about(report: Report) -> str:
     gpu = "" if environment.gpu is None else environment.gpu.name
     where = [gpu, environment.cpu, f"{environment.cores} cores"]
     return "; on ".join(", ".join(filter(None, part)) for part in (what, where))
+
+
+def profile_command(report: Report, bundle: str) -> str | None:
+    """What shows where the time goes of the fastest backend that passed and has a profiler.
+
+    Args:
+        bundle: its path.
+    """
+    able = [
+        row
+        for row in report.frames()
+        if row.verdict == "pass" and row.p50_ms and row.backend in BACKENDS
+        and BACKENDS[row.backend].profiler
+    ]  # fmt: skip
+    fastest = min(able, key=lambda row: row.p50_ms or 0.0, default=None)
+    if fastest is None:
+        return None
+    return f"wmdeploy profile {shlex.quote(bundle)} --backend {fastest.backend}"
 
 
 def figure(value: float | None) -> str:

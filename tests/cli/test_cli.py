@@ -23,8 +23,8 @@ from wmdeploy.graph_file import WEIGHTS_FILE
 ROOT = Path(__file__).parents[2]
 VERBS = (
     "record", "train", "evaluate", "convert", "export", "build-engine", "rollout", "play",
-    "serve", "site", "inspect", "bench", "compare", "report", "bisect", "sweep", "milestone",
-    "push", "doctor",
+    "serve", "site", "inspect", "bench", "compare", "report", "profile", "bisect", "sweep",
+    "milestone", "push", "doctor",
 )  # fmt: skip
 CLI = ROOT / "wmdeploy" / "cli"
 HEAVY = {"torch", "onnx", "onnxruntime"}

@@ -6,14 +6,14 @@ Nothing heavy is imported until a command runs, so that `wmdeploy --help` answer
 # In this order --help lists them.
 # isort: off
 from wmdeploy.cli import record, train, evaluate, convert, export, build_engine, rollout, play
-from wmdeploy.cli import serve, site, inspect, bench, compare, report, bisect, sweep, milestone
-from wmdeploy.cli import push, doctor
+from wmdeploy.cli import serve, site, inspect, bench, compare, report, profile, bisect, sweep
+from wmdeploy.cli import milestone, push, doctor
 
 # isort: on
 from wmdeploy.cli.common import app, main
 
 __all__ = [
     "app", "bench", "bisect", "build_engine", "compare", "convert", "doctor", "evaluate", "export",
-    "inspect", "main", "milestone", "play", "push", "record", "report", "rollout", "serve", "site",
-    "sweep", "train",
+    "inspect", "main", "milestone", "play", "profile", "push", "record", "report", "rollout",
+    "serve", "site", "sweep", "train",
 ]  # fmt: skip
