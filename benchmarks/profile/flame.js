@@ -60,6 +60,7 @@ function flame(root) {
       element.style.width = `${wide}px`;
       element.style.top = `${row * rowHeight}rem`;
       element.textContent = wide > 24 ? span.name : "";
+      if (wide <= 24) element.style.padding = 0; // or it would be as wide as its padding
       element.tabIndex = -1;
       element.setAttribute("role", "treeitem");
       element.setAttribute("aria-level", row + 1);

@@ -14,7 +14,7 @@ import onnx
 from wmdeploy.benchmarks.profile.nodes import Run, TimedNode
 from wmdeploy.benchmarks.profile.onnx_nodes import SourceNode, owners, source_nodes
 from wmdeploy.bundle import Bundle
-from wmdeploy.engines.base import Settings
+from wmdeploy.engines.base import BACKENDS, Settings
 from wmdeploy.engines.ort.cpu import OPTIMIZED_GRAPH, OrtEngine
 from wmdeploy.errors import BackendError
 from wmdeploy.programs.engine import Backend, Engine
@@ -62,12 +62,13 @@ class OnnxRuntimeProfiler:
     ) -> None:
         self.backend = backend
         self.notes: list[str] = []
-        if backend.on_gpu:
+        self._on_gpu = BACKENDS[backend.name].device == "cuda"
+        if self._on_gpu:
             self.notes.append("nodes were timed without CUDA graphs, kernel by kernel")
         self._bundle, self._settings, self._name_of = bundle, settings, name_of
 
     def open(self, graph: str, folder: Path) -> "OnnxRuntimeGraph":
-        if not self.backend.on_gpu:
+        if not self._on_gpu:
             engine = OrtEngine(graph, self._bundle, self._settings.threads, folder)
             return self._graph(graph, folder, engine, engine.end_profiling)
         from wmdeploy.engines.ort.gpu import profiled_cuda_engine
@@ -87,7 +88,7 @@ class OnnxRuntimeProfiler:
         return OnnxRuntimeGraph(
             engine,
             end,
-            on_gpu=self.backend.on_gpu,
+            on_gpu=self._on_gpu,
             operations=[node.op_type for node in executed.graph.node],
             sources=sources,
         )
@@ -121,9 +122,15 @@ class OnnxRuntimeGraph:
     def end(self) -> list[Run]:
         """
         Raises:
-            BackendError: the profile is not of the graph, or lacks the times of kernels.
+            BackendError: the profile is damaged, not of the graph, or lacks the times of kernels.
         """
-        events = msgspec.json.decode(self._end().read_bytes(), type=list[Event])
+        try:
+            events = msgspec.json.decode(self._end().read_bytes(), type=list[Event])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # odd names are not escaped
+            raise BackendError(
+                f"{self.engine.name}: ONNX Runtime's profile cannot be read ({error}); export the "
+                "model again"
+            ) from error
         if self._on_gpu and not any(event.cat == "Kernel" for event in events):
             raise BackendError(
                 f"{self.engine.name}: this build of ONNX Runtime times no kernels of CUDA; use an "

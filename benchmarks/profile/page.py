@@ -48,23 +48,21 @@ def render(profile: Profile) -> str:
     charts = [frame_span(profile), *program_spans(profile, profile.others)]
     with_nodes = {name: graph for name, graph in profile.graphs.items() if graph.nodes}
     text = msgspec.json.encode([_data(span) for span in charts]).decode()
-    page = rendered(
-        "profile.html.j2",
-        scripts=(_HERE / "flame.js",),
-        name=profile.bundle,
-        about=_about(profile),
-        frame_ms=milliseconds(profile.frame.ms),
-        notes=profile.notes,
+    given = {
+        "name": profile.bundle,
+        "about": _about(profile),
+        "frame_ms": milliseconds(profile.frame.ms),
+        "notes": profile.notes,
         # what could end the element or begin another one, as JSON escapes it
-        data=Markup(text.replace("<", "\\u003c").replace("&", "\\u0026")),
-        frame=frame_table(profile),
-        graphs={
+        "data": Markup(text.replace("<", "\\u003c").replace("&", "\\u0026")),
+        "frame": frame_table(profile),
+        "graphs": {
             name: (module_table(name, graph, None), node_table(name, graph, SHOWN_NODES))
             for name, graph in with_nodes.items()
         },
-        colours={},
-        baseline="",
-    )
+        "colours": {},
+    }
+    page = rendered("profile.html.j2", given, scripts=(_HERE / "flame.js",))
     if (size := len(page.encode())) > LARGEST:
         raise WmdeployError(
             f"the page would have {size / 1e6:.1f} MB, at most {LARGEST / 1e6:.0f}; profile fewer "

@@ -143,7 +143,9 @@ def _figures(total: float) -> list[Column[_Row]]:
 
 def milliseconds(value: float) -> str:
     """Three digits, also of microseconds."""
-    return figure(value) if abs(value) >= 1 else f"{value:.3f}"
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return figure(value) if value > 0 else f"-{figure(-value)}"
 
 
 def _words(heading: str, text: Callable[[_Row], str], wide: bool = False) -> Column[_Row]:

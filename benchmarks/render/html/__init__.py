@@ -7,7 +7,7 @@ the page's own policy lets the browser run no script but the one for sorting, an
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def render(report: Report) -> str:
     page = ""
     while True:
         pictures = {name: base64.b64encode(data).decode() for name, data in worst_frames.items()}
-        page = rendered("page.html.j2", **given, worst_frames=pictures, left_out=left_out)
+        page = rendered("page.html.j2", given | {"worst_frames": pictures, "left_out": left_out})
         size = len(page.encode())
         if size <= LARGEST:
             return page
@@ -91,13 +91,13 @@ def render(report: Report) -> str:
         del worst_frames[left_out[-1]]
 
 
-def rendered(name: str, scripts: Sequence[Path] = (), **given: Any) -> str:
+def rendered(template: str, given: Mapping[str, Any], scripts: Sequence[Path] = ()) -> str:
     """The HTML of a template, whatever strangers wrote escaped; its policy names its scripts.
 
     Args:
-        name: of the template, in this folder or beside one of `scripts`.
+        template: its name, in this folder or beside one of `scripts`.
+        given: what it shows.
         scripts: that run in the page besides the one for sorting.
-        given: what the template shows.
 
     Raises:
         MissingError: jinja2 is missing.
@@ -116,8 +116,9 @@ def rendered(name: str, scripts: Sequence[Path] = (), **given: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template(name)
-    page: str = template.render(**given, script=Markup(script), script_digest=digest)
+    page: str = environment.get_template(template).render(
+        **given, script=Markup(script), script_digest=digest
+    )
     return page
 
 
