@@ -117,11 +117,12 @@ def owners(executed: Sequence[onnx.NodeProto], source: onnx.GraphProto) -> list[
     names = {node.name for node in source.node}
 
     def direct(node: onnx.NodeProto) -> str | None:
-        for name in (node.name.split("/")[0], node.name.removesuffix(BLOCKED)):
-            if name in names:
-                return name
-        made = (name.removeprefix(CAST) for name in node.output)
-        return next((makers[name] for name in made if name in makers), None)
+        if (name := node.name.split("/")[0]) in names:
+            return name
+        # a blocked convolution is called after the value that it gave in the file
+        made = [node.name.removesuffix(BLOCKED), *node.output]
+        values = (name.removeprefix(CAST) for name in made)
+        return next((makers[value] for value in values if value in makers), None)
 
     found = [direct(node) for node in executed]
     takers: dict[str, str] = {}  # by value, the owner of the first node that takes it

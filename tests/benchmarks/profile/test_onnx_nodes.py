@@ -44,9 +44,14 @@ def test_operations_add_up_to_those_of_the_manifest(
 ) -> None:
     bundle = bundles(layout, precision)
     for graph, record in bundle.manifest.graphs.items():
-        nodes = source_nodes(loaded(bundle, graph), None).values()
-        assert sum(node.operations or 0 for node in nodes) == record.flops, graph
-        assert None not in [node.operations for node in nodes]
+        model = loaded(bundle, graph)
+        nodes = source_nodes(model, None)
+        assert None not in [node.operations for node in nodes.values()]
+        counted = {node.name: nodes[node.name].operations or 0 for node in model.graph.node}
+        attention = [n.name for n in model.graph.node if n.op_type == "Attention"]
+        masked = graph in ("prefill", "step")  # which torch's counter, behind the manifest, skips
+        left_out = sum(counted[name] for name in attention) if masked else 0
+        assert attention and sum(counted.values()) == record.flops + left_out, graph
 
 
 def test_a_module_that_the_model_lacks_is_refused(bundles: Bundles) -> None:
@@ -63,7 +68,7 @@ def test_nodes_belong_to_a_name_to_a_value_or_to_what_is_behind_them() -> None:
         "g", [], [],
     )  # fmt: skip
     executed = [
-        make("Conv", ["x"], ["blocked"], "conv_nchwc"),
+        make("Conv", ["x"], ["blocked"], "InsertedPrecisionFreeCast_a_nchwc"),
         make("ReorderOutput", ["blocked"], ["r"], "ReorderOutput_token_1"),
         make("QuickGelu", ["r"], ["q"], "relu/QuickGeluFusion/"),
         make("Cast", ["q"], ["InsertedPrecisionFreeCast_b"], "InsertedPrecisionFreeCast_b"),
