@@ -48,7 +48,7 @@ class PytorchGraph:
     """See `wmdeploy.benchmarks.profile.nodes.GraphProfiler`; its engine runs the backend's own."""
 
     def __init__(self, engine: Engine, sources: Mapping[int, str], on_gpu: bool) -> None:
-        self.engine = _Marked(engine)
+        self.engine: Engine = _Marked(engine)
         self._sources, self._on_gpu = sources, on_gpu
         self._runs: list[Run] = []
 

@@ -15,7 +15,7 @@ from wmdeploy.benchmarks.profile.onnx_nodes import SourceNode, source_nodes
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.trt.flavour import LayerTimes
 from wmdeploy.engines.trt.run import PlanEngine, profiled_plan_engine
-from wmdeploy.programs.engine import Backend
+from wmdeploy.programs.engine import Backend, Engine
 
 
 class TensorRtProfiler:
@@ -53,7 +53,7 @@ class TensorRtGraph:
     def __init__(
         self, engine: PlanEngine, times: LayerTimes, nodes: Mapping[str, SourceNode]
     ) -> None:
-        self.engine = engine
+        self.engine: Engine = engine
         self._times, self._nodes = times, nodes
 
     def block(self) -> AbstractContextManager[object]:
