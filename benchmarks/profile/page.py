@@ -14,10 +14,10 @@ from wmdeploy.benchmarks.profile.document import Profile
 from wmdeploy.benchmarks.profile.spans import Span, frame_span, program_spans
 from wmdeploy.benchmarks.profile.table import (
     frame_table,
-    milliseconds,
     module_table,
     node_table,
 )
+from wmdeploy.benchmarks.render.format import milliseconds
 from wmdeploy.benchmarks.render.html import LARGEST, rendered
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import write_text

@@ -115,7 +115,8 @@ def profile(options: ProfileOptions, progress: Progress = silent) -> Profile:
             others=[
                 call
                 for call in _calls(backend.programs, ("encode", "absorb", "refresh", "predict"))
-                if call not in calls and call.graph in graphs
+                if call.graph in graphs
+                and (call.graph, call.times) not in [(c.graph, c.times) for c in calls]
             ],
             graphs=graphs,
             notes=notes,

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Literal
 
 from wmdeploy.benchmarks.profile.document import GraphCall, GraphProfile, Node, Profile
+from wmdeploy.benchmarks.render.format import milliseconds
 
 Kind = Literal["frame", "program", "graph", "module", "node", "rest"]
 
@@ -44,7 +45,7 @@ def frame_span(profile: Profile) -> Span:
         name="frame",
         kind="frame",
         ms=sum(program.ms for program in programs),
-        detail=f"{profile.frame.ms:.3g} ms without the profiler",
+        detail=f"{milliseconds(profile.frame.ms)} ms without the profiler",
         children=programs,
     )
 
@@ -81,7 +82,7 @@ def graph_span(graph: GraphProfile, call: GraphCall) -> Span:
         name=call.graph,
         kind="graph",
         ms=ms,
-        detail=f"{again}{graph.ms:.3g} ms each without the profiler",
+        detail=f"{again}{milliseconds(graph.ms)} ms each without the profiler",
         operations=_times(times, graph.operations),
         bytes=_times(times, graph.bytes),
         floor_ms=None if graph.floor_ms is None else times * graph.floor_ms,

@@ -6,7 +6,7 @@ from statistics import median
 from wmdeploy.benchmarks.profile.document import GraphCall, GraphProfile, Profile
 from wmdeploy.benchmarks.profile.spans import Span, by_module, graph_span
 from wmdeploy.benchmarks.render.columns import Cell, Column
-from wmdeploy.benchmarks.render.format import figure
+from wmdeploy.benchmarks.render.format import milliseconds
 from wmdeploy.benchmarks.render.tables import Table, filled_table
 
 SHOWN = 8  # rows of a table in a terminal
@@ -139,13 +139,6 @@ def _figures(total: float) -> list[Column[_Row]]:
         ),
         Column(heading="of floor", cell=of_floor),
     ]
-
-
-def milliseconds(value: float) -> str:
-    """Three digits, also of microseconds."""
-    if abs(value) < 1:
-        return f"{value:.3f}"
-    return figure(value) if value > 0 else f"-{figure(-value)}"
 
 
 def _words(heading: str, text: Callable[[_Row], str], wide: bool = False) -> Column[_Row]:

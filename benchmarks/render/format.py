@@ -43,6 +43,13 @@ def figure(value: float | None) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def milliseconds(value: float) -> str:
+    """As `figure`, also of microseconds, and of what a difference is below 0."""
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return figure(value) if value > 0 else f"-{figure(-value)}"
+
+
 def speed_up(row: Row) -> str:
     """Such as "1.86x ±0.5%"; the baseline's own and single runs have no interval."""
     if row.speedup is None:
