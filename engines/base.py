@@ -19,27 +19,37 @@ class BackendEntry:
         loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
         device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
         on_request: run only where it is asked for by name, as it takes minutes to load or run.
+        profiler: what can time the nodes of its graphs; None: nothing that we use.
     """
 
     loader: str
     device: Literal["cpu", "cuda", "any"]
     on_request: bool = False
+    profiler: Literal["onnxruntime", "torch", "tensorrt"] | None = None
 
 
 BACKENDS = {
-    "eager": BackendEntry("wmdeploy.engines.pytorch.eager:load", "any"),
-    "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda"),
-    "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any"),
-    "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
+    "eager": BackendEntry("wmdeploy.engines.pytorch.eager:load", "any", profiler="torch"),
+    "eager-fp16": BackendEntry(
+        "wmdeploy.engines.pytorch.eager:load_half", "cuda", profiler="torch"
+    ),
+    "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any", profiler="torch"),
+    "compile-fp16": BackendEntry(
+        "wmdeploy.engines.pytorch.compiled:load_half", "cuda", profiler="torch"
+    ),
     "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any", on_request=True),
-    "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
-    "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
+    "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda", profiler="torch"),
+    "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu", profiler="onnxruntime"),
     "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),
-    "ort-cuda": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda", "cuda"),
-    "ort-cuda-nhwc": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda_nhwc", "cuda"),
+    "ort-cuda": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda", "cuda", profiler="onnxruntime"),
+    "ort-cuda-nhwc": BackendEntry(
+        "wmdeploy.engines.ort.gpu:load_cuda_nhwc", "cuda", profiler="onnxruntime"
+    ),
     "ort-tensorrt": BackendEntry("wmdeploy.engines.ort.gpu:load_tensorrt", "cuda"),
-    "tensorrt": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt", "cuda"),
-    "tensorrt-rtx": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda"),
+    "tensorrt": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt", "cuda", profiler="tensorrt"),
+    "tensorrt-rtx": BackendEntry(
+        "wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda", profiler="tensorrt"
+    ),
 }
 BASELINE = "eager"
 DEFAULT_BACKENDS = tuple(name for name, entry in BACKENDS.items() if not entry.on_request)

@@ -17,6 +17,7 @@ OTHER = {
     "wmdeploy/clips/source.py": {"--fps", "--fit", "--series"},
     "benchmarks/render/html/svg.py": {"var(--line)", "var(--card)", "var(--s"},
     "benchmarks/render/card.py": {" --clip CLIP"},  # a command of the page
+    "benchmarks/render/format.py": {" --backend "},
     "engines/trt/plans.py": {" --arch ", " --flavour "},
 }
 

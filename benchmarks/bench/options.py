@@ -65,8 +65,11 @@ class BenchOptions:
 
 def context_for(options: BenchOptions, programs: Programs) -> int:
     """How many frames are given."""
-    if options.context is not None:
-        return options.context
+    return default_context(programs) if options.context is None else options.context
+
+
+def default_context(programs: Programs) -> int:
+    """How many frames are given where nobody says how many."""
     most = DEFAULT_CONTEXT if programs.absorb else min(DEFAULT_CONTEXT, programs.context)
     return max(programs.least, most)
 

@@ -142,22 +142,30 @@ def _operations(
     signature = program.graph_signature
     outputs = [spec.name for spec in graph.outputs]
     renamed = dict(zip(signature.user_outputs, outputs, strict=True))
-    root = type(graph.module).__name__
     operations = {}
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
             continue
         path = next(reversed(list(node.meta.get("nn_module_stack", {"": ("", "")}).values())))[0]
-        module = sources.get(id(graph.module.get_submodule(path)))
         target = str(node.target)
         operations[node.name] = Operation(
             renamed.get(node.name, node.name),
             target.split(".")[1] if "." in target else target,
             target,
             path,
-            module or f"{root}.{path}".removesuffix("."),
+            module_name(graph, path, sources),
         )
     return operations
+
+
+def module_name(graph: Graph, path: str, sources: Mapping[int, str]) -> str:
+    """The name in the model of the module at `path` in a graph's own, see `Operation`.
+
+    Args:
+        sources: names of the model's modules by their ids.
+    """
+    module = sources.get(id(graph.module.get_submodule(path)))
+    return module or f"{type(graph.module).__name__}.{path}".removesuffix(".")
 
 
 def _inputs(

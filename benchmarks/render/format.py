@@ -1,6 +1,9 @@
 """How a figure of a report is written."""
 
+import shlex
+
 from wmdeploy.benchmarks.report import Report, Row
+from wmdeploy.engines.base import BACKENDS
 
 
 def about(report: Report) -> str:
@@ -13,6 +16,24 @@ def about(report: Report) -> str:
     return "; on ".join(", ".join(filter(None, part)) for part in (what, where))
 
 
+def profile_command(report: Report, bundle: str) -> str | None:
+    """What shows where the time goes of the fastest backend that passed and has a profiler.
+
+    Args:
+        bundle: its path.
+    """
+    able = [
+        row
+        for row in report.frames()
+        if row.verdict == "pass" and row.p50_ms and row.backend in BACKENDS
+        and BACKENDS[row.backend].profiler
+    ]  # fmt: skip
+    fastest = min(able, key=lambda row: row.p50_ms or 0.0, default=None)
+    if fastest is None:
+        return None
+    return f"wmdeploy profile {shlex.quote(bundle)} --backend {fastest.backend}"
+
+
 def figure(value: float | None) -> str:
     """Three significant digits at most, without exponents."""
     if value is None:
@@ -20,6 +41,13 @@ def figure(value: float | None) -> str:
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def milliseconds(value: float) -> str:
+    """As `figure`, also of microseconds, and of what a difference is below 0."""
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return figure(value) if value > 0 else f"-{figure(-value)}"
 
 
 def speed_up(row: Row) -> str:

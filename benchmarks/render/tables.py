@@ -78,7 +78,7 @@ def latency(report: Report) -> Table:
     decoder = report.environment.settings.decoder
     if decoder != FULL:
         captions.append(f"Decoder: {decoder}; the baseline's times are with the full one")
-    return _table(
+    return filled_table(
         f"{report.bundle.name}: latency, batch 1", rows, columns, f"{'. '.join(captions)}."
     )
 
@@ -88,7 +88,7 @@ def summary(report: Report) -> Table:
     shown = [stage for stage in stages_in(report).values() if stage.summary]
     shown.sort(key=lambda stage: not stage.session)  # stable
     rows = [r for stage in shown for r in report.rows if r.stage == stage.name and r.is_timed]
-    return _table("summary", rows, of.SUMMARY)
+    return filled_table("summary", rows, of.SUMMARY)
 
 
 def batches(report: Report) -> Table:
@@ -102,7 +102,7 @@ def batches(report: Report) -> Table:
         one = single.get((row.backend, row.stage))
         return of.number((row.frames_per_s or 0) / one if one else None, ".2f")
 
-    return _table(
+    return filled_table(
         "batches: sessions that run together",
         rows,
         [of.stage_column(list(stages)), *of.BATCHES, Column[Row](heading="gain", cell=gain)],
@@ -116,7 +116,7 @@ def memory(report: Report) -> Table:
     """The same memory as each of those who count it sees it; no rows without a GPU."""
     used = [(r.backend, r.memory) for r in report.frames() if r.memory is not None]
     on_gpu = any(memory.gpu_used is not None for _, memory in used)
-    return _table(
+    return filled_table(
         "memory in MB, batch 1",
         used if on_gpu else [],
         of.MEMORY,
@@ -145,7 +145,7 @@ def parity(report: Report) -> Table:
     decoder = report.environment.settings.decoder
     student = [] if decoder == FULL else [STUDENT.format(decoder)]
     same = "the same rollouts" if decoder == FULL else f"the same rollouts and decoder, {decoder}"
-    return _table(
+    return filled_table(
         f"parity with {report.baseline} in float32 ({report.bundle.recipe.precision} bundle, "
         f"{same}), and memory",
         rows,
@@ -156,7 +156,7 @@ def parity(report: Report) -> Table:
 
 def clips(report: Report) -> Table:
     """Each backend on each clip: worst frames, and how codes hold."""
-    return _table("clips", report.curves, of.CLIPS)
+    return filled_table("clips", report.curves, of.CLIPS)
 
 
 def outputs(report: Report) -> Table:
@@ -166,7 +166,7 @@ def outputs(report: Report) -> Table:
         for row in report.frames()
         for name, output in (row.parity.outputs if row.parity else {}).items()
     ]
-    return _table(
+    return filled_table(
         "named outputs",
         items,
         of.OUTPUTS,
@@ -185,7 +185,7 @@ def substitutions(report: Report) -> Table:
         ),
         *(of.substitution_column(graph) for graph in graphs),
     ]
-    return _table(
+    return filled_table(
         "which graph brings the error in: worst frame, dB",
         report.substitutions.items(),
         columns,
@@ -197,7 +197,7 @@ def fixed_rate(report: Report) -> Table:
     """Frames at a fixed rate, not back to back."""
     fps = report.fixed_rate[0].fps if report.fixed_rate else 1.0
     period = 1e3 / fps if fps > 0 else 0.0
-    return _table(
+    return filled_table(
         f"fixed rate: {fps:g} frames per second",
         report.fixed_rate,
         of.FIXED_RATE,
@@ -220,7 +220,7 @@ def facts(report: Report) -> Table:
     )
 
 
-def _table(
+def filled_table(
     title: str, items: Iterable[Item], columns: Sequence[Column[Item]], caption: str = ""
 ) -> Table:
     """A table with the columns that some row fills."""

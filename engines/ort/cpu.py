@@ -36,19 +36,22 @@ ORT_TYPES: dict[str, DType] = {
 # ONNX Runtime's name for: where a graph that is given as bytes has its weights
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
+OPTIMIZED_GRAPH = "optimized.onnx"  # see `time_nodes`
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 class OrtEngine:
-    """One ONNX graph in ONNX Runtime, on numpy arrays."""
+    """One ONNX graph in ONNX Runtime, on numpy arrays; arguments as of `cpu_session`."""
 
-    def __init__(self, name: str, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(
+        self, name: str, bundle: Bundle, threads: int | None = None, profile: Path | None = None
+    ) -> None:
         self.name = name
         self.inputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].inputs
         self.outputs: tuple[TensorSpec, ...] = bundle.manifest.graphs[name].outputs
         self._output_names = [spec.name for spec in self.outputs]
         with bundle.graph_to_load(name) as path:
-            self._session = cpu_session(path, threads)
+            self._session = cpu_session(path, threads, profile)
         check_signature(path, self._session, bundle.manifest.graphs[name])
 
     def run(
@@ -60,6 +63,10 @@ class OrtEngine:
             raise BackendError(f"{self.name}: ONNX Runtime cannot run it: {error}") from error
         check_results(self.name, self.outputs, results, batch_of(self.inputs, feeds))
         return dict(zip(self._output_names, results, strict=True))
+
+    def end_profiling(self) -> Path:
+        """The file with the nodes of all runs, which takes no further ones."""
+        return Path(self._session.end_profiling())
 
     def synchronize(self) -> None:
         """Nothing to wait for: the CPU provider has finished when `run` returns."""
@@ -117,11 +124,12 @@ def follow_link(model: onnx.ModelProto, graph: Path) -> None:
                 entry.value = weights_file(graph).name
 
 
-def cpu_session(path: Path, threads: int | None = None) -> Any:
+def cpu_session(path: Path, threads: int | None = None, profile: Path | None = None) -> Any:
     """An InferenceSession on the CPU provider, of the graph as that runs it fastest.
 
     Args:
         threads: that one node is computed with; None: one for each core.
+        profile: a folder for the times of its nodes, see `time_nodes`; None: they are not timed.
 
     Raises:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses the graph.
@@ -144,7 +152,24 @@ def cpu_session(path: Path, threads: int | None = None) -> Any:
         # order, and a projection is read once for a frame.
         options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
+    if profile is not None:
+        time_nodes(options, profile)
     return inference_session(path, graph.SerializeToString(), options, [(CPU_PROVIDER, {})])
+
+
+def time_nodes(options: Any, folder: Path) -> None:
+    """Let a session write the times of its nodes, and the graph whose nodes these are.
+
+    ONNX Runtime fuses and adds nodes: `OPTIMIZED_GRAPH` has those that it runs, in their order. Its
+    weights go to a file of their own, or a large graph would be no valid file.
+    """
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "nodes")
+    options.optimized_model_filepath = str(folder / OPTIMIZED_GRAPH)
+    for key, value in (("file_name", "optimized.data"), ("min_size_in_bytes", "1024")):
+        options.add_session_config_entry(
+            f"session.optimized_model_external_initializers_{key}", value
+        )
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from wmdeploy.engines.ort.cpu import (
     check_signature,
     follow_link,
     inference_session,
+    time_nodes,
     weights_file,
 )
 from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
@@ -105,6 +106,32 @@ def _load_cuda(name: str, bundle: Bundle, settings: Settings, nhwc: bool) -> Bac
         return gpu_session(path, model, [provider])
 
     return _load(name, bundle, device, stream, open_graph)
+
+
+def profiled_cuda_engine(
+    backend: str, bundle: Bundle, graph: str, settings: Settings, profile: Path
+) -> tuple[StaticEngine, Any]:
+    """A graph as `ort-cuda` or `ort-cuda-nhwc` runs it, but without CUDA graphs.
+
+    Nodes inside a CUDA graph cannot be timed.
+
+    Args:
+        profile: a folder, see `time_nodes`.
+
+    Returns:
+        Its engine, and the session, whose profiling the caller ends.
+
+    Raises:
+        MissingError, BackendError, BundleError: as `load_cuda`.
+    """
+    nhwc = backend == "ort-cuda-nhwc"
+    device, stream = cuda_device(backend), torch.cuda.Stream()
+    with bundle.graph_to_load(graph) as path:
+        model = cuda_graph(onnx.load(path, load_external_data=False), nhwc)
+        tf32 = settings.tf32 or may_use_tf32(model)
+        provider = cuda_provider(stream, tf32, graphs=False, nhwc=nhwc)
+        session = gpu_session(path, model, [provider], profile)
+    return _engine(bundle, graph, session, stream, device), session
 
 
 def cuda_provider(
@@ -200,11 +227,14 @@ def tensorrt_library(ort: Any) -> Path:
     return Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
 
 
-def gpu_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) -> Any:
+def gpu_session(
+    path: Path, model: onnx.ModelProto, providers: list[Provider], profile: Path | None = None
+) -> Any:
     """A session in which no node may run on the CPU.
 
     Args:
         path: of the graph that was rewritten; its weights are beside it.
+        profile: as of `cpu_session`.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph.
@@ -217,6 +247,8 @@ def gpu_session(path: Path, model: onnx.ModelProto, providers: list[Provider]) -
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
     follow_link(model, path)
+    if profile is not None:
+        time_nodes(options, profile)
     return inference_session(path, model.SerializeToString(), options, providers)
 
 
@@ -227,22 +259,14 @@ def _load(
     stream: torch.cuda.Stream,
     open_graph: Callable[[str, Path], Any],
 ) -> Backend:
-    ort = require("onnxruntime", extra="gpu", purpose=f"backend {name}")
+    require("onnxruntime", extra="gpu", purpose=f"backend {name}")
     programs, recipe = bundle.manifest.programs, bundle.manifest.recipe
     arrays = TorchArrays(device)
     engines = {}
-    for graph, record in bundle.manifest.graphs.items():
+    for graph in bundle.manifest.graphs:
         with bundle.graph_to_load(graph) as path:
             session = open_graph(graph, path)
-        check_signature(path, session, record)
-        engines[graph] = StaticEngine(
-            name=graph,
-            inputs=record.inputs,
-            outputs=record.outputs,
-            state=state_inputs(programs, graph),
-            device=device,
-            bind=bound(ort, session, stream),
-        )
+        engines[graph] = _engine(bundle, graph, session, stream, device)
     return Backend(
         name=name,
         precision=recipe.precision,
@@ -254,6 +278,24 @@ def _load(
         max_batch=recipe.max_batch,
         buckets=powers_of_two(recipe.max_batch),
         memory=FixedMemory(arrays),
+    )
+
+
+def _engine(
+    bundle: Bundle, graph: str, session: Any, stream: torch.cuda.Stream, device: torch.device
+) -> StaticEngine:
+    """A session with buffers, once its tensors have been found to be the manifest's."""
+    import onnxruntime as ort
+
+    record = bundle.manifest.graphs[graph]
+    check_signature(bundle.path / record.file, session, record)
+    return StaticEngine(
+        name=graph,
+        inputs=record.inputs,
+        outputs=record.outputs,
+        state=state_inputs(bundle.manifest.programs, graph),
+        device=device,
+        bind=bound(ort, session, stream),
     )
 
 

@@ -23,8 +23,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
         BundleError: the bundle carries no model, or it was altered.
         BackendError: there is no such device.
     """
-    device = pytorch_device("eager", settings)
-    torch_threads(device, settings)
+    device = baseline_device("eager", settings)
     return baseline(bundled_model(bundle), device, decoder=settings.decoder)
 
 
@@ -34,8 +33,21 @@ def load_half(bundle: Bundle, settings: Settings) -> Backend:
     Raises:
         BundleError, BackendError: as `load`; also on a CPU.
     """
-    device = float16_device("eager-fp16", settings)
+    device = baseline_device("eager-fp16", settings)
     return baseline(bundled_model(bundle), device, "fp16", settings.decoder)
+
+
+def baseline_device(backend: str, settings: Settings) -> torch.device:
+    """Where `eager` or `eager-fp16` runs, with as many threads as were asked for.
+
+    Raises:
+        MissingError: there is no such device.
+    """
+    if backend == "eager-fp16":
+        return float16_device(backend, settings)
+    device = pytorch_device(backend, settings)
+    torch_threads(device, settings)
+    return device
 
 
 def bundled_model(bundle: Bundle) -> nn.Module:

@@ -27,6 +27,7 @@ INSTALL = {
 # group, and give other numbers (TensorRT's documentation of add_normalization_v2).
 OLDEST = {"tensorrt": "10.15", "tensorrt-rtx": "1.4"}
 LARGEST_CACHE = 2**30  # bytes
+LayerTimes = list[list[tuple[str, float]]]  # by run: the layers in order, and the ms of each
 CURRENT = "current"  # the architecture of the GPU that is there
 
 
@@ -111,6 +112,19 @@ class Flavour:
             kernels.deserialize(read_document(cache, LARGEST_CACHE))
         config.set_runtime_cache(kernels)
         return Context(engine.create_execution_context(config), config, kernels)
+
+    def layer_profiler(self, times: LayerTimes) -> Any:
+        """An IProfiler that adds each layer to the newest run of `times`."""
+        trt = self.trt
+
+        class Profiler(trt.IProfiler):  # type: ignore[name-defined]
+            def __init__(self) -> None:
+                trt.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                times[-1].append((layer_name, ms))
+
+        return Profiler()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 Buffers are torch tensors; each batch size is one CUDA graph for each side of the KV cache.
 """
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Settings
 from wmdeploy.engines.devices import cuda_device
 from wmdeploy.engines.static import Buffers, Launch, StaticEngine, captured
-from wmdeploy.engines.trt.flavour import Context, Flavour, load_flavour
+from wmdeploy.engines.trt.flavour import Context, Flavour, LayerTimes, load_flavour
 from wmdeploy.engines.trt.plans import find_plan
 from wmdeploy.errors import BackendError
 from wmdeploy.files import cache_file
@@ -41,10 +44,9 @@ def _load(bundle: Bundle, name: str) -> Backend:
     """
     flavour = load_flavour(name)
     device = cuda_device(name)
-    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     graphs, programs = bundle.manifest.graphs, bundle.manifest.programs
     arrays = TorchArrays(device)
-    records = {graph: find_plan(bundle, flavour, graph, architecture) for graph in graphs}
+    records = {graph: _find_plan(bundle, flavour, graph, device) for graph in graphs}
     plans = {
         graph: Plan(flavour, record, bundle.checked_plan(record), device)
         for graph, record in records.items()
@@ -76,11 +78,41 @@ def _load(bundle: Bundle, name: str) -> Backend:
     )
 
 
+def profiled_plan_engine(name: str, bundle: Bundle, graph: str, times: LayerTimes) -> "PlanEngine":
+    """A graph whose layers are timed, one launched after the other: without a CUDA graph.
+
+    Args:
+        name: of the flavour.
+
+    Raises:
+        BackendError, BundleError: as `_load`.
+    """
+    flavour, device = load_flavour(name), cuda_device(name)
+    record = _find_plan(bundle, flavour, graph, device)
+    plan = Plan(flavour, record, bundle.checked_plan(record), device)
+    state = state_inputs(bundle.manifest.programs, graph)
+    return PlanEngine(bundle.manifest.graphs[graph], plan, state, device, times)
+
+
+def _find_plan(bundle: Bundle, flavour: Flavour, graph: str, device: torch.device) -> PlanRecord:
+    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    return find_plan(bundle, flavour, graph, architecture)
+
+
 class PlanEngine(StaticEngine):
-    """A plan with buffers; closing it gives back the plan's memory too."""
+    """A plan with buffers; closing it gives back the plan's memory too.
+
+    Args:
+        times: takes the times of its layers; None: they are not timed, and a run is a CUDA graph.
+    """
 
     def __init__(
-        self, graph: GraphRecord, plan: "Plan", state: frozenset[str], device: torch.device
+        self,
+        graph: GraphRecord,
+        plan: "Plan",
+        state: frozenset[str],
+        device: torch.device,
+        times: LayerTimes | None = None,
     ) -> None:
         super().__init__(
             name=plan.graph,
@@ -88,7 +120,7 @@ class PlanEngine(StaticEngine):
             outputs=graph.outputs,
             state=state,
             device=device,
-            bind=plan.bind,
+            bind=plan.bind if times is None else partial(plan.bind_timed, times),
         )
         self._plan = plan
 
@@ -145,10 +177,40 @@ class Plan:
         Raises:
             BackendError: TensorRT refuses the shapes, or there is no memory for them.
         """
-        name = self._record.graph
+        made, enqueue = self._context(inputs, outputs)
+        launch = captured(enqueue)
+        made.keep_compiled_kernels(self._kernels)
+        self._contexts.append(made)
+        return launch
+
+    def bind_timed(self, times: LayerTimes, inputs: Buffers, outputs: Buffers) -> Launch:
+        """This plan between these buffers, layer by layer; TensorRT waits for each run to end.
+
+        Raises:
+            BackendError: as `bind`.
+        """
+        made, enqueue = self._context(inputs, outputs)
+        made.trt.profiler = self._flavour.layer_profiler(times)
+        self._contexts.append(made)
+
+        def launch() -> None:
+            times.append([])
+            enqueue(torch.cuda.current_stream())
+
+        return launch
+
+    @property
+    def _kernels(self) -> Path:
+        """Where TensorRT-RTX keeps what it has compiled."""
         tag = f"{self._record.sha256[:16]}-{self._flavour.version}"
-        cache = cache_file(f"kernels-{tag}-{torch.cuda.get_device_name(self._device)}.cache")
-        made = self._flavour.new_context(self._engine, cache)
+        return cache_file(f"kernels-{tag}-{torch.cuda.get_device_name(self._device)}.cache")
+
+    def _context(
+        self, inputs: Buffers, outputs: Buffers
+    ) -> tuple[Context, Callable[[torch.cuda.Stream], None]]:
+        """A context between buffers, and what puts one run of it on a stream."""
+        name = self._record.graph
+        made = self._flavour.new_context(self._engine, self._kernels)
         context = made.trt
         if context is None:
             raise BackendError(f"{name}: no execution context, most likely for want of memory")
@@ -168,10 +230,7 @@ class Plan:
             if not context.execute_async_v3(stream.cuda_stream):
                 raise BackendError(f"{name}: TensorRT could not run the plan")
 
-        launch = captured(enqueue)
-        made.keep_compiled_kernels(cache)
-        self._contexts.append(made)
-        return launch
+        return made, enqueue
 
     def _give_scratch(self, context: Any, batch: int) -> None:
         """Memory for the shapes that are set: far less than for the largest batch."""

@@ -29,7 +29,7 @@ from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import psnr
 from wmdeploy.serve.app import PAGE
 from wmdeploy.serve.protocol import VERSION
-from wmdeploy.serve.site import INFO, bundle_digest, renders_by
+from wmdeploy.serve.site import INFO, bundle_digest, rendered_by
 from wmdeploy.serve.starts import Start, picture
 from wmdeploy.serve.world import find_world
 
@@ -156,7 +156,7 @@ def write_site(
             "runtime": dataclasses.asdict(build),
             "draws": bool(programs.noise),
             "bundle": bundle_digest(bundle),
-            "renders_by": renders_by(programs),
+            "rendered_by": rendered_by(programs),
         }
         _write_page(directory, model, info)
         size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

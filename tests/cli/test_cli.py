@@ -23,7 +23,7 @@ from wmdeploy.graph_file import WEIGHTS_FILE
 ROOT = Path(__file__).parents[2]
 VERBS = (
     "record", "train", "distill", "evaluate", "convert", "export", "build-engine", "rollout",
-    "play", "serve", "site", "inspect", "bench", "compare", "report", "bisect", "sweep",
+    "play", "serve", "site", "inspect", "bench", "compare", "report", "profile", "bisect", "sweep",
     "milestone", "push", "doctor",
 )  # fmt: skip
 CLI = ROOT / "wmdeploy" / "cli"

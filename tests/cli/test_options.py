@@ -47,11 +47,12 @@ def test_one_backend_is_one() -> None:
         options.one_backend(["eager,compile"])
 
 
-@pytest.mark.parametrize("verb", ["bench", "rollout", "bisect", "sweep", "evaluate"])
+@pytest.mark.parametrize("verb", ["bench", "rollout", "bisect", "profile", "sweep", "evaluate"])
 def test_help_lists_the_backends_that_exist(verb: str) -> None:
     text = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"}).output
     words = " ".join(re.sub(r"[^\w.,:-]+", " ", text).split())
-    expected = options.NODE_BACKENDS if verb == "bisect" else BACKENDS
+    some = {"bisect": options.NODE_BACKENDS, "profile": options.PROFILED_BACKENDS}
+    expected = some.get(verb, BACKENDS)
     assert f"Available: {', '.join(expected)}." in words
 
 

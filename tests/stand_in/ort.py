@@ -1,7 +1,9 @@
 """onnxruntime-gpu on the stand-in: sessions that capture, with the real one's kernels."""
 
 import ctypes
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,9 @@ class Session:
         inner.add_session_config_entry(
             WEIGHTS_FOLDER, more.get_session_config_entry(WEIGHTS_FOLDER)
         )
+        inner.enable_profiling = more.enable_profiling
+        inner.profile_file_prefix = more.profile_file_prefix
+        inner.optimized_model_filepath = more.optimized_model_filepath
         self._inner = _real(model.SerializeToString(), inner, providers=["CPUExecutionProvider"])
         self._captured: dict[str, Binding] = {}
         self._runs: dict[str, int] = {}
@@ -102,6 +107,19 @@ class Session:
             if self._runs[number] > 1:
                 binding = self._captured.setdefault(number, binding)
         self.gpu.launch(stream, lambda: self._run(binding))
+
+    def end_profiling(self) -> str:
+        """As a build with CUPTI: each node is launched in no time, and its kernel takes 7 µs."""
+        path = Path(self._inner.end_profiling())
+        events = []
+        for event in json.loads(path.read_text()):
+            events.append(event)
+            if event["cat"] == "Node":
+                event["dur"] = 1
+                kernel = {"parent_name": event["name"], "op_name": event["args"]["op_name"]}
+                events.append(event | {"cat": "Kernel", "name": "k", "dur": 7, "args": kernel})
+        path.write_text(json.dumps(events))
+        return str(path)
 
     def _run(self, binding: Binding) -> None:
         run_at(self._inner, binding.inputs, binding.outputs)

@@ -50,6 +50,7 @@ def module(gpu: Gpu, version: str, rtx: bool = False) -> Any:
         ILogger=_Logger,
         Logger=_Logger,
         IProgressMonitor=object,
+        IProfiler=_Profiler,
         INetworkDefinition=SimpleNamespace(add_normalization_v2=None),
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
         BuilderFlag=SimpleNamespace(TF32=0, REQUIRE_USER_ALLOCATION=1),
@@ -73,6 +74,11 @@ class _Logger:
 
     def __init__(self, least: str = "") -> None:
         pass
+
+
+class _Profiler:
+    def __init__(self) -> None:
+        self.ready = True  # TensorRT's own refuses to work before
 
 
 class _Parser:
@@ -126,6 +132,9 @@ class _Engine:
     def __init__(self, gpu: Gpu, plan: bytes, rtx: bool) -> None:
         self.gpu, self.rtx = gpu, rtx
         self.bytes = len(plan)
+        nodes = [node.name for node in onnx.load_from_string(plan).graph.node]
+        # two nodes in a layer, as fusions name it
+        self.layers = [" + ".join(nodes[at : at + 2]) for at in range(0, len(nodes), 2)]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self.session = _real(plan, options, providers=["CPUExecutionProvider"])
@@ -159,6 +168,7 @@ class _Context:
         self.addresses: dict[str, int] = {}
         self.scratch: tuple[int, int] | None = None
         self.fails: Callable[[], bool] = lambda: False
+        self.profiler: Any = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = shape
@@ -184,6 +194,11 @@ class _Context:
                 gpu.broken = "a library gave up"
             return False
         gpu.launch(stream, self._run)
+        if self.profiler is not None:  # it would wait for the run to end
+            gpu.check_not_capturing("cudaEventSynchronize")
+            assert self.profiler.ready
+            for name in self.engine.layers:
+                self.profiler.report_layer_time(name, 0.25)
         return True
 
     def _batch(self) -> int:

@@ -89,6 +89,7 @@ def bench(
     """
     from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.bench.run import bench as run_bench
+    from wmdeploy.benchmarks.render.format import profile_command
     from wmdeploy.benchmarks.render.terminal import report_tables
     from wmdeploy.engines.base import BACKENDS, DEFAULT_BACKENDS, Settings
 
@@ -120,6 +121,8 @@ def bench(
     if json:
         write_document(report, json)
     write_forms(report, html, markdown, csv)
+    if command := profile_command(report, str(bundle)):
+        err.print(f"where the time goes: {command}", style="dim", soft_wrap=True)
     for path in outputs:
         out.print(f"written: {path}")
     failed = any(row.verdict == "fail" for row in report.rows)

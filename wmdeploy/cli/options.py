@@ -17,6 +17,8 @@ from wmdeploy.families.find import use_family
 
 NODE_BACKENDS = tuple(name for name in BACKENDS if name.startswith("ort-"))  # show inner values
 
+PROFILED_BACKENDS = tuple(name for name, entry in BACKENDS.items() if entry.profiler)
+
 
 def named_family(context: typer.Context, value: str | None) -> str | None:
     """The callback of `--family`: its name, once this process knows the family."""

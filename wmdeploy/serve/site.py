@@ -30,7 +30,7 @@ def bundle_digest(bundle: Bundle) -> str:
     return hashlib.sha256(read_document(bundle.path / MANIFEST_FILE)).hexdigest()
 
 
-def renders_by(programs: Programs) -> list[str]:
+def rendered_by(programs: Programs) -> list[str]:
     """The graphs that render, which say which decoder it is."""
     return [call.graph for call in programs.render]
 
@@ -46,14 +46,14 @@ def read_site(directory: Path, bundle: Bundle, programs: Programs, starts: Seque
     """
     try:
         info = json.loads(read_document(directory / INFO))
-        digest, rendering = info["bundle"], info["renders_by"]
+        digest, rendering = info["bundle"], info["rendered_by"]
         titles = [start["title"] for start in info["starts"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{directory}: is no folder that wmdeploy site wrote") from error
     anew = f"write it anew: wmdeploy site {bundle.path} -o {directory}"
     if digest != bundle_digest(bundle):
         raise BundleError(f"{directory}: is a site of another bundle; {anew}")
-    if rendering != renders_by(programs):
+    if rendering != rendered_by(programs):
         raise BundleError(f"{directory}: renders with another decoder; {anew}, with that decoder")
     if titles != [start.title for start in starts]:
         raise BundleError(f"{directory}: has other starts than the server; {anew}, with its clips")

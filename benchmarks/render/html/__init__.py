@@ -7,11 +7,19 @@ the page's own policy lets the browser run no script but the one for sorting, an
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wmdeploy.benchmarks.render.format import about, figure, interval, speed_up, worst_db
+from wmdeploy.benchmarks.render.format import (
+    about,
+    figure,
+    interval,
+    profile_command,
+    speed_up,
+    worst_db,
+)
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import write_text
@@ -61,22 +69,8 @@ def render(report: Report) -> str:
                 f"a page of {count} {name} would be too large, expected at most {MOST_SHOWN}; make "
                 "it of a report with fewer backends, batches or clips"
             )
-    jinja2 = require("jinja2", extra="report", purpose="making a page")
     require("matplotlib", extra="report", purpose="making a page")
-    from markupsafe import Markup
-
-    script = (_HERE / "sort.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.j2")
-    given = _content(report) | {"script": Markup(script), "script_digest": digest}
+    given = _content(report)
     worst_frames = {
         name: data for name, text in report.worst_frames.items() if (data := png_of(text))
     }
@@ -84,7 +78,7 @@ def render(report: Report) -> str:
     page = ""
     while True:
         pictures = {name: base64.b64encode(data).decode() for name, data in worst_frames.items()}
-        page = template.render(**given, worst_frames=pictures, left_out=left_out)
+        page = rendered("page.html.j2", given | {"worst_frames": pictures, "left_out": left_out})
         size = len(page.encode())
         if size <= LARGEST:
             return page
@@ -95,6 +89,37 @@ def render(report: Report) -> str:
             )
         left_out.append(max(worst_frames, key=lambda name: len(worst_frames[name])))
         del worst_frames[left_out[-1]]
+
+
+def rendered(template: str, given: Mapping[str, Any], scripts: Sequence[Path] = ()) -> str:
+    """The HTML of a template, whatever strangers wrote escaped; its policy names its scripts.
+
+    Args:
+        template: its name, in this folder or beside one of `scripts`.
+        given: what it shows.
+        scripts: that run in the page besides the one for sorting.
+
+    Raises:
+        MissingError: jinja2 is missing.
+    """
+    jinja2 = require("jinja2", extra="report", purpose="making a page")
+    from markupsafe import Markup
+
+    parts = [path.read_text(encoding="utf-8") for path in (_HERE / "sort.js", *scripts)]
+    script = "\n".join(parts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([_HERE, *(path.parent for path in scripts)]),
+        autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page: str = environment.get_template(template).render(
+        **given, script=Markup(script), script_digest=digest
+    )
+    return page
 
 
 def png_of(text: str) -> bytes | None:
@@ -138,6 +163,7 @@ def _content(report: Report) -> dict[str, Any]:
         "fixed_rate": tables.fixed_rate(report),
         "facts": tables.facts(report),
         "warnings": report.warnings,
+        "profile_command": profile_command(report, report.bundle.name),
         "shown_clips": parity_plots.MOST_CLIPS,
     }
 

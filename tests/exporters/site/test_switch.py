@@ -37,14 +37,14 @@ def test_a_folder_that_is_no_site_of_the_bundle_is_refused(
         (tmp_path / INFO).write_text(text)
         with pytest.raises(BundleError, match="is no folder that wmdeploy site wrote"):
             read_site(tmp_path, bundle, programs, [])
-    (tmp_path / INFO).write_text('{"bundle": "x", "renders_by": [], "starts": []}')
+    (tmp_path / INFO).write_text('{"bundle": "x", "rendered_by": [], "starts": []}')
     with pytest.raises(BundleError, match="is a site of another bundle; write it anew"):
         read_site(tmp_path, bundle, programs, [])
-    info = {"bundle": bundle_digest(bundle), "starts": [{"title": "elsewhere"}], "renders_by": []}
+    info = {"bundle": bundle_digest(bundle), "starts": [{"title": "elsewhere"}], "rendered_by": []}
     (tmp_path / INFO).write_text(json.dumps(info))
     with pytest.raises(BundleError, match="renders with another decoder"):
         read_site(tmp_path, bundle, programs, [])
-    info["renders_by"] = ["decoder"]
+    info["rendered_by"] = ["decoder"]
     (tmp_path / INFO).write_text(json.dumps(info))
     with pytest.raises(BundleError, match="has other starts than the server"):
         read_site(tmp_path, bundle, programs, [])
