@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wmdeploy.bundle import Bundle
-from wmdeploy.errors import BackendError, require
+from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.programs.engine import Backend
 
 
@@ -18,27 +18,35 @@ class BackendEntry:
         loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
         device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
         on_request: run only where it is asked for by name, as it takes minutes to load or run.
+        integers: it runs bundles whose weights are integers: from them, or as a baseline, which
+            PyTorch's float weights are. Others would run the float weights in their place, or
+            have not been seen to run them.
     """
 
     loader: str
     device: Literal["cpu", "cuda", "any"]
     on_request: bool = False
+    integers: bool = False
 
 
 BACKENDS = {
-    "eager": BackendEntry("wmdeploy.engines.pytorch.eager:load", "any"),
-    "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda"),
+    "eager": BackendEntry("wmdeploy.engines.pytorch.eager:load", "any", integers=True),
+    "eager-fp16": BackendEntry("wmdeploy.engines.pytorch.eager:load_half", "cuda", integers=True),
     "compile": BackendEntry("wmdeploy.engines.pytorch.compiled:load", "any"),
-    "compile-fp16": BackendEntry("wmdeploy.engines.pytorch.compiled:load_half", "cuda"),
+    "compile-fp16": BackendEntry(
+        "wmdeploy.engines.pytorch.compiled:load_half", "cuda", integers=True
+    ),
     "aoti": BackendEntry("wmdeploy.engines.pytorch.aoti:load", "any", on_request=True),
     "cudagraph": BackendEntry("wmdeploy.engines.pytorch.cudagraph:load", "cuda"),
-    "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu"),
-    "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu"),
+    "ort-cpu": BackendEntry("wmdeploy.engines.ort.cpu:load_cpu", "cpu", integers=True),
+    "openvino": BackendEntry("wmdeploy.engines.openvino:load", "cpu", integers=True),
     "ort-cuda": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda", "cuda"),
     "ort-cuda-nhwc": BackendEntry("wmdeploy.engines.ort.gpu:load_cuda_nhwc", "cuda"),
     "ort-tensorrt": BackendEntry("wmdeploy.engines.ort.gpu:load_tensorrt", "cuda"),
-    "tensorrt": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt", "cuda"),
-    "tensorrt-rtx": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda"),
+    "tensorrt": BackendEntry("wmdeploy.engines.trt.run:load_tensorrt", "cuda", integers=True),
+    "tensorrt-rtx": BackendEntry(
+        "wmdeploy.engines.trt.run:load_tensorrt_rtx", "cuda", integers=True
+    ),
 }
 BASELINE = "eager"
 DEFAULT_BACKENDS = tuple(name for name, entry in BACKENDS.items() if not entry.on_request)
@@ -62,13 +70,20 @@ def load_backend(name: str, bundle: Bundle, settings: Settings | None = None) ->
     """Load a bundle's graphs.
 
     Raises:
-        MissingError: this machine lacks something that the backend needs.
+        MissingError: this machine lacks something that the backend needs, or the backend does not
+            run weights that are integers, as the bundle's are.
         BackendError: the backend is unknown, or refuses the bundle.
         BundleError: a file of the bundle is missing or altered.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend: got {name!r}, expected one of {', '.join(BACKENDS)}")
-    settings = settings or Settings()
+    settings, weights = settings or Settings(), bundle.manifest.recipe.weights
+    if weights != "float" and not BACKENDS[name].integers:
+        able = ", ".join(name for name, entry in BACKENDS.items() if entry.integers)
+        raise MissingError(
+            f"backend {name}: does not run {weights} weights, as {bundle.path} has them; choose "
+            f"one of {able}, or export the model again with float weights"
+        )
     if BACKENDS[name].device != "cpu":
         require("torch", extra="export", purpose=f"backend {name}")
         from wmdeploy.families.precision import allow_tf32

@@ -135,7 +135,7 @@ def parity(report: Report) -> Table:
         ),
     ]
     return _table(
-        f"parity with {report.baseline} in float32 ({report.bundle.recipe.precision} bundle, the "
+        f"parity with {report.baseline} in float32 ({report.bundle.recipe.types} bundle, the "
         "same rollouts), and memory",
         rows,
         columns,

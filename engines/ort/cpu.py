@@ -37,6 +37,8 @@ ORT_TYPES: dict[str, DType] = {
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+DEQUANTIZE = "DequantizeLinear"  # ONNX Runtime makes one node of it and the product behind it
+INTEGER_PRODUCTS = (1, 25)  # its first version that does so with 8 bits
 
 
 class OrtEngine:
@@ -75,12 +77,14 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses a graph.
         BundleError: a file is missing or altered.
     """
-    graphs = bundle.manifest.graphs
+    graphs, recipe = bundle.manifest.graphs, bundle.manifest.recipe
+    if recipe.weights != "float":
+        check_integer_products()
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
-    recipe = bundle.manifest.recipe
     return Backend(
         name="ort-cpu",
         precision=recipe.precision,
+        weights=recipe.weights,
         device="cpu",
         arrays=NUMPY,
         engines=engines,
@@ -91,6 +95,19 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         max_batch=recipe.max_batch,
         threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
     )
+
+
+def check_integer_products() -> None:
+    """
+    Raises:
+        MissingError: this ONNX Runtime would make float weights of the integers at every run.
+    """
+    ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < INTEGER_PRODUCTS:
+        raise MissingError(
+            f"ONNX Runtime {ort.__version__} has no product of integer weights; upgrade it to "
+            f"{'.'.join(map(str, INTEGER_PRODUCTS))} or newer"
+        )
 
 
 def cpu_graph(path: Path) -> onnx.ModelProto:
@@ -136,13 +153,15 @@ def cpu_session(path: Path, threads: int | None = None) -> Any:
     share_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     graph = cpu_graph(path)
-    if any(node.op_type in CONVOLUTIONS for node in graph.graph.node):
+    operators = {node.op_type for node in graph.graph.node}
+    if not operators.isdisjoint(CONVOLUTIONS):
         # Values are large: a pattern's block, allocated once a first run has shown how much there
         # is, would be kept beside what that run took, and saves no time that shows.
         options.enable_mem_pattern = False
-        # Nor do packed copies of the weights, beside those in the file: convolutions have their own
-        # order, and a projection is read once for a frame.
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        if DEQUANTIZE not in operators:  # the product of integers has kernels for packed ones only
+            # Nor do packed copies of the weights, beside those in the file: convolutions have their
+            # own order, and a projection is read once for a frame.
+            options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
     return inference_session(path, graph.SerializeToString(), options, [(CPU_PROVIDER, {})])
 
