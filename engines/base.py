@@ -18,9 +18,9 @@ class BackendEntry:
         loader: "module:function"; the function takes a Bundle and Settings, and gives a Backend.
         device: where it runs: "cpu", "cuda" (an NVIDIA GPU), or "any", as `Settings.device` says.
         on_request: run only where it is asked for by name, as it takes minutes to load or run.
-        integers: it runs bundles whose weights are integers: from them, or as a baseline, which
-            PyTorch's float weights are. Others would run the float weights in their place, or
-            have not been seen to run them.
+        integers: it runs bundles whose weights are integers: with those, or as a baseline with
+            PyTorch's own. Others would run float weights in their place, or were never seen to
+            run them.
     """
 
     loader: str

@@ -193,7 +193,7 @@ def _write_bundle(
         )
     paths = [directory / record.file for record in records.values()]
     if recipe.weights != "float":
-        quantise_files(paths, recipe.weights, recipe.float_layers)
+        quantise_files(paths, recipe.float_layers)
     share_weights(paths)
     engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
     for number, (name, engine) in enumerate(engines.items()):

@@ -1,9 +1,9 @@
-"""The large linear layers of a graph with weights in 8 or 4 bits, a float scale for each block.
+"""The large linear layers of a graph with weights in 8 bits, a float scale for each block.
 
 Block-wise and symmetric: of each output, `BLOCK` weights that follow each other share a scale, and
-a weight is scale · integer, with integers from -127 to 127 (8 bits) or -7 to 7 (4 bits). Nothing
-that is computed becomes an integer in the graph: `DequantizeLinear` gives the floats back, and
-runtimes take it together with the product behind it.
+a weight is scale · integer, with integers from -127 to 127. Nothing that is computed becomes an
+integer in the graph: `DequantizeLinear` gives the floats back, and runtimes take it together with
+the product behind it.
 """
 
 import ast
@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -20,9 +19,8 @@ from onnx import helper, numpy_helper
 from wmdeploy.errors import ExportError
 
 BLOCK = 32  # weights of a scale; larger blocks are less exact, and save little
-LEAST = 2**16  # values from which on a weight is stored as integers
-TYPES = {"int8": np.int8, "int4": helper.tensor_dtype_to_np_dtype(onnx.TensorProto.INT4)}
-LARGEST = {"int8": 127, "int4": 7}
+LARGEST = 127  # of the integers
+LEAST = 2**20  # values from which on a weight is worth it: of smaller ones a cache holds many
 LINEAR = "target=torch.ops.aten.linear.default]"  # as torch.onnx notes it of a node
 
 
@@ -41,7 +39,7 @@ class Layer:
     transposed: bool
 
 
-def quantise(weight: np.ndarray, weights: Literal["int8", "int4"]) -> tuple[np.ndarray, np.ndarray]:
+def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A weight as integers and scales: weight ≈ scales.repeat(BLOCK, 0) · integers.
 
     Each weight is off by half its scale at most. A scale is the block's largest magnitude over the
@@ -51,22 +49,21 @@ def quantise(weight: np.ndarray, weights: Literal["int8", "int4"]) -> tuple[np.n
         weight: (K, N) float32 or float16, finite; K is a multiple of `BLOCK`.
 
     Returns:
-        Integers (K, N) of the type of `weights`, and scales (K / BLOCK, N) of the weight's type.
+        Integers (K, N) int8, and scales (K / BLOCK, N) of the weight's type.
     """
-    largest = LARGEST[weights]
     blocks = weight.reshape(-1, BLOCK, weight.shape[1]).astype(np.float32)
     peaks = np.abs(blocks).max(1)
-    scales = (peaks / largest).astype(weight.dtype)
-    low = scales.astype(np.float32) * largest < peaks
+    scales = (peaks / LARGEST).astype(weight.dtype)
+    low = scales.astype(np.float32) * LARGEST < peaks
     scales[low] = np.nextafter(scales[low], np.inf, dtype=weight.dtype)
     scales[scales == 0] = 1  # of a block of zeros
     blocks /= scales[:, None].astype(np.float32)
-    np.clip(np.rint(blocks, out=blocks), -largest, largest, out=blocks)
-    return blocks.astype(TYPES[weights]).reshape(weight.shape), scales
+    np.clip(np.rint(blocks, out=blocks), -LARGEST, LARGEST, out=blocks)
+    return blocks.astype(np.int8).reshape(weight.shape), scales
 
 
-def find_layers(model: onnx.ModelProto, least: int = LEAST) -> Iterator[Layer]:
-    """The layers that are worth it: linear ones whose weight has `least` values and more.
+def find_layers(model: onnx.ModelProto) -> Iterator[Layer]:
+    """The layers that are worth it: linear ones whose weight has `LEAST` values and more.
 
     Embeddings, convolutions, norms and biases stay as they are; so does what a product that is no
     layer reads, such as a codebook, whose distances decide codes, and a weight whose inputs are no
@@ -82,7 +79,7 @@ def find_layers(model: onnx.ModelProto, least: int = LEAST) -> Iterator[Layer]:
         if len(tensor.dims) != 2 or tensor.data_type not in floats or not nodes:
             continue
         turned = {_reads_transposed(node, tensor.name) for node in nodes}
-        if np.prod(tensor.dims) < least or None in turned or len(turned) != 1:
+        if np.prod(tensor.dims) < LEAST or None in turned or len(turned) != 1:
             continue
         transposed = True in turned
         if tensor.dims[1 if transposed else 0] % BLOCK == 0:
@@ -90,27 +87,21 @@ def find_layers(model: onnx.ModelProto, least: int = LEAST) -> Iterator[Layer]:
 
 
 def quantise_layers(
-    model: onnx.ModelProto,
-    weights: Literal["int8", "int4"],
-    chosen: Callable[[Layer], bool] = lambda layer: True,
-    least: int = LEAST,
-) -> list[Layer]:
+    model: onnx.ModelProto, chosen: Callable[[Layer], bool] = lambda layer: True
+) -> None:
     """Store the weights of layers as integers, in place.
 
     Args:
         model: with its weights in memory.
-
-    Returns:
-        Those that were.
     """
-    layers = list(filter(chosen, find_layers(model, least)))
+    layers = list(filter(chosen, find_layers(model)))
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for layer in layers:
         tensor = tensors[layer.weight]
         weight = numpy_helper.to_array(tensor)
-        integers, scales = quantise(weight.T if layer.transposed else weight, weights)
-        parts = [f"{layer.weight}/{part}" for part in (weights, "scales")]
+        integers, scales = quantise(weight.T if layer.transposed else weight)
+        parts = [f"{layer.weight}/{part}" for part in ("integers", "scales")]
         model.graph.initializer.remove(tensor)
         for part, values in zip(parts, (integers, scales), strict=True):
             model.graph.initializer.append(numpy_helper.from_array(values, part))
@@ -121,37 +112,31 @@ def quantise_layers(
         for reader in model.graph.node:
             if layer.transposed and layer.weight in reader.input:
                 next(a for a in reader.attribute if a.name == "transB").i = 0
+    stored = {layer.weight for layer in layers}
+    for value in [value for value in model.graph.value_info if value.name in stored]:
+        model.graph.value_info.remove(value)  # it may be transposed now
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return layers
 
 
-def quantise_file(
-    path: Path,
-    weights: Literal["int8", "int4"],
-    chosen: Callable[[Layer], bool] = lambda layer: True,
-    least: int = LEAST,
-) -> list[Layer]:
-    """The same of the graph in a file, with its weights in `<path>.data`.
+def quantise_file(source: Path, path: Path, chosen: Callable[[Layer], bool]) -> None:
+    """The same of the graph in a file, to another file or the same, weights in `<path>.data`.
 
     Raises:
         ExportError: onnx.checker refuses what comes of it.
     """
-    model = onnx.load(path)
-    layers = quantise_layers(model, weights, chosen, least)
+    model = onnx.load(source)
+    quantise_layers(model, chosen)
     Path(f"{path}.data").unlink(missing_ok=True)  # onnx.save would write behind what is there
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
     try:
         onnx.checker.check_model(path, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{path.stem}: onnx.checker refuses the graph: {error}") from error
-    return layers
 
 
-def quantise_files(
-    paths: Sequence[Path], weights: Literal["int8", "int4"], float_layers: Sequence[str] = ()
-) -> None:
+def quantise_files(paths: Sequence[Path], float_layers: Sequence[str] = ()) -> None:
     """The same of all graphs of a bundle, but for the layers of these names.
 
     Raises:
@@ -161,15 +146,15 @@ def quantise_files(
     names = {layer.name for graph in graphs for layer in find_layers(graph)}
     if not names:
         raise ExportError(
-            f"weights: got {weights}, but no linear layer has {LEAST:,} weights and more, so "
-            "there is nothing to gain; export with float weights"
+            f"weights: got int8, but no linear layer has {LEAST:,} weights and more, so there is "
+            "nothing to gain; export with float weights"
         )
     if unknown := sorted(set(float_layers) - names):
         raise ExportError(
             f"float_layers: got {unknown[0]!r}, expected one of {', '.join(sorted(names))}"
         )
     for path in paths:
-        quantise_file(path, weights, chosen=lambda layer: layer.name not in float_layers)
+        quantise_file(path, path, lambda layer: layer.name not in float_layers)
 
 
 def _reads_transposed(node: onnx.NodeProto, weight: str) -> bool | None:

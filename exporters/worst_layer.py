@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from wmdeploy.errors import ExportError
@@ -31,14 +30,11 @@ def naming_worst_layer(
     except ExportError as error:
         if recipe.weights == "float":
             raise
+        found: list[tuple[float, str, str]] = []
         with scratch_directory("wmdeploy-export-") as scratch:
-            found = [
-                (change, layer, name)
-                for name, build in graphs.items()
-                for change, layer in _changes(
-                    scratch / f"{name}.onnx", build(), cases[name], recipe
-                )
-            ]
+            for name, build in graphs.items():
+                changes = _changes(scratch, build(), cases[name], recipe)
+                found += [(change, layer, name) for change, layer in changes]
         if not found:
             raise
         change, layer, name = max(found)
@@ -50,33 +46,18 @@ def naming_worst_layer(
 
 
 def _changes(
-    path: Path, graph: Graph, cases: Sequence[Case], recipe: Recipe
+    folder: Path, graph: Graph, cases: Sequence[Case], recipe: Recipe
 ) -> Iterator[tuple[float, str]]:
     """The largest relative change of an output by each layer, and the layer's name."""
-
-    def write() -> None:
-        write_onnx(graph, path, opset=recipe.opset, max_batch=recipe.max_batch)
-
-    def answer() -> dict[str, np.ndarray]:
-        engine = OnnxEngine(path, graph)
-        return engine.run({s.name: cases[0].feeds[s.name].astype(s.dtype) for s in graph.inputs})
-
-    write()
-    exact = answer()
-    for layer in list(find_layers(onnx.load(path, load_external_data=False))):
+    feeds = {s.name: cases[0].feeds[s.name].astype(s.dtype) for s in graph.inputs}
+    floats, integers = folder / "floats.onnx", folder / "integers.onnx"
+    write_onnx(graph, floats, opset=recipe.opset, max_batch=recipe.max_batch)
+    exact = OnnxEngine(floats, graph).run(feeds)
+    compared = [s.name for s in graph.outputs if s.dtype != "int64"]
+    for layer in list(find_layers(onnx.load(floats, load_external_data=False))):
         if layer.name in recipe.float_layers:
             continue
-        write()
-        quantise_file(path, recipe.weights, chosen=lambda other, one=layer: other == one)
-        changed = answer()
-        yield (
-            max(
-                (
-                    compare(changed[s.name], exact[s.name], 0).relative
-                    for s in graph.outputs
-                    if s.dtype != "int64"
-                ),
-                default=0.0,
-            ),
-            layer.name,
-        )
+        quantise_file(floats, integers, lambda other, one=layer: other == one)
+        got = OnnxEngine(integers, graph).run(feeds)
+        changes = [compare(got[name], exact[name], 0).relative for name in compared]
+        yield max(changes, default=0.0), layer.name

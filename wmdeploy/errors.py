@@ -39,7 +39,7 @@ class BackendError(WmdeployError):
 
 
 class MissingError(BackendError):
-    """What is needed is not there: a package, its libraries, a GPU, a compiler, a plan, a kernel."""
+    """What is needed is not here: a package, its libraries, a GPU, a compiler, a plan, a kernel."""
 
 
 class HubError(WmdeployError):

@@ -35,8 +35,8 @@ LONGEST_START = 16  # frames of a start, where a model takes so many
 SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
 Precision = Literal["fp32", "fp16"]  # of what is computed
-Weights = Literal["float", "int8", "int4"]  # of large linear layers; float: as they are computed
-Exactness = Literal["fp32", "fp16", "int8", "int4"]  # what tolerances go by, see `exactness`
+Weights = Literal["float", "int8"]  # of large linear layers; float: as they are computed
+Exactness = Literal["fp32", "fp16", "int8"]  # what tolerances go by, see `exactness`
 
 
 def exactness(precision: Precision, weights: Weights) -> Exactness:

@@ -1,4 +1,4 @@
-"""Export and bench a model in every layout, precision and kind of weights, on every backend, at every batch size.
+"""Export and bench a model in every layout, precision, kind of weights, backend and batch size.
 
     result = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
 

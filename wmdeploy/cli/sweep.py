@@ -88,7 +88,7 @@ def sweep(
 ) -> None:
     """Export and measure every layout, precision, kind of weights, backend and batch size.
 
-    The best ones are shown. Run the command again to continue: bundles and reports that fit are kept.
+    Shows the best ones. Run the command again to continue: bundles and reports that fit are kept.
     """
     from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.sweep.budget import parse_budget
