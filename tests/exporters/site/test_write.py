@@ -11,10 +11,11 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.exporters.site.conftest import written
+from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import BackendError, ExportError, WmdeployError
 from wmdeploy.exporters.site import runtime as npm
 from wmdeploy.exporters.site.runtime import BINARY, FILES, LIBRARY, PACKAGE, copy_runtime
-from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions
+from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions, write_site
 
 
 def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
@@ -44,6 +45,14 @@ def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_
         gzip.decompress((site / "ort" / f"{BINARY}.packed").read_bytes()) == f"of {BINARY}".encode()
     )
     written(options)  # our own folder is replaced
+
+
+def test_integer_weights_are_refused(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
+    path = bundles(weights="int8").path
+    options = SiteOptions(bundle=path, output=tmp_path / "site", runtime=runtime)
+    with pytest.raises(ExportError, match="int8 weights, and a site stores them as float16"):
+        write_site(options, load_backend("eager", bundles()), [])  # any: it is not looked at
+    assert not (tmp_path / "site").exists()
 
 
 def test_folder_of_a_stranger_stays(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
