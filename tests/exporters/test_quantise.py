@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
 from tests.cli.test_cli import wmdeploy
-from tests.conftest import MICRO_LEAST, Bundles
+from tests.conftest import MICRO, MICRO_LEAST, Bundles
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.benchmarks.environment import Effort
@@ -20,7 +19,6 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.engines.base import BACKENDS, load_backend
 from wmdeploy.errors import BundleError, ExportError, MissingError
 from wmdeploy.exporters import quantise as module
-from wmdeploy.exporters import verify
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.exporters.quantise import BLOCK, LARGEST, find_layers, quantise
 from wmdeploy.families import save_model
@@ -65,7 +63,7 @@ def test_linear_layers_alone_are_integers(bundles: Bundles) -> None:
         for name in bundle.manifest.graphs
     }
     assert integers["encoder"] == integers["decoder"] == ["project.weight/integers"]
-    assert len(integers["step"]) == len(integers["prefill"]) > 4
+    assert len(integers["step"]) == len(integers["prefill"]) == 2 * MICRO.temporal.layers
     encoder = onnx.load(bundle.path / "encoder.onnx")
     floats = {t.name for t in encoder.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     assert "vq.embedding.weight" in floats  # and its transpose, which decides codes
@@ -104,7 +102,7 @@ def test_rollout_is_close_to_the_baselines(
     for side in sides:
         side.reset(frames[:4])
     imagined = [np.concatenate([side.step() for _ in range(12)]).astype(float) for side in sides]
-    assert 0 < np.square(imagined[0] - imagined[1]).mean() < 1
+    assert 0 < np.square(imagined[0] - imagined[1]).mean() < 10  # 38 dB, of untrained weights
 
 
 @pytest.mark.parametrize("name", [name for name, entry in BACKENDS.items() if not entry.integers])
@@ -155,14 +153,14 @@ def test_unknown_layer_is_refused_with_those_there_are(
 def test_failed_gate_names_the_layer_and_floats_there_pass(
     micro: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few large weights take the scales of a layer whose small ones say what it does."""
+    """Large weights of an input that is always zero take the scales of those that count."""
     model = WorldModel(micro.config)
     model.load_state_dict(micro.state_dict())
     model.eval().requires_grad_(False)
-    planted = model.temporal_model.layers[1].feedforward[0].weight
-    planted[:, ::BLOCK] = 1e4 * torch.sign(planted[:, ::BLOCK])
+    layer = model.temporal_model.layers[1]
+    layer.norm1.weight[0] = layer.norm1.bias[0] = 0
+    layer.feedforward[0].weight[:, 0] = 1e3
     monkeypatch.setattr(module, "LEAST", MICRO_LEAST)
-    monkeypatch.setitem(verify.TOLERANCES, "int8", {"float32": 2e-2, "uint8": 1, "int64": 0.9})
     message = r"layers\.1\.feedforward\.0 of \w+ does most harm: alone it changes an output by"
     with pytest.raises(ExportError, match=message):
         export_bundle(order(model, tmp_path))
@@ -174,9 +172,10 @@ def test_failed_gate_names_the_layer_and_floats_there_pass(
 
 @pytest.mark.slow
 def test_tiny_goes_from_export_to_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the projections, whose rounding makes much of an untrained decoder's frames."""
     monkeypatch.setattr(module, "LEAST", 2**16)
-    options = ExportOptions(source="tiny", output=tmp_path / "b", clip=SAMPLE_CLIP, weights="int8")
-    bundle, _ = export_bundle(options)
+    tiny = ExportOptions(source="tiny", output=tmp_path / "b", clip=SAMPLE_CLIP, weights="int8")
+    bundle, _ = export_bundle(dataclasses.replace(tiny, float_layers=("project",)))
     shown = wmdeploy("inspect", bundle.path)
     assert shown.returncode == 0 and "fp32 with int8 weights" in shown.stdout
     chosen = BenchOptions(
