@@ -159,7 +159,8 @@ def test_failed_gate_names_the_layer_and_floats_there_pass(
     model.eval().requires_grad_(False)
     layer = model.temporal_model.layers[1]
     layer.norm1.weight[0] = layer.norm1.bias[0] = 0
-    layer.feedforward[0].weight[:, 0] = 1e3
+    layer.feedforward[0].weight.mul_(20)[:, 0] = 1e3
+    layer.feedforward[3].weight.mul_(5)  # so that what it says is heard
     monkeypatch.setattr(module, "LEAST", MICRO_LEAST)
     message = r"layers\.1\.feedforward\.0 of \w+ does most harm: alone it changes an output by"
     with pytest.raises(ExportError, match=message):
