@@ -15,7 +15,7 @@ from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.codes import CodeCount
 from wmdeploy.engines.base import Settings
 from wmdeploy.gpu import GpuState
-from wmdeploy.manifest import Precision
+from wmdeploy.manifest import Precision, Weights
 
 ANSWER = "wmdeploy bench> "
 # How the last line on standard error begins where a worker ends with an error of ours.
@@ -147,6 +147,7 @@ class Loaded:
     stages: list[StageName]
     load_ms: float
     first_call_ms: float
+    weights: Weights = "float"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from wmdeploy.benchmarks.stages import StageName
 from wmdeploy.codes import CodeCount
 from wmdeploy.errors import WmdeployError
 from wmdeploy.files import read_document, refuse_pointer
-from wmdeploy.manifest import Precision, Recipe
+from wmdeploy.manifest import Exactness, Recipe
 
 SCHEMA = 5
 MOST_ROUNDS = 400  # of a stage
@@ -162,7 +162,7 @@ class Row:
     """
 
     backend: str
-    precision: Precision | None = None
+    precision: Exactness | None = None
     device: str | None = None
     stage: AnyStage
     batch: int

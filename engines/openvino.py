@@ -3,6 +3,7 @@
 It computes in float32, always. A float16 bundle has float16 inputs, outputs and weights, as with
 `ort-cpu`, and is computed at least as exactly as it asks for: OpenVINO's hint for float16 would
 lower the float32 parts of such a graph too, and its default is bfloat16 where a processor has it.
+Weights that are integers stay so in memory.
 """
 
 import sys
@@ -85,6 +86,7 @@ def load(bundle: Bundle, settings: Settings) -> Backend:
     return Backend(
         name="openvino",
         precision=recipe.precision,
+        weights=recipe.weights,
         device="cpu",
         arrays=NUMPY,
         engines=engines,

@@ -38,6 +38,7 @@ from wmdeploy.manifest import (
     Play,
     Precision,
     Recipe,
+    Weights,
     write_manifest,
 )
 from wmdeploy.programs.check import Signature, find_fault
@@ -61,7 +62,8 @@ class ExportOptions:
     `source` is a model directory, a `.pt` of the reference project, or a preset's name, whose
     weights are drawn from `seed`. `clip` gives the real frames that the graphs are verified on,
     read as `read` says. `layout` is one of the family's, None its first. `family` is that of a
-    source which does not name its own.
+    source which does not name its own. `weights` of large linear layers are stored as floats of the
+    precision or as integers, but for the layers whose names are in `float_layers`.
     """
 
     source: str
@@ -75,6 +77,8 @@ class ExportOptions:
     slim: bool = False
     read: ReadOptions = ReadOptions()
     family: str | None = None
+    weights: Weights = "float"
+    float_layers: tuple[str, ...] = ()
 
 
 def export_bundle(
@@ -131,9 +135,11 @@ def _write_bundle(
     progress: Progress,
 ) -> None:
     from wmdeploy.exporters.layouts import other_layout, other_layout_bytes
+    from wmdeploy.exporters.quantise import quantise_files
     from wmdeploy.exporters.to_onnx import write_onnx
     from wmdeploy.exporters.verify import OnnxEngine, verify_graph, verify_rollout
     from wmdeploy.exporters.weights import share_weights
+    from wmdeploy.exporters.worst_layer import naming_worst_layer
     from wmdeploy.programs.modules import module_backend
     from wmdeploy.programs.record import record_cases
 
@@ -165,7 +171,7 @@ def _write_bundle(
     about = {
         "family": family.title,
         "layout": recipe.layout,
-        "precision": recipe.precision,
+        "precision": recipe.types,
         "weights": recipe.source,
     }
     records: dict[str, GraphRecord] = {}
@@ -191,7 +197,10 @@ def _write_bundle(
             f"family {family.name}: no weight of its graphs of fp16 is float16; make them with "
             "to_half, or refuse this precision"
         )
-    share_weights([directory / record.file for record in records.values()])
+    paths = [directory / record.file for record in records.values()]
+    if recipe.weights != "float":
+        quantise_files(paths, recipe.float_layers)
+    share_weights(paths)
     engines = {n: OnnxEngine(directory / record.file, record) for n, record in records.items()}
     for number, (name, engine) in enumerate(engines.items()):
         progress("export", graphs + number, 2 * graphs, f"verify {name}")
@@ -204,22 +213,27 @@ def _write_bundle(
             programs=deployed.programs,
             precision=recipe.precision,
         )
+        with naming_worst_layer({name: deployed.graphs[name]}, cases, recipe):
+            parity = verify_graph(engine, cases[name], judge, recipe.exactness)
         records[name] = dataclasses.replace(
             records[name],
             weight_bytes=checked_weight_bytes(directory / records[name].file),
-            parity=verify_graph(engine, cases[name], judge, recipe.precision),
+            parity=parity,
         )
     progress("export", 2 * graphs, 2 * graphs, "imagine beside the baseline")
     baseline = module_backend(authors, name="baseline")
-    for decoder in programs.decoders():
-        verify_rollout(
-            engines,
-            modules=dataclasses.replace(modules, programs=deployed.programs.rendering(decoder)),
-            baseline=dataclasses.replace(baseline, programs=authors.programs.rendering(decoder)),
-            frames=clip.frames,
-            actions=actions,
-            precision=recipe.precision,
-        )
+    with naming_worst_layer(deployed.graphs, cases, recipe):
+        for decoder in programs.decoders():
+            verify_rollout(
+                engines,
+                modules=dataclasses.replace(modules, programs=deployed.programs.rendering(decoder)),
+                baseline=dataclasses.replace(
+                    baseline, programs=authors.programs.rendering(decoder)
+                ),
+                frames=clip.frames,
+                actions=actions,
+                exactness=recipe.exactness,
+            )
     if not recipe.slim:
         (directory / MODEL_DIRECTORY).mkdir()
         family.save(model, directory / MODEL_DIRECTORY, notes)
@@ -237,7 +251,8 @@ def _write_bundle(
         family=family.name,
         play=played,
     )
-    if other := other_layout(family, recipe.layout):
+    # how large another layout were is counted of floats
+    if recipe.weights == "float" and (other := other_layout(family, recipe.layout)):
         manifest = dataclasses.replace(
             manifest,
             other_layout=other,
@@ -283,6 +298,8 @@ def _recipe(options: ExportOptions, family: ModelFamily) -> Recipe:
         opset=options.opset,
         slim=options.slim,
         clip=f"{_digest(options.clip)} {options.read}".rstrip(),
+        weights=options.weights,
+        float_layers=tuple(sorted(set(options.float_layers))),
         tools={package: _version(package) for package in packages}
         | ({f"family {family.name}": code} if (code := plugin_code(family)) else {}),
     )

@@ -18,13 +18,15 @@ from wmdeploy.families import save_model
 from wmdeploy.families.find import VARIABLE
 from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.manifest import Precision
+from wmdeploy.manifest import Precision, Weights
 
 GOLDEN = Path(__file__).parent / "golden"
 MICRO = WorldModelConfig(
     VQVAEConfig(image_size=32, widths=(8, 16, 16), latent_channels=8, codebook_size=32),
     TemporalConfig(d_model=32, layers=2, heads=2, context=6),
 )
+
+MICRO_LEAST = 2**12  # of its weights as integers: the feedforward ones and larger
 
 Bundles = Callable[..., Bundle]
 
@@ -94,12 +96,17 @@ def frames(clip: Clip) -> np.ndarray:
 def bundles(
     micro: WorldModel, micro_actions: WorldModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundles:
-    """bundles(layout, precision, actions=False): exported once a session. Do not write to them."""
+    """bundles(layout, precision, actions, weights): exported once a session; not to be written."""
     root = tmp_path_factory.mktemp("bundles")
-    made: dict[tuple[str, str, bool], Bundle] = {}
+    made: dict[tuple[str, str, bool, str], Bundle] = {}
 
-    def get(layout: str = "token", precision: Precision = "fp32", actions: bool = False) -> Bundle:
-        key = (layout, precision, actions)
+    def get(
+        layout: str = "token",
+        precision: Precision = "fp32",
+        actions: bool = False,
+        weights: Weights = "float",
+    ) -> Bundle:
+        key = (layout, precision, actions, weights)
         if key not in made:
             name = "-".join(map(str, key))
             save_model(micro_actions if actions else micro, root / f"{name}.model")
@@ -109,9 +116,12 @@ def bundles(
                 clip=SAMPLE_CLIP,
                 layout=layout,
                 precision=precision,
+                weights=weights,
                 max_batch=4,
             )
-            made[key], _ = export_bundle(options)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("wmdeploy.exporters.quantise.LEAST", MICRO_LEAST)
+                made[key], _ = export_bundle(options)
         return made[key]
 
     return get

@@ -39,7 +39,7 @@ class BackendError(WmdeployError):
 
 
 class MissingError(BackendError):
-    """This machine lacks what is needed: a package, its libraries, a GPU, a compiler, a plan."""
+    """What is needed is not here: a package, its libraries, a GPU, a compiler, a plan, a kernel."""
 
 
 class HubError(WmdeployError):

@@ -22,13 +22,13 @@ STANDARD = ("", "ai.onnx")  # the one domain, by its two names
 OPERATORS = frozenset(
     """
     Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast Ceil Clip Concat
-    Constant Conv ConvTranspose Cos DepthToSpace Div Elu Equal Erf Exp Expand Flatten Floor Gather
-    GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization
-    HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu
-    Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pow
-    RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
-    Reshape Resize Round Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus SpaceToDepth Split
-    Sqrt Squeeze Sub Sum Swish Tanh Transpose Trilu Unsqueeze Where
+    Constant Conv ConvTranspose Cos DepthToSpace DequantizeLinear Div Elu Equal Erf Exp Expand
+    Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GreaterOrEqual
+    GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mish Mod Mul
+    Neg Not Or PRelu Pow RMSNormalization Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum Relu Reshape Resize Round Selu Shape Sigmoid Sign Sin Size Slice Softmax
+    Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Transpose Trilu Unsqueeze Where
     """.split()
 )
 

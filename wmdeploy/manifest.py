@@ -34,7 +34,19 @@ MOST_STARTS = 64
 LONGEST_START = 16  # frames of a start, where a model takes so many
 SCHEMA = 2
 LARGEST_TENSOR = 2**32  # bytes of one tensor at batch 1; a damaged manifest could claim anything
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16"]  # of what is computed
+Weights = Literal["float", "int8"]  # of large linear layers; float: as they are computed
+Exactness = Literal["fp32", "fp16", "int8"]  # what tolerances go by, see `exactness`
+
+
+def exactness(precision: Precision, weights: Weights) -> Exactness:
+    """The coarser of both: of the weights where those are integers."""
+    return precision if weights == "float" else weights
+
+
+def types_in_words(precision: Precision, weights: Weights) -> str:
+    """ "fp32", or "fp32 with int8 weights"."""
+    return precision if weights == "float" else f"{precision} with {weights} weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +91,8 @@ class Recipe:
     """All that decides what an export makes; the same recipe gives the same bundle.
 
     `source` and `clip` (the frames that the graphs were verified on) are hashes, not paths; behind
-    that of `clip` stand the options that it was read with, if there were any.
+    that of `clip` stand the options that it was read with, if there were any. `weights` says how
+    those of large linear layers are stored, but for `float_layers`, which stay as they are.
     """
 
     source: str
@@ -90,6 +103,16 @@ class Recipe:
     slim: bool
     clip: str
     tools: dict[str, str]
+    weights: Weights = "float"
+    float_layers: tuple[str, ...] = ()
+
+    @property
+    def exactness(self) -> Exactness:
+        return exactness(self.precision, self.weights)
+
+    @property
+    def types(self) -> str:
+        return types_in_words(self.precision, self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from wmdeploy.benchmarks.stages import Stage, find_stage, stages_of
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.bundle import Bundle
 from wmdeploy.files import real_path, sha256
-from wmdeploy.manifest import MANIFEST_FILE
+from wmdeploy.manifest import MANIFEST_FILE, exactness
 from wmdeploy.programs.contract import Programs
 
 CLOCK_TOLERANCE = 1.05  # highest over lowest SM clock of one backend's stages
@@ -117,7 +117,7 @@ def row_of(
     p50, frames = percentile(wall, 50), frames_of(find_stage(run.stage), programs)
     row = Row(
         backend=result.label,
-        precision=result.loaded.precision,
+        precision=exactness(result.loaded.precision, result.loaded.weights),
         device=result.loaded.device,
         stage=run.stage,
         batch=run.batch,

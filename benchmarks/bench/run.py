@@ -20,6 +20,7 @@ from wmdeploy.benchmarks.parity.gate import ParityResult, check_parity
 from wmdeploy.benchmarks.report import Report
 from wmdeploy.bundle import Bundle
 from wmdeploy.leftovers import scratch_directory
+from wmdeploy.manifest import exactness
 from wmdeploy.progress import Progress, silent
 
 
@@ -86,5 +87,6 @@ def bench(options: BenchOptions, progress: Progress = silent) -> Report:
 def _parity(result: Result, baseline: Result, bundle: Bundle, clips: list[str]) -> ParityResult:
     """Of a backend that ran."""
     assert result.loaded is not None
-    precision, directories = result.loaded.precision, (result.directory, baseline.directory)
-    return check_parity(result.label, precision, directories, bundle, clips, counts=result.codes)
+    exact = exactness(result.loaded.precision, result.loaded.weights)
+    directories = (result.directory, baseline.directory)
+    return check_parity(result.label, exact, directories, bundle, clips, counts=result.codes)

@@ -22,7 +22,7 @@ from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.codes import CodeCount
 from wmdeploy.errors import BundleError, WmdeployError
-from wmdeploy.manifest import Precision
+from wmdeploy.manifest import Exactness, Precision
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues
     from wmdeploy.benchmarks.bisect.torch_values import PytorchValues
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
+TOLERANCES: dict[Exactness, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 5e-2}
 FRAMES = 4  # of the clip; a rollout repeats them
 TRACERS = ("torch", "onnxscript")  # they decide how values are named
 
@@ -100,7 +100,7 @@ def bisect(options: BisectOptions, progress: Progress = silent) -> Iterator[Find
 
     bundle = Bundle.open(options.bundle)
     recipe = bundle.manifest.recipe
-    tolerance = TOLERANCES[recipe.precision] if options.tolerance is None else options.tolerance
+    tolerance = TOLERANCES[recipe.exactness] if options.tolerance is None else options.tolerance
     if not 0 < tolerance < math.inf:
         raise WmdeployError(f"tolerance: got {tolerance}, expected a number above 0, as 1e-3")
     check_backend(options.backend)

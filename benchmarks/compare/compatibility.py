@@ -78,7 +78,7 @@ def _conditions(report: Report) -> dict[str, Any]:
     return {
         **flatten(bundle.model, "model."),
         "layout": bundle.recipe.layout,
-        "precision": bundle.recipe.precision,
+        "precision": bundle.recipe.types,
         "clips": bundle.clips,
         "context": bundle.context,
         "horizon": bundle.horizon,

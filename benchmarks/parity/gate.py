@@ -1,4 +1,4 @@
-"""Whether a backend is as close to the baseline as its precision must be: pass or fail, and why."""
+"""Whether a backend is as close to the baseline as its exactness asks: pass or fail, and why."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ from wmdeploy.benchmarks.report import Curve, OutputParity, Parity
 from wmdeploy.benchmarks.stages import COMMON, StageName
 from wmdeploy.bundle import Bundle
 from wmdeploy.codes import CodeCount, add_counts
-from wmdeploy.manifest import Manifest, Precision
+from wmdeploy.manifest import Exactness, Manifest
 from wmdeploy.programs.contract import Programs
 from wmdeploy.psnr import psnr
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a precision must reach to pass.
+    """What a backend must reach to pass.
 
     `code_agreement` is the share of codes that are equal or tie, as `CodeCount.agreement` counts;
     `variation` the largest mean total variation of logits.
@@ -43,9 +43,10 @@ class Gate:
     variation: float
 
 
-GATES: dict[Precision, Gate] = {
+GATES: dict[Exactness, Gate] = {
     "fp32": Gate(60.0, 60.0, 0.999, 1e-3, 1e-3),
     "fp16": Gate(45.0, 38.0, 0.995, 3e-2, 1e-3),
+    "int8": Gate(45.0, 38.0, 0.995, 5e-2, 1e-2),
 }
 
 
@@ -69,14 +70,14 @@ class ParityResult:
 
 def check_parity(
     label: str,
-    precision: Precision,
+    exactness: Exactness,
     directories: tuple[Path, Path],
     bundle: Bundle,
     clips: Sequence[str],
     *,
     counts: Sequence[CodeCount],
 ) -> ParityResult:
-    """Compare what two workers recorded, and hold it against the gate of a precision.
+    """Compare what two workers recorded, and hold it against the gate of an exactness.
 
     The gate looks at codes, and at free-running frames up to 2·S, where the context has left the
     window. Past that a model that amplifies whatever differs drowns in its own rounding, which is
@@ -119,7 +120,7 @@ def check_parity(
     stages, relative = _graph_parity(same, baseline, bundle.manifest)
     stages = _with_rollout(stages, rollout, total, curves, programs.frame_input()[0])
     clip, frame = np.unravel_index(errors.argmax(), errors.shape)
-    gate, noise = GATES[precision], bool(programs.noise)
+    gate, noise = GATES[exactness], bool(programs.noise)
     notes = [_codes_note(total, curves), _noise_note(rollout, curves) if noise else None]
     note = "; ".join(filter(None, notes)) or None
     order = np.argsort(-errors.max(1))  # of several clips that miss it, the worst is named

@@ -107,7 +107,7 @@ def _plugin_note(family: str) -> list[str]:
 def _facts(bundle: Bundle) -> Iterator[tuple[str, ...]]:
     recipe, programs = bundle.manifest.recipe, bundle.manifest.programs
     yield "layout", recipe.layout
-    yield "precision", recipe.precision
+    yield "precision", recipe.types
     yield "opset", str(recipe.opset)
     yield "largest batch", str(recipe.max_batch)
     yield "context", f"{programs.context} frames"

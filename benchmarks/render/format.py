@@ -9,7 +9,7 @@ from wmdeploy.engines.base import BACKENDS
 def about(report: Report) -> str:
     """One line: what was measured, and where."""
     bundle, environment = report.bundle, report.environment
-    what = [bundle.recipe.precision, f"{bundle.recipe.layout} layout",
+    what = [bundle.recipe.types, f"{bundle.recipe.layout} layout",
             f"context {bundle.context}", f"horizon {bundle.horizon}"]  # fmt: skip
     gpu = "" if environment.gpu is None else environment.gpu.name
     where = [gpu, environment.cpu, f"{environment.cores} cores"]

@@ -146,7 +146,7 @@ def parity(report: Report) -> Table:
     student = [] if decoder == FULL else [STUDENT.format(decoder)]
     same = "the same rollouts" if decoder == FULL else f"the same rollouts and decoder, {decoder}"
     return filled_table(
-        f"parity with {report.baseline} in float32 ({report.bundle.recipe.precision} bundle, "
+        f"parity with {report.baseline} in float32 ({report.bundle.recipe.types} bundle, "
         f"{same}), and memory",
         rows,
         columns,

@@ -1,4 +1,4 @@
-"""Export and bench a model in every layout and precision, on every backend, at every batch size.
+"""Export and bench a model in every layout, precision, kind of weights, backend and batch size.
 
     result = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
 
@@ -8,9 +8,9 @@ kept. Ends with the rows that no other row beats in latency, memory and quality 
 
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product, starmap
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,7 @@ from wmdeploy.errors import WmdeployError
 from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import find_family
 from wmdeploy.files import check_inside, sha256, write_document
-from wmdeploy.manifest import MANIFEST_FILE, Precision
+from wmdeploy.manifest import MANIFEST_FILE, Precision, Weights
 from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import IDENTICAL_DB
 
@@ -47,8 +47,24 @@ class SweepOptions:
     bench: BenchOptions
     layouts: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    weights: tuple[Weights, ...] = ("float", "int8")
     seed: int = 0
     family: str | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one bundle of a sweep is."""
+
+    layout: str
+    precision: Precision
+    weights: Weights
+
+    @property
+    def name(self) -> str:
+        """Of the bundle's folder and its report."""
+        parts = (self.layout, self.precision, *([] if self.weights == "float" else [self.weights]))
+        return "-".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +80,8 @@ class Cell:
     """
 
     layout: str
-    precision: str
+    precision: Precision
+    weights: Weights
     backend: str
     batch: int
     figures: dict[str, float | None]
@@ -99,18 +116,18 @@ def sweep(
     if wrong := [name for name in options.layouts if name not in known]:
         raise WmdeployError(f"layout: got {wrong[0]!r}, expected one of {', '.join(known)}")
     layouts = options.layouts or known
-    kinds = list(itertools.product(layouts, options.precisions))
-    for made in (name for kind in kinds for name in ("-".join(kind), f"{'-'.join(kind)}.json")):
+    kinds = list(starmap(Kind, product(layouts, options.precisions, options.weights)))
+    for made in (name for kind in kinds for name in (kind.name, f"{kind.name}.json")):
         check_inside(options.output / made, options.output)
-    for layout, precision in kinds:
-        name = f"{layout}-{precision}"
+    for kind in kinds:
+        name = kind.name
         try:
-            report = _report(options, layout, precision, progress, remarks)
+            report = _report(options, kind, progress, remarks)
         except WmdeployError as error:
             # one precision may be out of a model's reach; with none left there is nothing to show
             skipped[name] = str(error)
             continue
-        cells += cells_of(report, layout, precision)
+        cells += cells_of(report, kind)
         for row in report.rows:
             if row.verdict == "skipped":
                 skipped[row.backend] = row.reason or ""
@@ -125,19 +142,18 @@ def sweep(
 
 def _report(
     options: SweepOptions,
-    layout: str,
-    precision: Precision,
+    kind: Kind,
     progress: Progress,
     remarks: list[str] | None,
 ) -> Report:
-    name = f"{layout}-{precision}"
-    chosen = options.bench
+    name, chosen = kind.name, options.bench
     export = ExportOptions(
         source=options.model,
         output=options.output / name,
         clip=chosen.clips[0],
-        layout=layout,
-        precision=precision,
+        layout=kind.layout,
+        precision=kind.precision,
+        weights=kind.weights,
         max_batch=max(8, *chosen.batches),
         seed=options.seed,
         family=options.family,
@@ -171,7 +187,7 @@ def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
     return hashlib.sha256(document).hexdigest()
 
 
-def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
+def cells_of(report: Report, kind: Kind) -> list[Cell]:
     """The cells of a report; backends without times have none."""
     frames = [row for row in report.rows if row.stage == "frame" and row.p50_ms is not None]
     imagine = {(r.backend, r.batch): r.p50_ms for r in report.rows if r.stage == "imagine"}
@@ -191,8 +207,9 @@ def cells_of(report: Report, layout: str, precision: str) -> list[Cell]:
         }
         cells.append(
             Cell(
-                layout=layout,
-                precision=precision,
+                layout=kind.layout,
+                precision=kind.precision,
+                weights=kind.weights,
                 backend=row.backend,
                 batch=row.batch,
                 figures=figures,

@@ -7,6 +7,7 @@ from wmdeploy.benchmarks.render.format import figure
 from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.benchmarks.sweep.run import Cell, Sweep
+from wmdeploy.manifest import types_in_words
 
 
 def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
@@ -29,7 +30,7 @@ def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
         table.add_row(
-            f"{cell.layout} {cell.precision}",
+            f"{cell.layout} {types_in_words(cell.precision, cell.weights)}",
             cell.backend,
             str(cell.batch),
             figure(figures["frame"]),
@@ -52,7 +53,8 @@ def cell_line(cell: Cell) -> str:
     """One cell in words."""
     figures = cell.figures
     return (
-        f"{cell.layout} layout, {cell.precision}, {cell.backend}, batch {cell.batch}: "
+        f"{cell.layout} layout, {types_in_words(cell.precision, cell.weights)}, {cell.backend}, "
+        f"batch {cell.batch}: "
         f"{figure(figures['frame'])} ms a frame, {figure(figures['memory'])} MB, "
         f"worst frame {figure(figures['psnr'])} dB"
     )

@@ -97,6 +97,7 @@ class Worker:
         self.on_gpu = self.backend.on_gpu
         self.loaded = Loaded(
             precision=self.backend.precision,
+            weights=self.backend.weights,
             device=self.backend.device,
             has_gpu=torch.cuda.is_available(),
             threads=self.backend.threads,

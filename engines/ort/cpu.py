@@ -17,6 +17,7 @@ import psutil
 from wmdeploy.bundle import Bundle
 from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
+from wmdeploy.engines.ort.integers import DEQUANTIZE, split_factors
 from wmdeploy.engines.ort.rewrite import split_attention
 from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.graph_file import WEIGHTS_FILE
@@ -38,6 +39,7 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 OPTIMIZED_GRAPH = "optimized.onnx"  # see `time_nodes`
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+INTEGER_PRODUCTS = (1, 25)  # ONNX Runtime's first version that has them with 8 bits
 
 
 class OrtEngine:
@@ -82,12 +84,14 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         BackendError: ONNX Runtime is not installed, lacks the provider, or refuses a graph.
         BundleError: a file is missing or altered.
     """
-    graphs = bundle.manifest.graphs
+    graphs, recipe = bundle.manifest.graphs, bundle.manifest.recipe
+    if recipe.weights != "float":
+        check_integer_products()
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
-    recipe = bundle.manifest.recipe
     return Backend(
         name="ort-cpu",
         precision=recipe.precision,
+        weights=recipe.weights,
         device="cpu",
         arrays=NUMPY,
         engines=engines,
@@ -100,12 +104,35 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
     )
 
 
+def check_integer_products() -> None:
+    """
+    Raises:
+        MissingError: this ONNX Runtime would make float weights of the integers at every run.
+    """
+    ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < INTEGER_PRODUCTS:
+        raise MissingError(
+            f"ONNX Runtime {ort.__version__} has no product of integer weights; upgrade it to "
+            f"{'.'.join(map(str, INTEGER_PRODUCTS))} or newer"
+        )
+
+
 def cpu_graph(path: Path) -> onnx.ModelProto:
     """The graph as the CPU provider runs it fastest; weights stay in their file."""
     model = onnx.load(path, load_external_data=False)
-    split_attention(model)
+    rewrite_for_cpu(model)
     follow_link(model, path)
     return model
+
+
+def rewrite_for_cpu(model: onnx.ModelProto) -> None:
+    """What the provider computes faster, or closer, in place.
+
+    Raises:
+        BackendError: see `split_factors`.
+    """
+    split_attention(model)
+    split_factors(model)
 
 
 def weights_file(graph: Path) -> Path:
@@ -144,13 +171,15 @@ def cpu_session(path: Path, threads: int | None = None, profile: Path | None = N
     share_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     graph = cpu_graph(path)
-    if any(node.op_type in CONVOLUTIONS for node in graph.graph.node):
+    operators = {node.op_type for node in graph.graph.node}
+    if not operators.isdisjoint(CONVOLUTIONS):
         # Values are large: a pattern's block, allocated once a first run has shown how much there
         # is, would be kept beside what that run took, and saves no time that shows.
         options.enable_mem_pattern = False
-        # Nor do packed copies of the weights, beside those in the file: convolutions have their own
-        # order, and a projection is read once for a frame.
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        if DEQUANTIZE not in operators:  # the product of integers has kernels for packed ones only
+            # Nor do packed copies of the weights, beside those in the file: convolutions have their
+            # own order, and a projection is read once for a frame.
+            options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry(WEIGHTS_FOLDER, str(weights_file(path).parent))
     if profile is not None:
         time_nodes(options, profile)

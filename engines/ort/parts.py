@@ -13,15 +13,16 @@ from wmdeploy.engines.ort.cpu import (
     WEIGHTS_FOLDER,
     follow_link,
     inference_session,
+    rewrite_for_cpu,
     weights_file,
 )
-from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32, split_attention
+from wmdeploy.engines.ort.rewrite import cuda_graph, may_use_tf32
 from wmdeploy.engines.trt.rewrite import tensorrt_graph
 from wmdeploy.errors import require
 
 # The backends of ONNX Runtime, each with how it rewrites a graph before it runs it.
 REWRITES: dict[str, Callable[[onnx.ModelProto], object]] = {
-    "ort-cpu": split_attention,
+    "ort-cpu": rewrite_for_cpu,
     "ort-cuda": cuda_graph,
     "ort-cuda-nhwc": lambda model: cuda_graph(model, nhwc=True),
     "ort-tensorrt": tensorrt_graph,

@@ -66,6 +66,7 @@ def _load(bundle: Bundle, name: str) -> Backend:
     return Backend(
         name=name,
         precision="fp16",
+        weights=bundle.manifest.recipe.weights,
         device=device.type,
         arrays=arrays,
         engines=engines,

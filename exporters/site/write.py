@@ -92,10 +92,15 @@ def write_site(
 
     Raises:
         BundleError, BackendError, ClipError: the bundle cannot be played.
-        ExportError: its graphs do not do in a browser what they do here, or npm cannot get ONNX
-            Runtime.
+        ExportError: its weights are integers, its graphs do not do in a browser what they do here,
+            or npm cannot get ONNX Runtime.
     """
     bundle = Bundle.open(options.bundle)
+    if (weights := bundle.manifest.recipe.weights) != "float":
+        raise ExportError(
+            f"{options.bundle}: has {weights} weights, and a site stores them as float16 itself; "
+            "export the model again with float weights"
+        )
     world = find_world(backend, options.clips, options.read, None, bundle=bundle, remarks=remarks)
     programs = backend.programs
     names = _played(programs)

@@ -14,6 +14,6 @@ from wmdeploy.cli.common import app, main
 
 __all__ = [
     "app", "bench", "bisect", "build_engine", "compare", "convert", "distill", "doctor", "evaluate",
-    "export", "inspect", "main", "milestone", "play", "profile", "push", "record", "report", "rollout",
-    "serve", "site", "sweep", "train",
+    "export", "inspect", "main", "milestone", "play", "profile", "push", "record", "report",
+    "rollout", "serve", "site", "sweep", "train",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from wmdeploy.cli.options import (
     PrecisionName,
     Seed,
     Series,
+    WeightsName,
     from_hub,
     read_options,
 )
@@ -45,6 +46,17 @@ def export(
     precision: Annotated[
         PrecisionName, typer.Option(help="Precision of the graphs.")
     ] = PrecisionName.fp32,
+    weights: Annotated[
+        WeightsName,
+        typer.Option(
+            help="Weights of large linear layers: float, of the precision; or int8, blocks of 32 "
+            "with a scale each. Convolutions and embeddings stay float."
+        ),
+    ] = WeightsName.float,
+    float_layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer whose weights stay float, as a failed export names it."),
+    ] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch of the graphs.")] = 8,
     opset: Annotated[int, typer.Option(help="ONNX opset, 21 to 24.")] = 23,
     seed: Seed = 0,
@@ -67,6 +79,8 @@ def export(
         layout=layout,
         family=family,
         precision=precision.value,
+        weights=weights.value,
+        float_layers=tuple(float_layer or ()),
         max_batch=max_batch,
         opset=opset,
         seed=seed,

@@ -56,6 +56,11 @@ class PrecisionName(enum.StrEnum):
     fp16 = "fp16"
 
 
+class WeightsName(enum.StrEnum):
+    float = "float"
+    int8 = "int8"
+
+
 class TrainPrecision(enum.StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"

@@ -36,6 +36,7 @@ from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.files import check_output_directory, write_document
 
 PRECISIONS = ("fp32", "fp16")
+WEIGHTS = ("float", "int8")
 
 
 @app.command(epilog=example('wmdeploy sweep models/pong -o sweep --budget "frame<33ms"'))
@@ -57,6 +58,10 @@ def sweep(
     ] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="Precision: fp32 or fp16. Default: both.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights of large linear layers: float or int8. Default: both."),
     ] = None,
     backend: Backends = None,
     batch: Batch = None,
@@ -81,9 +86,9 @@ def sweep(
     series: Series = None,
     json: Json = None,
 ) -> None:
-    """Export and measure every layout, precision, backend and batch size; show the best ones.
+    """Export and measure every layout, precision, kind of weights, backend and batch size.
 
-    Run the command again to continue: bundles and reports that fit are kept.
+    Shows the best ones. Run the command again to continue: bundles and reports that fit are kept.
     """
     from wmdeploy.benchmarks.bench.options import BenchOptions, Effort
     from wmdeploy.benchmarks.sweep.budget import parse_budget
@@ -116,6 +121,7 @@ def sweep(
         precisions=cast(
             tuple[Literal["fp32", "fp16"], ...], names("--precision", precision, PRECISIONS)
         ),
+        weights=cast(tuple[Literal["float", "int8"], ...], names("--weights", weights, WEIGHTS)),
         seed=seed,
         family=family,
     )

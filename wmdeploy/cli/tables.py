@@ -119,7 +119,7 @@ def doctor_table(findings: list[Finding]) -> Table:
 def _graphs(bundle: Bundle) -> Table:
     recipe = bundle.manifest.recipe
     table = Table(
-        title=f"{bundle.path}: {recipe.layout} layout, {recipe.precision}, opset {recipe.opset}, "
+        title=f"{bundle.path}: {recipe.layout} layout, {recipe.types}, opset {recipe.opset}, "
         f"batch 1 to {recipe.max_batch}",
         caption="error: the largest of any output, relative to PyTorch's largest float32 value; "
         "for frames the root mean square over 255",

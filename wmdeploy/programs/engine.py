@@ -8,7 +8,7 @@ from wmdeploy.programs.arrays import Array, Arrays
 from wmdeploy.programs.contract import Programs, TensorSpec
 
 if TYPE_CHECKING:
-    from wmdeploy.manifest import Precision
+    from wmdeploy.manifest import Precision, Weights
 
 
 class Engine(Protocol):
@@ -73,6 +73,7 @@ class Backend:
     Sessions share a backend's engines, in turns.
 
     Attributes:
+        weights: how those of large linear layers are stored.
         device: "cpu" or "cuda".
         arrays: what its engines take and give.
         encode_batch: how many frames of a context are encoded at once; 1 where every batch size
@@ -98,6 +99,7 @@ class Backend:
     memory: FixedMemory | None = None
     threads: int | None = None
     statistics: Callable[[], dict[str, float]] = dict
+    weights: "Weights" = "float"
 
     @property
     def on_gpu(self) -> bool:

@@ -25,7 +25,7 @@ def parity_curves(report: Report, colours: Mapping[str, int]) -> list[Markup]:
     for curve in report.curves:
         if curve.free_db:
             worst[curve.clip] = min(worst.get(curve.clip, np.inf), *curve.free_db)
-    gate = GATES[report.bundle.recipe.precision]
+    gate = GATES[report.bundle.recipe.exactness]
     clips = sorted(worst, key=lambda clip: worst[clip])[:MOST_CLIPS]
     return [
         _plot(index, clip, [c for c in report.curves if c.clip == clip], colours,

@@ -11,6 +11,7 @@ def cell(frame: float, memory: float, psnr: float, batch: int = 1, verdict: str 
     return Cell(
         layout="token",
         precision="fp32",
+        weights="float",
         backend="ort-cpu",
         batch=batch,
         figures=figures,

@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks.made_reports import report_of, row_of
 from tests.benchmarks.sweep.cells import cell
+from tests.conftest import MICRO_LEAST
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.report import read_json
@@ -69,6 +70,7 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
         bench=bench,
         layouts=("token", "latent"),
         precisions=("fp32",),
+        weights=("float",),
     )
     found = sweep(options)
     assert [(c.layout, c.backend) for c in found.cells] == [
@@ -100,8 +102,40 @@ def test_sweep_names_a_backend_that_failed_without_times(
     monkeypatch.setattr("wmdeploy.benchmarks.sweep.run._report", lambda *given: report_of(rows))
     bench = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,))
     options = SweepOptions(
-        model="tiny", output=tmp_path / "s", bench=bench, layouts=("token",), precisions=("fp32",)
+        model="tiny",
+        output=tmp_path / "s",
+        bench=bench,
+        layouts=("token",),
+        precisions=("fp32",),
+        weights=("float",),
     )
     made = sweep(options)
     assert [c.backend for c in made.cells] == ["eager"]
     assert made.skipped == {"token-fp32, ort-cpu": "failed: killed by signal 9"}
+
+
+def test_sweep_searches_integer_weights_too(
+    micro_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wmdeploy.exporters.quantise.LEAST", MICRO_LEAST)
+    bench = BenchOptions(
+        bundle=tmp_path,
+        clips=(SAMPLE_CLIP,),
+        backends=("ort-cpu",),
+        context=4,
+        horizon=4,
+        effort=Effort(runs=2, seconds=0.01),
+    )
+    options = SweepOptions(
+        model=str(micro_model),
+        output=tmp_path / "s",
+        bench=bench,
+        layouts=("token",),
+        precisions=("fp32",),
+    )
+    found = sweep(options)
+    cells = [(c.weights, c.backend) for c in found.cells]
+    assert cells[:3] == [("float", "eager"), ("float", "ort-cpu"), ("int8", "eager")]
+    assert (tmp_path / "s" / "token-fp32-int8.json").is_file()
+    # an old ONNX Runtime has no such products, and says so
+    assert ("int8", "ort-cpu") in cells or "1.25 or newer" in found.skipped["ort-cpu"]

@@ -13,10 +13,11 @@ import pytest
 
 from tests.conftest import Bundles
 from tests.exporters.site.conftest import written
+from wmdeploy.engines.base import load_backend
 from wmdeploy.errors import BackendError, ExportError, WmdeployError
 from wmdeploy.exporters.site import runtime as npm
 from wmdeploy.exporters.site.runtime import FILES, PACKAGE, WASM, WEBGPU, Build, copy_runtime
-from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions
+from wmdeploy.exporters.site.write import SITE_FILE, SiteOptions, write_site
 
 
 def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
@@ -65,6 +66,14 @@ def test_site_for_webgpu_has_its_build_and_graphs(
     holds_build(tmp_path / "site", WEBGPU)
     decoder = onnx.load(tmp_path / "site" / "model" / "decoder.onnx", load_external_data=False)
     assert "ConvTranspose" not in {node.op_type for node in decoder.graph.node}
+
+
+def test_integer_weights_are_refused(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
+    path = bundles(weights="int8").path
+    options = SiteOptions(bundle=path, output=tmp_path / "site", runtime=runtime)
+    with pytest.raises(ExportError, match="int8 weights, and a site stores them as float16"):
+        write_site(options, load_backend("eager", bundles()), [])  # any: it is not looked at
+    assert not (tmp_path / "site").exists()
 
 
 def test_folder_of_a_stranger_stays(bundles: Bundles, runtime: Path, tmp_path: Path) -> None:
