@@ -57,6 +57,9 @@ class Values:
             return self._initializers[name].data_type
         return int(self._types[name].elem_type) if name in self._types else 0
 
+    def of_kind(self, kind: int) -> set[str]:
+        return {name for name in (*self._types, *self._initializers) if self.kind(name) == kind}
+
     def constant(self, name: str) -> np.ndarray | None:
         """An initializer whose values are in the graph or were loaded; None of anything else."""
         tensor = self._initializers.get(name)

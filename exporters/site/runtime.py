@@ -24,7 +24,7 @@ MINUTES = 5  # that npm has
 
 @dataclass(frozen=True)
 class Build:
-    """Files of one build; a page is told their names.
+    """Files of one build; pages read their names.
 
     Attributes:
         webgpu: it has the WebGPU provider beside the wasm one.

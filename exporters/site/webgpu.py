@@ -135,10 +135,10 @@ def _compute_in_int32(model: onnx.ModelProto, shapes: set[str]) -> None:
     """Positions, lengths, codes and actions; of a constant that int32 does not hold, nothing."""
     graph, values = model.graph, Values(model)
     nodes: list[onnx.NodeProto] = []
-    known = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    integers = {value.name for value in known if values.kind(value.name) == INT64}
+    integers = values.of_kind(INT64)
     short: dict[str, str] = {}  # of those there are in int32, the name that this has
-    long = {value.name for value in (*graph.input, *graph.initializer)}  # there are in int64
+    constants = {tensor.name for tensor in graph.initializer}
+    long = {value.name for value in graph.input} | constants  # there are in int64
 
     def in_int32(name: str) -> str:
         if name not in short:

@@ -171,12 +171,11 @@ def patched(request: pytest.FixtureRequest, site: Path, tmp_path: Path) -> Itera
         yield url
 
 
-def goes_on_with_wasm(tab: Page, reason: str) -> None:
+def goes_on_with_wasm(tab: Page) -> None:
     notice = tab.page.locator("#notice")
     notice.wait_for(timeout=1000 * PATIENCE)
     said = notice.inner_text()
     assert said.startswith("WebGPU failed: ") and said.endswith("This tab goes on with wasm")
-    assert reason in said
     assert tab.backend == "onnxruntime-web, wasm (WebGPU failed)"
 
 
@@ -184,7 +183,7 @@ def goes_on_with_wasm(tab: Page, reason: str) -> None:
 def test_gpu_without_room_is_left(browser: Any, patched: str) -> None:
     tab = Page(browser, f"{patched}?gpu=any")
     tab.play(10)
-    goes_on_with_wasm(tab, "out of memory")
+    goes_on_with_wasm(tab)
     tab.context.close()
 
 
@@ -195,7 +194,7 @@ def test_gpu_that_is_lost_is_left_where_the_dream_was(browser: Any, patched: str
     assert tab.backend == "onnxruntime-web, WebGPU"
     reached = tab.depth
     tab.page.workers[0].evaluate("device.destroy()")
-    goes_on_with_wasm(tab, "destroyed")
+    goes_on_with_wasm(tab)
     tab.play(10)
     assert tab.depth > reached and tab.faults == []
     tab.page.get_by_role("button", name="Pause", exact=True).click()

@@ -1,6 +1,7 @@
 """Graphs for the WebGPU provider: the same answers, by operators that it has."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ def graph(
     """Of inputs and values in between, by type and shape; those that no node makes are inputs."""
     infos = {name: helper.make_tensor_value_info(name, *value) for name, value in values.items()}
     made = {name for node in nodes for name in node.output}
+    for node in nodes:
+        node.name = f"node_{node.output[0]}"
     whole = helper.make_graph(
         nodes,
         "small",
@@ -45,11 +48,11 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def upsampling(kernel: int, stride: int, pad: int, bias: bool, **more: object) -> onnx.ModelProto:
+def upsampling(kernel: int, stride: int, pad: int, bias: bool, **more: Any) -> onnx.ModelProto:
     """Of (B, 5, 6, 9), to 7 channels."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((5, 7, kernel, kernel), np.float32)
-    attributes = {"strides": [stride] * 2, "pads": [pad] * 4, **more}
+    attributes: dict[str, Any] = {"strides": [stride] * 2, "pads": [pad] * 4, **more}
     inputs = ["x", "weights", "bias"] if bias else ["x", "weights"]
     node = helper.make_node("ConvTranspose", inputs, ["y"], **attributes)
     shapes: dict[str, tuple[int, list[int | str]]] = {
@@ -86,9 +89,7 @@ def test_upsampling_is_a_convolution(kernel: int, stride: int, pad: int, bias: b
         (4, 2, {"output_shape": [12, 18]}),
     ],
 )
-def test_upsampling_of_another_form_stays(
-    kernel: int, stride: int, more: dict[str, object]
-) -> None:
+def test_upsampling_of_another_form_stays(kernel: int, stride: int, more: dict[str, Any]) -> None:
     model = upsampling(kernel, stride, 1, True, **more)
     before = model.SerializeToString()
     keep_on_gpu(model)
