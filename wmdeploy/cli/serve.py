@@ -83,7 +83,7 @@ def serve(
         False
     ),
     engine: Annotated[
-        Engine, typer.Option(help="uvicorn: one process; ray: replicas on a cluster of Ray.")
+        Engine, typer.Option(help="What serves it: one process, or replicas on a cluster of Ray.")
     ] = Engine.uvicorn,
     replicas: Annotated[int, typer.Option(min=1, help="Ray: replicas, at least.")] = 1,
     most_replicas: Annotated[
