@@ -95,7 +95,7 @@ def verify(error: float, noise: bool) -> None:
         baseline=baseline,
         frames=frames,
         actions=None,
-        precision="fp32",
+        exactness="fp32",
     )
 
 
