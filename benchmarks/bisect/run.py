@@ -22,7 +22,7 @@ from wmdeploy.clips.read import read_clip
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.codes import CodeCount
 from wmdeploy.errors import BundleError, WmdeployError
-from wmdeploy.manifest import Exactness, Precision
+from wmdeploy.manifest import Exactness
 from wmdeploy.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Findings:
 
     graph: str
     backend: str
-    precision: Precision
+    precision: str  # in words: "fp32 with int8 weights"
     tolerance: float
     nodes: tuple[Node, ...]
     culprit: int | None
@@ -153,7 +153,7 @@ def examine(
     return Findings(
         graph=exact.graph,
         backend=tested.backend,
-        precision=exact.precision,
+        precision=exact.types,
         tolerance=tolerance,
         nodes=nodes,
         culprit=next(past, None),

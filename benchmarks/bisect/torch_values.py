@@ -52,7 +52,7 @@ class PytorchValues:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, graph: str) -> None:
-        self.graph, self.precision = graph, recipe.precision
+        self.graph, self.precision, self.types = graph, recipe.precision, recipe.types
         self._model, deployment = model, family_of(model).deployment
         deployed = deployment(model, recipe.layout, "fp32")
         self._exact = deployed.graphs[graph]()

@@ -32,7 +32,8 @@ from wmdeploy.programs.session import Session
 def test_each_weight_is_off_by_half_its_scale_at_most(seed: int, dtype: type) -> None:
     random = np.random.default_rng(seed)
     size = 10.0 ** random.uniform(-9, 4, (4, 1, 5))  # of each block, down to nothing in float16
-    weight = (random.standard_normal((4, BLOCK, 5)) * size).astype(dtype).reshape(-1, 5)
+    values = random.standard_normal((4, BLOCK, 5)) * size
+    weight: np.ndarray = values.astype(dtype).reshape(-1, 5)
     integers, scales = quantise(weight)
     assert (integers.dtype, scales.dtype) == (np.int8, dtype)
     assert scales.shape == (4, 5) and (scales > 0).all()
@@ -157,10 +158,11 @@ def test_failed_gate_names_the_layer_and_floats_there_pass(
     model = WorldModel(micro.config)
     model.load_state_dict(micro.state_dict())
     model.eval().requires_grad_(False)
-    layer = model.temporal_model.layers[1]
-    layer.norm1.weight[0] = layer.norm1.bias[0] = 0
-    layer.feedforward[0].weight.mul_(20)[:, 0] = 1e3
-    layer.feedforward[3].weight.mul_(5)  # so that what it says is heard
+    weights = model.state_dict()
+    block = "temporal_model.layers.1"
+    weights[f"{block}.norm1.weight"][0] = weights[f"{block}.norm1.bias"][0] = 0
+    weights[f"{block}.feedforward.0.weight"].mul_(20)[:, 0] = 1e3
+    weights[f"{block}.feedforward.3.weight"].mul_(5)  # so that what it says is heard
     monkeypatch.setattr(module, "LEAST", MICRO_LEAST)
     message = r"layers\.1\.feedforward\.0 of \w+ does most harm: alone it changes an output by"
     with pytest.raises(ExportError, match=message):

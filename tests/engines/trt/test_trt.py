@@ -106,16 +106,6 @@ def test_plans_of_tiny_are_built_and_recorded(layout: str, tmp_path: Path) -> No
         assert len(set(done)) > 10 and done == sorted(done) and (done[0], done[-1]) == (0, 1)
 
 
-def test_plans_keep_integer_weights(bundles: Bundles, tmp_path: Path) -> None:
-    sizes = {}
-    for weights in ("float", "int8"):
-        shutil.copytree(bundles(precision="fp16", weights=weights).path, tmp_path / weights)
-        ((record, made),) = build_plans(order(tmp_path / weights, graphs=("step",)))
-        assert made and record.weight_bytes is not None
-        sizes[weights] = record.weight_bytes
-    assert sizes["int8"] < sizes["float"]
-
-
 def test_second_build_does_nothing_and_a_changed_graph_is_built_alone(copy: Path) -> None:
     build_plans(order(copy))
     before = snapshot(copy)
