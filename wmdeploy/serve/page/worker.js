@@ -49,7 +49,8 @@ const onGpu = (job) => (gpu ? gpu.run(job) : job());
 
 async function leaveGpu(error) {
   await load("wasm", "WebGPU failed");
-  backend.failure = `WebGPU failed: ${error.message ?? error}. This tab goes on with wasm`;
+  const reason = error.message ? `: ${error.message}` : ""; // what C++ throws is a number
+  backend.failure = `WebGPU failed${reason}. This tab goes on with wasm`;
 }
 
 const tell = (event) => postMessage({ turn, event });
