@@ -132,6 +132,8 @@ def nodes_of(run: FunctionEvent, graph: str, on_gpu: bool) -> Iterator[TimedNode
         for child in sorted(event.cpu_children, key=lambda child: child.time_range.start):
             if child.name.startswith(MODULE):
                 yield from visit(child, child.name.removeprefix(MODULE))
+            elif "::" not in child.name and child.cpu_children:  # a range, as of compiled code
+                yield from visit(child, module)
             elif not on_gpu:
                 yield node(child, module, child.name, child.time_range.elapsed_us())
             elif spent := kernel_us(child):

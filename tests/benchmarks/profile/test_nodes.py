@@ -81,7 +81,8 @@ def ran(name: str, start: float, us: float, *children: Any, kernels: float = 0.0
 
 def test_operations_of_torch_belong_to_the_innermost_module() -> None:
     inner = ran(f"{MODULE}net.0", 102, 5, ran("aten::conv2d", 103, 4, ran("aten::mm", 104, 2)))
-    outer = ran(f"{MODULE}net", 101, 8, ran("aten::add", 108, 1), inner)
+    compiled = ran("Torch-Compiled Region: 0/0", 107, 3, ran("aten::add", 108, 1))
+    outer = ran(f"{MODULE}net", 101, 8, compiled, inner)
     nodes = list(nodes_of(ran(RUN, 100, 10, outer), "decoder", on_gpu=False))
     assert [(n.module, n.name, n.start_ms, n.ms) for n in nodes] == [
         ("net.0", "aten::conv2d", 0.003, 0.004),
