@@ -105,8 +105,9 @@ def quantise_layers(
         model.graph.initializer.remove(tensor)
         for part, values in zip(parts, (integers, scales), strict=True):
             model.graph.initializer.append(numpy_helper.from_array(values, part))
+        name = f"{layer.weight}/floats"  # TensorRT takes no node that is called as its tensor is
         node = helper.make_node(
-            "DequantizeLinear", parts, [layer.weight], name=parts[0], axis=0, block_size=BLOCK
+            "DequantizeLinear", parts, [layer.weight], name=name, axis=0, block_size=BLOCK
         )
         nodes.append(node)
         for reader in model.graph.node:
