@@ -26,8 +26,6 @@ MICRO = WorldModelConfig(
     TemporalConfig(d_model=32, layers=2, heads=2, context=6),
 )
 
-MICRO_LEAST = 2**12  # of its weights as integers: the feedforward ones and larger
-
 Bundles = Callable[..., Bundle]
 
 
@@ -120,11 +118,17 @@ def bundles(
                 max_batch=4,
             )
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("wmdeploy.exporters.quantise.LEAST", MICRO_LEAST)
+                quantise_micro(patch)
                 made[key], _ = export_bundle(options)
         return made[key]
 
     return get
+
+
+def quantise_micro(patch: pytest.MonkeyPatch) -> None:
+    """Let an export store weights of the smallest model as integers: feedforward and larger ones."""
+    patch.setattr("wmdeploy.exporters.quantise.LEAST", 2**12)
+    patch.setattr("wmdeploy.exporters.quantise.BLOCK", 32)
 
 
 def future_pixels(

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.cli.test_cli import wmdeploy
-from tests.conftest import MICRO, MICRO_LEAST, Bundles
+from tests.conftest import MICRO, Bundles, quantise_micro
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.bench.run import bench
 from wmdeploy.benchmarks.environment import Effort
@@ -137,7 +137,7 @@ def order(model: WorldModel, tmp_path: Path, **changes: object) -> ExportOptions
 
 
 def test_nothing_to_gain_is_refused(micro: WorldModel, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no linear layer has 1,048,576 weights and more"):
+    with pytest.raises(ExportError, match="no linear layer has 4,194,304 weights and more"):
         export_bundle(order(micro, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -145,7 +145,7 @@ def test_nothing_to_gain_is_refused(micro: WorldModel, tmp_path: Path) -> None:
 def test_unknown_layer_is_refused_with_those_there_are(
     micro: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEAST", MICRO_LEAST)
+    quantise_micro(monkeypatch)
     message = "float_layers: got 'head', expected one of layers.0.feedforward.0, .*project"
     with pytest.raises(ExportError, match=message):
         export_bundle(order(micro, tmp_path, float_layers=("head",)))
@@ -163,7 +163,7 @@ def test_failed_gate_names_the_layer_and_floats_there_pass(
     weights[f"{block}.norm1.weight"][0] = weights[f"{block}.norm1.bias"][0] = 0
     weights[f"{block}.feedforward.0.weight"].mul_(20)[:, 0] = 1e3
     weights[f"{block}.feedforward.3.weight"].mul_(5)  # so that what it says is heard
-    monkeypatch.setattr(module, "LEAST", MICRO_LEAST)
+    quantise_micro(monkeypatch)
     message = r"layers\.1\.feedforward\.0 of \w+ does most harm: alone it changes an output by"
     with pytest.raises(ExportError, match=message):
         export_bundle(order(model, tmp_path))

@@ -49,7 +49,7 @@ def export(
     weights: Annotated[
         WeightsName,
         typer.Option(
-            help="Weights of large linear layers: float, of the precision; or int8, blocks of 32 "
+            help="Weights of large linear layers: float, of the precision; or int8, blocks of 128 "
             "with a scale each. Convolutions and embeddings stay float."
         ),
     ] = WeightsName.float,

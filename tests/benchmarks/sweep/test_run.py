@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.made_reports import report_of, row_of
 from tests.benchmarks.sweep.cells import cell
-from tests.conftest import MICRO_LEAST
+from tests.conftest import quantise_micro
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.report import read_json
@@ -117,7 +117,7 @@ def test_sweep_names_a_backend_that_failed_without_times(
 def test_sweep_searches_integer_weights_too(
     micro_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wmdeploy.exporters.quantise.LEAST", MICRO_LEAST)
+    quantise_micro(monkeypatch)
     bench = BenchOptions(
         bundle=tmp_path,
         clips=(SAMPLE_CLIP,),

@@ -17,7 +17,7 @@ from wmdeploy.exporters.to_onnx import write_onnx
 from wmdeploy.families import Graph
 from wmdeploy.programs.contract import TensorSpec
 
-WIDTH, OUTPUTS = 96, 48
+WIDTH, OUTPUTS = 256, 48
 
 
 class Rows(nn.Module):
@@ -49,7 +49,7 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def feeds(batch: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(batch)
     x = random.standard_normal((batch, WIDTH)) * 10.0 ** random.uniform(-3, 3, (batch, 1))
-    x[0, :32] = 0  # a block of zeros
+    x[0, :128] = 0  # a block of zeros
     rows = random.standard_normal((batch, 3, WIDTH))
     return {"x": x.astype(np.float32), "rows": rows.astype(np.float32)}
 
