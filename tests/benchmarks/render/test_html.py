@@ -141,7 +141,7 @@ def test_texts_of_a_report_are_only_texts(report: Report) -> None:
                     "section", "div", "h2", "h3", "i", "span", "dl", "dt", "dd", "ul", "li", "sup",
                     "table", "thead", "tbody", "tr", "th", "td", "button", "figure", "figcaption",
                     "img", "svg", "g", "defs", "path", "use", "clippath", "rect", "text", "details",
-                    "summary", "script"}, tags  # fmt: skip
+                    "summary", "script", "code"}, tags  # fmt: skip
     told = "".join(page.texts)
     assert "<img src=x onerror=alert(1)>" in told and "$\\frac{" in told  # shown as it is
     assert "Named outputs" in told
