@@ -6,7 +6,7 @@ costs, and what of a frame is in no graph.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,6 +49,7 @@ from wmdeploy.programs.session import Session
 from wmdeploy.progress import Progress, silent
 
 MOST_RUNS = 1000
+SLOWED = 1.2  # times as long with the profiler: a note says so
 BLOCK = 5  # runs before the other side has its turn
 
 
@@ -97,6 +98,7 @@ def profile(options: ProfileOptions, progress: Progress = silent) -> Profile:
             time_graph = turns.with_nodes if name in wanted else turns.plainly
             timed = time_graph(name, options.runs)
             graphs[name] = _with_floors(timed, name, bundle, ceilings, backend.precision)
+        notes += _slowed(graphs)
         calls = _calls(backend.programs, frame_programs(backend.programs))
         return Profile(
             schema=SCHEMA,
@@ -264,6 +266,17 @@ def _timed(stage: Workload, runs: int) -> list[float]:
     """The ms of some runs, after one that finds in the caches what the other side left."""
     measure(stage, 1)
     return measure(stage, runs).wall
+
+
+def _slowed(graphs: Mapping[str, GraphProfile]) -> Iterator[str]:
+    """A note for each graph that the profiler makes much slower."""
+    for name, graph in graphs.items():
+        times = median(graph.profiled_ms) / graph.ms if graph.nodes else 1.0
+        if times > SLOWED:
+            yield (
+                f"{name}: takes {times:.1f} times as long with the profiler, and much of the time "
+                "of its small nodes is the profiler's"
+            )
 
 
 def _with_floors(

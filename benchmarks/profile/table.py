@@ -9,6 +9,7 @@ from wmdeploy.benchmarks.render.columns import Cell, Column
 from wmdeploy.benchmarks.render.format import milliseconds
 from wmdeploy.benchmarks.render.tables import Table, filled_table
 
+WITH_PROFILER = "with the profiler"
 SHOWN = 8  # rows of a table in a terminal
 FLOOR = (
     "Floor: the least that bytes or operations take on this machine, both measured in this run; "
@@ -35,7 +36,7 @@ def frame_table(profile: Profile) -> Table:
     columns = [
         _words("graph", lambda row: row.name),
         _words("program", lambda row: row.what),
-        *_figures(total),
+        *_figures(total, set()),
     ]
     title = f"{profile.bundle}: a {profile.frame.stage} on {profile.backend}, {profile.precision}"
     return filled_table(title, rows + others, columns, caption + FLOOR)
@@ -92,28 +93,37 @@ def _table(
     rest = {
         "between nodes": median(graph.between_ms),
         "varies from run to run": graph.varying_ms,
+        WITH_PROFILER: median(graph.profiled_ms),
         "profiler itself": -graph.profiler_ms,
     }
     shown += [
         *(_Row(name, "", Span(name="", kind="rest", ms=ms)) for name, ms in rest.items()),
-        _Row("together", "", Span(name="", kind="graph", ms=graph.ms, operations=graph.operations,
-                                  bytes=graph.bytes, floor_ms=graph.floor_ms)),
+        _Row("without it", "", Span(name="", kind="graph", ms=graph.ms, operations=graph.operations,
+                                    bytes=graph.bytes, floor_ms=graph.floor_ms)),
     ]  # fmt: skip
     columns = [
         _words(heading, lambda row: row.name),
         _words("operation", lambda row: row.what),
         _words("in the model", lambda row: row.module, wide=True),
-        *_figures(graph.ms),
+        *_figures(median(graph.profiled_ms), {"profiler itself", "without it"}),
     ]
     caption = (
-        f"Medians of {len(graph.wall_ms)} runs. Varies: now one node is slower, now another. "
-        "Together: without the profiler, so what that adds to a run is taken off before."
+        f"Medians of {len(graph.wall_ms)} runs, shares of a run with the profiler. Varies: now one "
+        "node is slower, now another."
     )
     return filled_table(f"{title}, {len(graph.nodes)} nodes", shown, columns, caption)
 
 
-def _figures(total: float) -> list[Column[_Row]]:
+def _figures(total: float, without_share: set[str]) -> list[Column[_Row]]:
+    """
+    Args:
+        total: ms that shares are of.
+        without_share: names of rows that are no part of it.
+    """
+
     def share(row: _Row) -> Cell:
+        if row.name in without_share:
+            return Cell("")
         return Cell(f"{row.span.ms / total:.1%}", row.span.ms / total)
 
     def of_floor(row: _Row) -> Cell:
@@ -123,7 +133,10 @@ def _figures(total: float) -> list[Column[_Row]]:
         return Cell(f"{floor / row.span.ms:.0%}", floor / row.span.ms)
 
     def scaled(value: int | None, unit: float) -> Cell:
-        return Cell("") if value is None else Cell(f"{value / unit:.3g}", float(value))
+        if value is None:
+            return Cell("")
+        shown = value / unit
+        return Cell(f"{shown:,.0f}" if shown >= 100 else f"{shown:.3g}", float(value))
 
     return [
         Column(heading="ms", cell=lambda row: Cell(milliseconds(row.span.ms), row.span.ms)),

@@ -54,12 +54,16 @@ def test_modules_are_the_heaviest_first() -> None:
 @pytest.mark.parametrize("make", [module_table, node_table])
 def test_rows_of_a_graph_add_up_and_hide_nothing(make: Any) -> None:
     decoder = made_profile().graphs["decoder"]
-    ms = column(make("decoder", decoder, 2), "ms")
-    assert ms["2 more"] == "1.50" and ms["together"] == "12.0"
+    table = make("decoder", decoder, 2)
+    ms, share = column(table, "ms"), column(table, "share")
+    assert ms["2 more"] == "1.50"
     assert (ms["between nodes"], ms["varies from run to run"]) == ("1.00", "2.50")
-    assert ms["profiler itself"] == "-2.00"
-    *parts, together = (float(text) for text in ms.values())
+    assert (ms["with the profiler"], share["with the profiler"]) == ("14.0", "100.0%")
+    assert (ms["profiler itself"], share["profiler itself"]) == ("-2.00", "")
+    *parts, together, taken_off, without = (float(text) for text in ms.values())
     assert sum(parts) == pytest.approx(together)
+    assert together + taken_off == without == decoder.ms
+    assert column(table, "of floor")["without it"] == "50%"
 
 
 def test_frame_says_what_is_in_no_graph() -> None:
