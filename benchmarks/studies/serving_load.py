@@ -55,7 +55,7 @@ def main(
         for count in map(int, clients.split(",")):
             frames, waits = asyncio.run(_load(address, count, seconds, pace))
             alone = min(_alone(bundle, count), count * pace)
-            p50, p95 = np.percentile(waits, [50, 95]) * 1e3
+            p50, p95 = np.percentile(waits or [np.nan], [50, 95]) * 1e3
             memory = _megabytes(server)
             print(
                 f"| {count} | {frames:.0f} | {alone:.0f} | {frames / alone:.0%} | {p50:.0f}, "
