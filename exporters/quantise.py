@@ -20,8 +20,8 @@ from wmdeploy.errors import ExportError
 
 BLOCK = 128  # weights of a scale; 64 cost 1% of the bytes more, 256 cost 3 dB and more
 LARGEST = 127  # of the integers
-# Values from which on a weight is worth it. Smaller ones lie in a cache, and are those that a rollout
-# runs through again and again: in 8 bits they save little, and move its frames most.
+# Values from which on a weight is worth it. Smaller ones lie in a cache, and are often those that a
+# rollout runs through again and again: in 8 bits they save little, and move its frames most.
 LEAST = 2**22
 LINEAR = "target=torch.ops.aten.linear.default]"  # as torch.onnx notes it of a node
 

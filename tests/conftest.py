@@ -126,7 +126,7 @@ def bundles(
 
 
 def quantise_micro(patch: pytest.MonkeyPatch) -> None:
-    """Let an export store weights of the smallest model as integers: feedforward and larger ones."""
+    """Let an export store weights of the smallest model as integers, the feedforward ones too."""
     patch.setattr("wmdeploy.exporters.quantise.LEAST", 2**12)
     patch.setattr("wmdeploy.exporters.quantise.BLOCK", 32)
 

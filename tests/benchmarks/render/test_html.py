@@ -18,9 +18,11 @@ from tests.benchmarks.made_reports import (
 )
 from tests.benchmarks.render.hostile import hostile
 from wmdeploy.benchmarks.environment import Ceilings
+from wmdeploy.benchmarks.render.format import profile_command
 from wmdeploy.benchmarks.render.html import LARGEST, MOST_SHOWN, png_of, render
 from wmdeploy.benchmarks.report import GraphFacts, Memory, Report
 from wmdeploy.benchmarks.stages import StageName
+from wmdeploy.engines.base import BACKENDS
 from wmdeploy.errors import WmdeployError
 
 SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "substitutions",
@@ -141,7 +143,7 @@ def test_texts_of_a_report_are_only_texts(report: Report) -> None:
                     "section", "div", "h2", "h3", "i", "span", "dl", "dt", "dd", "ul", "li", "sup",
                     "table", "thead", "tbody", "tr", "th", "td", "button", "figure", "figcaption",
                     "img", "svg", "g", "defs", "path", "use", "clippath", "rect", "text", "details",
-                    "summary", "script", "code"}, tags  # fmt: skip
+                    "summary", "script"}, tags  # fmt: skip
     told = "".join(page.texts)
     assert "<img src=x onerror=alert(1)>" in told and "$\\frac{" in told  # shown as it is
     assert "Named outputs" in told
@@ -222,3 +224,16 @@ def test_too_many_pictures_are_refused_before_they_are_measured(report: Report) 
 def test_table_of_one_column_makes_a_page(report: Report) -> None:
     html = render(dataclasses.replace(report, substitutions={"ort-cpu": {}}))
     assert "substitutions" in Page(html).ids
+
+
+def test_page_names_the_command_that_shows_where_the_time_goes(report: Report, html: str) -> None:
+    fastest = min(
+        (row for row in report.frames() if row.verdict == "pass" and row.backend in BACKENDS),
+        key=lambda row: row.p50_ms or 0.0,
+    )
+    command = f"wmdeploy profile {report.bundle.name} --backend {fastest.backend}"
+    assert command in html and profile_command(report, "my bundle") == (
+        f"wmdeploy profile 'my bundle' --backend {fastest.backend}"
+    )
+    rows = [dataclasses.replace(row, backend="openvino") for row in report.rows]
+    assert profile_command(dataclasses.replace(report, rows=rows), "b") is None  # has no profiler
