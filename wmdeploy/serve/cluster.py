@@ -28,6 +28,7 @@ from wmdeploy.text import one_line
 NAME = "wmdeploy"
 KEEPER = f"{NAME}-keeper"
 ENGAGED = 0.8  # of a replica's players, on average, from which on there is another replica
+PROXY_PATIENCE = "30"  # seconds; Ray ends a proxy that answers later: on a busy machine 5 are few
 REACHED = 5.0  # seconds within which a cluster answers
 OBJECTS = 256 * 2**20  # bytes of shared memory of a cluster of our own: players on their way
 
@@ -91,6 +92,8 @@ def running_cluster(options: ClusterOptions) -> Iterator[None]:
         WmdeployError: there is none at that address.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for check in ("READY", "HEALTH"):
+        os.environ.setdefault(f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S", PROXY_PATIENCE)
     _check_reached(options.address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
@@ -174,11 +177,6 @@ def deploy(serving: Serving, room: Room, options: ClusterOptions) -> None:
                 "target_ongoing_requests": max(1.0, ENGAGED * room.capacity),
             }
         }
-    serve.start(
-        proxy_location="EveryNode",
-        http_options={"host": options.host, "port": options.port},
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
-    )
 
     def application() -> Starlette:
         return _application(serving, actor)
@@ -191,6 +189,11 @@ def deploy(serving: Serving, room: Room, options: ClusterOptions) -> None:
         **more,
     )(serve.ingress(application)())
     try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": options.host, "port": options.port},
+            logging_config={"log_level": "ERROR", "enable_access_log": False},
+        )
         serve.run(deployment.bind(), name=NAME)
     except Exception as error:
         raise WmdeployError(f"the replicas do not start: {one_line(str(error))}") from error
