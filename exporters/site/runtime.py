@@ -30,14 +30,14 @@ class Build:
         webgpu: it has the WebGPU provider beside the wasm one.
     """
 
-    library: str
+    module: str
     loader: str
     binary: str
     webgpu: bool
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.library, self.loader, self.binary)
+        return (self.module, self.loader, self.binary)
 
 
 WASM = Build(
@@ -71,7 +71,7 @@ def copy_runtime(build: Build, directory: Path, given: Path | None) -> None:
             raise ExportError(
                 f"{path}: has {path.stat().st_size} bytes, expected {LARGEST} at most"
             )
-    for name in (build.library, build.loader):
+    for name in (build.module, build.loader):
         shutil.copyfile(source / name, directory / name)
     packed = gzip.compress((source / build.binary).read_bytes(), mtime=0)
     (directory / f"{build.binary}.packed").write_bytes(packed)

@@ -132,6 +132,11 @@ def test_version() -> None:
         (["rollout", "tiny", "{clip}", "-o", "{tmp}/x.gif", "--backend", "compile"],
          "export it first"),
         (["rollout", "{tmp}/text.pt", "{clip}", "-o", "{tmp}/x.gif"], "text.pt"),
+        (["serve", "{tmp}", "--replicas", "2"], "need --engine ray"),
+        (
+            [*"serve {tmp} --engine ray --replicas 3 --most-replicas 2".split()],
+            "--most-replicas: got 2, expected 3 or more",
+        ),
         (["record", "pongg", "-o", "{tmp}/d", "--frames", "9"], "pongg"),
         (["record", "pong", "-o", "{tmp}/d", "--frames", "9", "--size", "3"], "size: got 3"),
         (["export", "{clip}", "-o", "{clip}"], "overlaps with the input"),

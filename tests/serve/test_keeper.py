@@ -139,6 +139,38 @@ def test_who_comes_back_to_its_own_server_finds_what_can_be_gone_back_to(servers
     assert again.event("state")["oldest"] < frame and one.counts.taken_over == 0
 
 
+def test_a_secret_is_played_at_one_place(servers: Two) -> None:
+    """Who shows it elsewhere has the dream from then on; who shows it twice gets another one."""
+    (one, first), (two, second) = servers
+    page = Page(first)
+    page.frame(lambda frame: frame.frame >= 3)
+    time.sleep(3 * OPTIONS.save)
+    moved = Page(second, session=page.session)
+    assert moved.session == page.session
+    code, reason = page.closed()
+    assert code == 1001 and "another server" in reason
+    wait_for(lambda: not one.players)
+    twice = Page(second, session=page.session)
+    assert twice.session != page.session and twice.frame().frame == 0
+    assert moved.frame(lambda frame: frame.frame > 10) and len(two.players) == 2
+
+
+def test_who_is_connected_is_not_taken_over(keeper: Near) -> None:
+    """Its row would be another's, and its page would still command it."""
+    seldom = dataclasses.replace(OPTIONS, save=WAIT)
+    with serving(seldom, handover=Handover(keeper, "a")) as (service, address):
+        page = Page(address)
+        page.frame(lambda frame: frame.frame >= 3)
+        (player,) = service.players.values()
+        keeper.memory.save("b", {page.session: service.engine.saved(player)}, {})
+        other = Page(address, session=page.session)
+        assert other.session != page.session and service.counts.taken_over == 0
+        rows = {player.dream.row for player in service.players.values()}
+        assert len(rows) == 2
+        newest = page.frame().frame
+        assert page.frame(lambda frame: frame.frame > newest + 5)
+
+
 def test_who_left_comes_back_to_nobody(servers: Two, keeper: Near) -> None:
     (one, first), (_, second) = servers
     page = Page(first)

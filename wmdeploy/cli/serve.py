@@ -132,6 +132,12 @@ def serve(
                 f"{token_file}: got {len(secret)} characters, expected 16 or more; make one with: "
                 "openssl rand -hex 16"
             )
+    if engine is Engine.uvicorn and (cluster or most_replicas or replicas > 1 or cores > 1):
+        raise WmdeployError("--replicas, --most-replicas, --cores and --cluster: need --engine ray")
+    if most_replicas is not None and most_replicas < replicas:
+        raise WmdeployError(
+            f"--most-replicas: got {most_replicas}, expected {replicas} or more, as --replicas says"
+        )
     shown_host = f"[{host}]" if ":" in host else host
     beyond = shown_host not in LOOPBACK
     if beyond and token and secret is None:
@@ -184,7 +190,7 @@ def serve(
         host=host,
         port=listening.getsockname()[1],
         replicas=replicas,
-        most_replicas=max(replicas, most_replicas or 0),
+        most_replicas=most_replicas or replicas,
         cpus=cores,
         gpus=1 if on_gpu else 0,
     )

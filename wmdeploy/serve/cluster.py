@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from starlette.applications import Starlette
 
 from wmdeploy.errors import BackendError, WmdeployError
@@ -26,7 +26,6 @@ from wmdeploy.serve.serving import Serving
 from wmdeploy.text import one_line
 
 NAME = "wmdeploy"
-KEEPER = f"{NAME}-keeper"
 ENGAGED = 0.8  # of a replica's players, on average, from which on there is another replica
 PROXY_PATIENCE = "30"  # seconds; Ray ends a proxy that answers later: on a busy machine 5 are few
 REACHED = 5.0  # seconds within which a cluster answers
@@ -145,8 +144,8 @@ def measure(serving: Serving, options: ClusterOptions) -> Room:
     task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=0)(_measured)
     try:
         room: Room = ray.get(task.remote(serving))
-    except RayTaskError as error:
-        cause = error.cause
+    except RayError as error:
+        cause = getattr(error, "cause", error)
         if isinstance(cause, WmdeployError):
             raise type(cause)(str(cause)) from error
         raise BackendError(f"a replica cannot start: {one_line(str(cause))}") from error
@@ -166,8 +165,7 @@ def deploy(serving: Serving, room: Room, options: ClusterOptions) -> None:
     Raises:
         WmdeployError: they do not start.
     """
-    keeper = ray.remote(num_cpus=0, max_restarts=-1)(Memory).options(name=KEEPER)
-    actor = keeper.remote(serving.options.resume)
+    actor = ray.remote(num_cpus=0, max_restarts=-1)(Memory).remote(serving.options.resume)
     more: dict[str, Any] = {"num_replicas": options.replicas}
     if options.most_replicas > options.replicas:
         more = {

@@ -117,11 +117,13 @@ class Service:
         Raises:
             FullError: it was another server's, and there is no room here.
         """
-        if secret in self._coming_back:
+        player = self.players.get(secret)
+        connected = player is not None and player.lost_at is None
+        if not secret or connected or secret in self._coming_back:
             return None
         self._coming_back.add(secret)
         try:
-            if secret not in self.players and self.handover.keeper is not None:
+            if player is None and self.handover.keeper is not None:
                 self._make_room()
             saved = await self.handover.take(secret)
             if saved is not None:

@@ -49,7 +49,7 @@ def test_site_is_whole_and_names_its_files(bundles: Bundles, runtime: Path, tmp_
 
 def holds_build(site: Path, build: Build) -> None:
     """The page is told of the one build that is there."""
-    names = {build.library, build.loader, f"{build.binary}.packed"}
+    names = {build.module, build.loader, f"{build.binary}.packed"}
     assert {path.name for path in (site / "ort").iterdir()} == names
     packed = (site / "ort" / f"{build.binary}.packed").read_bytes()
     assert gzip.decompress(packed) == f"of {build.binary}".encode()
@@ -108,8 +108,8 @@ def test_model_with_vectors_as_actions_is_refused(
 
 
 def test_runtime_that_lacks_a_file_is_named(runtime: Path, tmp_path: Path) -> None:
-    (runtime / WEBGPU.library).unlink()
-    with pytest.raises(ExportError, match=f"has no {WEBGPU.library}; give the folder dist"):
+    (runtime / WEBGPU.module).unlink()
+    with pytest.raises(ExportError, match=f"has no {WEBGPU.module}; give the folder dist"):
         copy_runtime(WEBGPU, tmp_path, runtime)
     copy_runtime(WASM, tmp_path, runtime)  # which does not need it
 

@@ -152,11 +152,14 @@ async function begin(number, wanted) {
   find("film").hidden = runs !== "tab" || !canFilm;
   find("branches").replaceChildren();
   say("Connecting");
+  find("runs").disabled = true; // until it runs there
   try {
     const tab = runs === "server" ? null : await openTab(site, () => say("Loading the model into this tab"));
     showBackend(tab ?? { name: info.backend, failure: "" });
   } catch (error) {
     return ended(error.message);
+  } finally {
+    find("runs").disabled = false;
   }
   const on = {
     frame: (frame) => { painting = painting.then(() => paint(frame)); },

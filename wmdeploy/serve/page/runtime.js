@@ -11,10 +11,10 @@ export async function refuseGpu(build, wanted) {
   return software && wanted !== "any" ? "this browser's WebGPU is software" : null;
 }
 
-// The library; `address(name)` is that of a file, `get(name)` gives the response. Each provider has
+// The runtime's module; `address(name)` is that of a file, `get(name)` gives the response. Each provider has
 // its own, with its own memory: what a lost GPU leaves behind does wasm no harm.
-export async function loadRuntime({ library, loader, binary }, provider, address, get) {
-  const own = address(`ort/${library}`);
+export async function loadRuntime({ module, loader, binary }, provider, address, get) {
+  const own = address(`ort/${module}`);
   own.searchParams.set("provider", provider);
   const ort = await import(own);
   const packed = await get(`ort/${binary}.packed`);
