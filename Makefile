@@ -44,7 +44,8 @@ test-slow: setup
 
 # Chromium and Node of Debian, for the tests of the page
 browser:
-	@command -v chromium >/dev/null && command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm; }
+	@missing=""; command -v chromium >/dev/null || missing="chromium"; command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
 
 # what runs without torch, in an environment without it, on bundles that the other one exports
 test-lean: setup

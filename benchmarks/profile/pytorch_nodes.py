@@ -149,11 +149,19 @@ def nodes_of(run: FunctionEvent, graph: str, on_gpu: bool) -> Iterator[TimedNode
 
 @contextmanager
 def kernels_in_profile() -> Iterator[None]:
-    """Within the block torch.compile writes code whose CPU kernels the profiler sees."""
+    """Within the block torch.compile writes code whose CPU kernels the profiler sees.
+
+    What this process compiled before is forgotten at both ends: it would be used again as it is.
+    """
+    from torch import compiler
     from torch._inductor import config
 
-    with config.patch({"cpp.enable_kernel_profile": True}):
-        yield
+    compiler.reset()
+    try:
+        with config.patch({"cpp.enable_kernel_profile": True}):
+            yield
+    finally:
+        compiler.reset()
 
 
 def kernel_us(event: FunctionEvent) -> float:

@@ -7,7 +7,7 @@ const read = async (name) => new Uint8Array(await (await fetch(name)).arrayBuffe
 
 async function load(provider) {
   const { runtime } = await (await fetch("info")).json();
-  const ort = await loadRuntime(runtime, provider, location.href, fetch.bind(window));
+  const ort = await loadRuntime(runtime, provider, (name) => new URL(name, location.href), fetch.bind(window));
   return openModel(ort, read, { executionProviders: [provider] });
 }
 
