@@ -1,4 +1,4 @@
-"""Export and bench a model in every layout, precision, kind of weights, backend and batch size.
+"""Export and bench a model in every layout, precision, kind of weights, decoder, backend and batch.
 
     result = sweep(SweepOptions("models/pong", Path("sweep"), BenchOptions(...)))
 
@@ -26,10 +26,11 @@ from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import find_family
 from wmdeploy.files import check_inside, sha256, write_document
 from wmdeploy.manifest import MANIFEST_FILE, Precision, Weights
+from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import IDENTICAL_DB
 
-_COMPARED = ("frame", "memory", "psnr")
+_COMPARED = ("frame", "memory", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class SweepOptions:
     Attributes:
         model: as `ExportOptions.source`; family as there.
         layouts: empty: all of the family.
+        decoders: "full", or a student's name; empty: all that the model has.
         output: folder for bundles and reports.
     """
 
@@ -48,23 +50,30 @@ class SweepOptions:
     layouts: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     weights: tuple[Weights, ...] = ("float", "int8")
+    decoders: tuple[str, ...] = ()
     seed: int = 0
     family: str | None = None
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What one bundle of a sweep is."""
+    """What one bundle of a sweep is, and the decoder that renders."""
 
     layout: str
     precision: Precision
     weights: Weights
+    decoder: str = FULL
 
     @property
-    def name(self) -> str:
-        """Of the bundle's folder and its report."""
+    def bundle(self) -> str:
+        """The name of the bundle's folder."""
         parts = (self.layout, self.precision, *([] if self.weights == "float" else [self.weights]))
         return "-".join(parts)
+
+    @property
+    def report(self) -> str:
+        """The name of its report, without suffix."""
+        return self.bundle if self.decoder == FULL else f"{self.bundle}-{self.decoder}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +82,17 @@ class Cell:
 
     Attributes:
         figures: frame and imagine in ms (of all the batch's sessions together), memory in MB, psnr
-            of the worst frame in dB, codes that agree in percent; None where it is not known.
+            of the worst frame in dB beside PyTorch with the same decoder, full likewise beside
+            PyTorch with the full one, codes that agree in percent; None where it is not known.
         verdict: of its bench.
         best: no other cell of the same batch size that passes is at least as good in frame, memory
-            and psnr, and better in one.
+            and full, and better in one.
     """
 
     layout: str
     precision: Precision
     weights: Weights
+    decoder: str
     backend: str
     batch: int
     figures: dict[str, float | None]
@@ -117,22 +128,28 @@ def sweep(
         raise WmdeployError(f"layout: got {wrong[0]!r}, expected one of {', '.join(known)}")
     layouts = options.layouts or known
     kinds = list(starmap(Kind, product(layouts, options.precisions, options.weights)))
-    for made in (name for kind in kinds for name in (kind.name, f"{kind.name}.json")):
-        check_inside(options.output / made, options.output)
     for kind in kinds:
-        name = kind.name
+        check_inside(options.output / kind.bundle, options.output)
+    for kind in kinds:
         try:
-            report = _report(options, kind, progress, remarks)
+            bundle = _bundle(options, kind, progress, remarks)
         except WmdeployError as error:
             # one precision may be out of a model's reach; with none left there is nothing to show
-            skipped[name] = str(error)
+            skipped[kind.bundle] = str(error)
             continue
-        cells += cells_of(report, kind)
-        for row in report.rows:
-            if row.verdict == "skipped":
-                skipped[row.backend] = row.reason or ""
-            elif row.is_frame and not row.is_timed:
-                skipped[f"{name}, {row.backend}"] = f"failed: {row.reason}"
+        for decoder in options.decoders or bundle.manifest.programs.decoders():
+            shown = dataclasses.replace(kind, decoder=decoder)
+            try:
+                report = _report(options, shown, bundle, progress)
+            except WmdeployError as error:
+                skipped[shown.report] = str(error)
+                continue
+            cells += cells_of(report, shown)
+            for row in report.rows:
+                if row.verdict == "skipped":
+                    skipped[row.backend] = row.reason or ""
+                elif row.is_frame and not row.is_timed:
+                    skipped[f"{shown.report}, {row.backend}"] = f"failed: {row.reason}"
     if not cells:
         raise WmdeployError(
             "sweep: nothing could be run: " + "; ".join(dict.fromkeys(skipped.values()))
@@ -140,40 +157,47 @@ def sweep(
     return Sweep(with_best(cells), skipped)
 
 
-def _report(
-    options: SweepOptions,
-    kind: Kind,
-    progress: Progress,
-    remarks: list[str] | None,
-) -> Report:
-    name, chosen = kind.name, options.bench
+def _bundle(
+    options: SweepOptions, kind: Kind, progress: Progress, remarks: list[str] | None
+) -> Bundle:
     export = ExportOptions(
         source=options.model,
-        output=options.output / name,
-        clip=chosen.clips[0],
+        output=options.output / kind.bundle,
+        clip=options.bench.clips[0],
         layout=kind.layout,
         precision=kind.precision,
         weights=kind.weights,
-        max_batch=max(8, *chosen.batches),
+        max_batch=max(8, *options.bench.batches),
         seed=options.seed,
         family=options.family,
-        read=chosen.read,
+        read=options.bench.read,
     )
+    return export_bundle(export, _named(progress, kind.bundle), remarks)[0]
 
-    def of_bundle(task: str, done: int, total: int, detail: str = "") -> None:
-        progress(f"{name}: {task}", done, total, detail)
 
-    bundle, _ = export_bundle(export, of_bundle, remarks)
-    path = options.output / f"{name}.json"
+def _report(options: SweepOptions, kind: Kind, bundle: Bundle, progress: Progress) -> Report:
+    settings = dataclasses.replace(options.bench.settings, decoder=kind.decoder)
+    chosen = dataclasses.replace(options.bench, bundle=bundle.path, settings=settings)
+    path = options.output / f"{kind.report}.json"
+    check_inside(path, options.output)
     options_sha256 = _options_sha256(chosen, bundle)
     if path.is_file():
         report = read_json(path)
         if report.options_sha256 == options_sha256:
             return report
-    report = bench(dataclasses.replace(chosen, bundle=bundle.path), of_bundle)
+    report = bench(chosen, _named(progress, kind.report))
     report = dataclasses.replace(report, options_sha256=options_sha256)
     write_document(report, path)
     return report
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    """The same, each task by the name of what it is done for."""
+
+    def named(task: str, done: int, total: int, detail: str = "") -> None:
+        progress(f"{name}: {task}", done, total, detail)
+
+    return named
 
 
 def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
@@ -188,21 +212,29 @@ def _options_sha256(chosen: BenchOptions, bundle: Bundle) -> str:
 
 
 def cells_of(report: Report, kind: Kind) -> list[Cell]:
-    """The cells of a report; backends without times have none."""
+    """The cells of a report; backends without times have none.
+
+    The baseline is timed with the full decoder, so it has none in a student's report.
+    """
+    full = kind.decoder == FULL
     frames = [row for row in report.rows if row.stage == "frame" and row.p50_ms is not None]
     imagine = {(r.backend, r.batch): r.p50_ms for r in report.rows if r.stage == "imagine"}
     parity = {row.backend: row.parity for row in frames if row.batch == 1}
     cells = []
     for row in frames:
+        if row.backend == report.baseline and not full:
+            continue
         row_parity = parity.get(row.backend)
         worst = (row_parity.worst_frame_psnr_db if row_parity else None) or {}
         agreement = row_parity.code_agreement if row_parity else 1.0  # the baseline's
+        # the baseline is what others are compared with
+        same = min(worst.values(), default=IDENTICAL_DB if row_parity is None else None)
         figures: dict[str, float | None] = {
             "frame": row.p50_ms,
             "imagine": imagine.get((row.backend, row.batch)),
             "memory": row.memory_mb,
-            # the baseline is what others are compared with
-            "psnr": min(worst.values(), default=IDENTICAL_DB if row_parity is None else None),
+            "psnr": same,
+            "full": same if full or row_parity is None else row_parity.full_worst_db,
             "codes": 100 * agreement if agreement is not None else None,
         }
         cells.append(
@@ -210,6 +242,7 @@ def cells_of(report: Report, kind: Kind) -> list[Cell]:
                 layout=kind.layout,
                 precision=kind.precision,
                 weights=kind.weights,
+                decoder=kind.decoder,
                 backend=row.backend,
                 batch=row.batch,
                 figures=figures,
@@ -259,4 +292,4 @@ def _lower_is_better(cell: Cell, figure: str) -> float:
     value = cell.figures[figure]
     if value is None:
         return float("inf")
-    return -value if figure == "psnr" else value
+    return -value if figure == "full" else value

@@ -8,35 +8,49 @@ from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.sweep.budget import Limit, missed
 from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 from wmdeploy.manifest import types_in_words
+from wmdeploy.programs.contract import FULL
+
+_WHOLE = ("bundle", "decoder", "backend", "codes", "verdict", "budget")  # columns that never wrap
 
 
 def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
-    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
-    skipped = [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
+    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it.
+
+    Decoders, and what is beside the full one, have columns where there is a student.
+    """
+    students = any(cell.decoder != FULL for cell in sweep.cells)
+    caption = ["frame, imagine: ms for all sessions of the batch; psnr: worst frame"]
+    if students:
+        caption.append("psnr: beside PyTorch with the same decoder; full: with the full decoder")
+    caption += [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
     table = new_table(
         "sweep: bold rows are not beaten in latency, memory and quality together",
-        "\n".join(
-            ["frame, imagine: ms for all sessions of the batch; psnr: worst frame", *skipped]
+        "\n".join(caption),
+        ("bundle", *(["decoder"] if students else []), "backend"),
+        (
+            *("batch", "frame ms", "imagine ms", "memory MB", "psnr dB"),
+            *(["full dB"] if students else []),
+            "codes",
         ),
-        ("bundle", "backend"),
-        ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"),
     )
     table.add_column("verdict")
     if limits:
         table.add_column("budget")
     for column in table.columns:
-        column.no_wrap = column.header in ("bundle", "backend", "codes", "verdict", "budget")
+        column.no_wrap = column.header in _WHOLE
     for cell in sorted(sweep.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
         table.add_row(
             f"{cell.layout} {types_in_words(cell.precision, cell.weights)}",
+            *([cell.decoder] if students else []),
             cell.backend,
             str(cell.batch),
             figure(figures["frame"]),
             figure(figures["imagine"]),
             figure(figures["memory"]),
             figure(figures["psnr"]),
+            *([figure(figures["full"])] if students else []),
             "" if figures["codes"] is None else f"{figures['codes']:.2f}%",
             Text(cell.verdict, style={"pass": "green", "fail": "bold red"}.get(cell.verdict, "")),
             *(
@@ -53,8 +67,13 @@ def cell_line(cell: Cell) -> str:
     """One cell in words."""
     figures = cell.figures
     return (
-        f"{cell.layout} layout, {types_in_words(cell.precision, cell.weights)}, {cell.backend}, "
-        f"batch {cell.batch}: "
+        f"{cell.layout} layout, {types_in_words(cell.precision, cell.weights)}, {cell.decoder} "
+        f"decoder, {cell.backend}, batch {cell.batch}: "
         f"{figure(figures['frame'])} ms a frame, {figure(figures['memory'])} MB, "
         f"worst frame {figure(figures['psnr'])} dB"
+        + (
+            ""
+            if cell.decoder == FULL
+            else f", {figure(figures['full'])} dB beside the full decoder's"
+        )
     )

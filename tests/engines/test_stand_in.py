@@ -210,11 +210,14 @@ def test_codes_of_a_clip_are_exact(
 def test_swap_of_a_gpu_backend_finds_no_fault_in_exact_graphs(
     gpu: Gpu, bundles: Bundles, clip: Clip
 ) -> None:
-    """Before, its reference convolved in TF32, and every graph looked wrong."""
+    """Before, its reference convolved in TF32, and every graph looked wrong.
+
+    Two of 3072 values that round the other way are 80 dB, and some processors have more.
+    """
     backend = load_backend("ort-cuda", bundles())
     with gpu.running():
         found = substitute_graphs(backend, bundles(), (clip.frames, None), 3, 4)
-    assert min(found.worst_db.values()) > 80
+    assert min(found.worst_db.values()) > 70
 
 
 def test_sessions_of_onnxruntime_are_set_up_on_purpose(

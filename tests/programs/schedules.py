@@ -20,10 +20,17 @@ SCHEDULES = st.lists(
 
 
 class Rows:
-    """A pool, and beside it for each row a pool of its own."""
+    """A pool, and beside it for each row a pool of its own.
 
-    def __init__(self, backend: Backend, frames: np.ndarray, refill: int | None = None) -> None:
-        self.backend, self.frames, self.refill = backend, frames, refill
+    Args:
+        levels: pixels may differ by so many. 0, but for products of torch, which on some processors
+            round by a row's place in the batch; its own pool has it in the first.
+    """
+
+    def __init__(
+        self, backend: Backend, frames: np.ndarray, refill: int | None = None, levels: int = 0
+    ) -> None:
+        self.backend, self.frames, self.refill, self.levels = backend, frames, refill, levels
         self.pool = Pool(backend, ROWS, refill=refill, seed=3, buckets=(ROWS,))
         self.alone: dict[int, Pool] = {}
         self.moments: dict[int, tuple[Any, Any]] = {}
@@ -47,9 +54,11 @@ class Rows:
             outputs = self.pool.outputs(rows)
             for at, row in enumerate(rows):
                 mine = None if actions is None else actions[at : at + 1]
-                np.testing.assert_array_equal(got[at : at + 1], self.alone[row].step([0], mine))
+                expected = self.alone[row].step([0], mine).astype(int)
+                np.testing.assert_allclose(got[at : at + 1], expected, 0, self.levels)
                 for name, value in self.alone[row].outputs([0]).items():
-                    np.testing.assert_array_equal(outputs[name][at : at + 1], value, name)
+                    near = 1e-4 * self.levels
+                    np.testing.assert_allclose(outputs[name][at : at + 1], value, near, near)
                 self.compared += 1
         elif verb == "observe" and rows:
             seen = self.frames[(number + np.arange(len(rows))) % len(self.frames)]

@@ -125,7 +125,7 @@ def test_other_options_do_not_take_the_place_of_a_student(
 @pytest.mark.slow
 def test_a_student_learns_the_full_decoder_and_real_frames(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data", clips=10)
-    steps = {"vqvae_steps": 400, "temporal_steps": 200, "checkpoint_every": 200}
+    steps: dict[str, Any] = {"vqvae_steps": 400, "temporal_steps": 200, "checkpoint_every": 200}
     train(TrainOptions(data=(data,), output=tmp_path / "model", **steps), config=MICRO)
     first, last = (
         run(tmp_path / "model", options(data, tmp_path / str(n), stages={"student.steps": n}))[0]

@@ -63,6 +63,10 @@ def sweep(
         list[str] | None,
         typer.Option(help="Weights of large linear layers: float or int8. Default: both."),
     ] = None,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Decoder: full, or a student's name. Default: all that the model has."),
+    ] = None,
     backend: Backends = None,
     batch: Batch = None,
     clip: Clips = None,
@@ -86,7 +90,7 @@ def sweep(
     series: Series = None,
     json: Json = None,
 ) -> None:
-    """Export and measure every layout, precision, kind of weights, backend and batch size.
+    """Export and measure every layout, precision, kind of weights, decoder, backend and batch size.
 
     Shows the best ones. Run the command again to continue: bundles and reports that fit are kept.
     """
@@ -122,6 +126,7 @@ def sweep(
             tuple[Literal["fp32", "fp16"], ...], names("--precision", precision, PRECISIONS)
         ),
         weights=cast(tuple[Literal["float", "int8"], ...], names("--weights", weights, WEIGHTS)),
+        decoders=parts(decoder),
         seed=seed,
         family=family,
     )

@@ -32,10 +32,10 @@ from wmdeploy.families.diffusion.network import (
     to_levels,
     to_signal,
 )
-from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
+from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.plan import Job, StagePlan, StageSettings, Training
+from wmdeploy.training.windows import WindowStage, spread
 
 LOG_SIGMA = (-0.4, 1.2)  # mean and standard deviation of the noise levels' logarithms
 SIGMA_RANGE = (2e-3, 20.0)
@@ -170,28 +170,20 @@ class RewardLoss(nn.Module):
         return _mean(reward + end, counts)
 
 
-class _WindowStage:
-    """What both stages share: windows of clips, one optimizer, no more.
-
-    A subclass makes a batch of the windows that begin at some frames.
-    """
+class _DiffusionStage(WindowStage):
+    """What both stages share. A subclass makes a batch of the windows that begin at some frames."""
 
     name: str
-    module: nn.Module
+    kinds = (ResBlock,)
 
     def __init__(
         self, training: Footage, validation: Footage, length: int, job: Job, number: int
     ) -> None:
         settings = job.settings[self.name]
         self.steps, self.rate = settings.steps, settings.rate
-        self._size = settings.batch
+        super().__init__(training.spans, length, settings.batch, (job.options.seed, number))
         self._footage = training
-        self._windows = training.spans.windows(length)
-        self._length = length
-        self._key = (job.options.seed, number)
-        windows = validation.spans.windows(length)
-        chosen = np.linspace(0, len(windows) - 1, min(HELD_OUT_WINDOWS, len(windows)))
-        parts = np.array_split(windows[chosen.astype(int)], max(1, len(chosen) // 16))
+        parts = spread(validation.spans.windows(length), HELD_OUT_WINDOWS, 16)
         self._held_out = [
             self._batch(validation, part, np.random.default_rng([*self._key, at, 0, HELD_OUT]))
             for at, part in enumerate(parts)
@@ -206,38 +198,12 @@ class _WindowStage:
     def optimizers(self) -> list[Optimizer]:
         return muon_and_adamw(self.parameters(), self.rate)
 
-    def numbers(self, step: int, share: Share) -> np.ndarray:
-        size = self._size * share.processes
-        return share_of(epoch_batch(self._windows, size, self._key, step), share)
-
     def batch(self, step: int, share: Share) -> Batch:
         rng = np.random.default_rng([*self._key, step, share.process, TRAINED])
         return self._batch(self._footage, self.numbers(step, share), rng)
 
-    def describe(self, step: int, share: Share) -> str:
-        spans = self._footage.spans
-        return ", ".join(spans.place(number) for number in self.numbers(step, share).tolist())
 
-    def images(self) -> int:
-        return self._length * min(self._size, len(self._windows))
-
-    def held_out(self) -> list[Batch]:
-        return self._held_out
-
-    def blocks(self) -> list[nn.Module]:
-        return [module for module in self.module.modules() if isinstance(module, ResBlock)]
-
-    def figures(self) -> dict[str, float]:
-        return {}
-
-    def resume(self, done: float) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-
-class DenoiserStage(_WindowStage):
+class DenoiserStage(_DiffusionStage):
     """See the module's docstring, and `wmdeploy.training.loop.Stage`."""
 
     name = "denoiser"
@@ -265,7 +231,7 @@ class DenoiserStage(_WindowStage):
         }
 
 
-class RewardStage(_WindowStage):
+class RewardStage(_DiffusionStage):
     """See the module's docstring, and `wmdeploy.training.loop.Stage`.
 
     The first S transitions of a window only bring the LSTM to a state, and do not count. Windows

@@ -22,12 +22,12 @@ from wmdeploy.quality.plots import strip
 from wmdeploy.quality.predict import decode_latents, encode_frames, following_latents
 from wmdeploy.quality.report import QualityReport
 from wmdeploy.training.codes import CodedFootage
-from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
+from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.plan import Distillation, Job, StagePlan, StageSettings
 from wmdeploy.training.reference import coded_footage
 from wmdeploy.training.temporal_stage import latents_of
+from wmdeploy.training.windows import WindowStage, spread
 
 PLACES = 4  # frames of a window that the student decodes, the last of them from its own latent
 TAUGHT = 1  # of them the full decoder, which costs many times what the student does, shows its own
@@ -156,10 +156,11 @@ def _distance(made: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (each * weight).sum() / (3 * shared_mean(weight.sum()))
 
 
-class StudentStage:
+class StudentStage(WindowStage):
     """See the module's docstring, and `wmdeploy.training.loop.Stage`."""
 
     name = "student"
+    kinds = (StudentBlock,)
 
     def __init__(self, job: Job, training: CodedFootage, validation: CodedFootage) -> None:
         model, settings = job.model.eval().requires_grad_(False), job.settings[self.name]
@@ -167,17 +168,15 @@ class StudentStage:
         self.steps, self.rate = settings.steps, settings.rate
         self.module = StudentLoss(model)
         self._actions = model.config.temporal.num_actions > 0
-        self._length = model.config.temporal.context + 1
+        length = model.config.temporal.context + 1
+        size, key = max(1, settings.batch // PLACES), (job.options.seed, 0)
+        super().__init__(training.spans, length, size, key)
         self._coded, self._footage = training, job.clips.training
-        self._windows = _windows(training, self._length)
-        self._size = max(1, settings.batch // PLACES)
-        self._key = (job.options.seed, 0)
-        windows = _windows(validation, self._length)
-        chosen = np.linspace(0, len(windows) - 1, min(VALIDATION_WINDOWS, len(windows)))
-        rng = np.random.default_rng([*self._key, 0, 0, HELD_OUT])
+        self._windows = _windows(training, length)
+        rng = np.random.default_rng([*key, 0, 0, HELD_OUT])
         self._held_out = [
             self._batch(validation, job.clips.validation, part, rng)
-            for part in np.array_split(windows[chosen.astype(int)], max(1, len(chosen) // 4))
+            for part in spread(_windows(validation, length), VALIDATION_WINDOWS, 4)
         ]
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -186,35 +185,12 @@ class StudentStage:
     def optimizers(self) -> list[Optimizer]:
         return muon_and_adamw(self.parameters(), self.rate)
 
-    def numbers(self, step: int, share: Share) -> np.ndarray:
-        size = self._size * share.processes
-        return share_of(epoch_batch(self._windows, size, self._key, step), share)
-
     def batch(self, step: int, share: Share) -> Batch:
         rng = np.random.default_rng([*self._key, step, share.process, TRAINED])
         return self._batch(self._coded, self._footage, self.numbers(step, share), rng)
 
-    def describe(self, step: int, share: Share) -> str:
-        spans = self._coded.spans
-        return ", ".join(spans.place(number) for number in self.numbers(step, share).tolist())
-
     def images(self) -> int:
         return PLACES * min(self._size, len(self._windows))
-
-    def held_out(self) -> list[Batch]:
-        return self._held_out
-
-    def blocks(self) -> list[nn.Module]:
-        return [module for module in self.module.modules() if isinstance(module, StudentBlock)]
-
-    def figures(self) -> dict[str, float]:
-        return {}
-
-    def resume(self, done: float) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
 
     def _batch(
         self,

@@ -17,10 +17,10 @@ from wmdeploy.families.reference.temporal import TemporalBlock
 from wmdeploy.families.reference.vqvae import VectorQuantizer
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.training.codes import CodedFootage
-from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
+from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import adamw
 from wmdeploy.training.options import TrainOptions
+from wmdeploy.training.windows import WindowStage, spread
 
 SELF_FED_FROM = 0.2  # of the stage; before, predictions are worth nothing
 SELF_FED_PASSES = 2
@@ -74,10 +74,11 @@ class TemporalLoss(nn.Module):
         return given
 
 
-class TemporalStage:
+class TemporalStage(WindowStage):
     """See the module's docstring, and `wmdeploy.training.loop.Stage`."""
 
     name = "temporal"
+    kinds = (TemporalBlock,)
 
     def __init__(
         self,
@@ -89,19 +90,13 @@ class TemporalStage:
         self.steps = options.temporal_steps
         self.rate = options.temporal_rate
         self._training = training
-        self._length = model.config.temporal.context + 1
-        self._windows = training.spans.windows(self._length)
-        self._size = options.temporal_batch
-        self._key = (options.seed, 1)
+        length = model.config.temporal.context + 1
+        super().__init__(training.spans, length, options.temporal_batch, (options.seed, 1))
         mean, variance = _moments(model.vqvae.vq, training.codes)
         self._mean = mean
         self.module = TemporalLoss(model, options, variance)
-        held_out = validation.spans.windows(self._length)
-        chosen = np.linspace(0, len(held_out) - 1, min(VALIDATION_WINDOWS, len(held_out)))
-        self._held_out = [
-            self._batch(validation, part)
-            for part in np.array_split(held_out[chosen.astype(int)], max(1, len(chosen) // 16))
-        ]
+        parts = spread(validation.spans.windows(length), VALIDATION_WINDOWS, 16)
+        self._held_out = [self._batch(validation, part) for part in parts]
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.module.temporal.parameters()
@@ -109,38 +104,17 @@ class TemporalStage:
     def optimizers(self) -> list[Optimizer]:
         return [adamw(self.parameters(), self.rate)]
 
-    def numbers(self, step: int, share: Share) -> np.ndarray:
-        return share_of(
-            epoch_batch(self._windows, self._size * share.processes, self._key, step), share
-        )
-
     def batch(self, step: int, share: Share) -> Batch:
         return self._batch(self._training, self.numbers(step, share))
 
-    def describe(self, step: int, share: Share) -> str:
-        spans = self._training.spans
-        return ", ".join(spans.place(number) for number in self.numbers(step, share).tolist())
-
     def images(self) -> int:
         return (self._length - 1) * min(self._size, len(self._windows))
-
-    def held_out(self) -> list[Batch]:
-        return self._held_out
-
-    def blocks(self) -> list[nn.Module]:
-        return [module for module in self.module.modules() if isinstance(module, TemporalBlock)]
-
-    def figures(self) -> dict[str, float]:
-        return {}
 
     def resume(self, done: float) -> None:
         """At the start, let the first prediction be the mean latent."""
         if done == 0:
             with torch.no_grad():
                 self.module.temporal.output_proj.bias.copy_(self._mean)
-
-    def finish(self) -> None:
-        pass
 
     def _batch(self, footage: CodedFootage, firsts: np.ndarray) -> Batch:
         numbers, inside = footage.spans.window_frames(firsts, self._length)  # (B, S + 1)

@@ -24,10 +24,10 @@ from wmdeploy.training.codebook import (
     start_codebook,
     update_codebook,
 )
-from wmdeploy.training.data import epoch_batch
-from wmdeploy.training.loop import Batch, Share, share_of, shared_mean
+from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.options import TrainOptions
+from wmdeploy.training.windows import WindowStage, spread
 
 CHANGED_LEVELS = 16  # of 255: differences up to this are taken for noise
 CONTINUOUS_SHARE = 0.15  # of the stage: first the codebook is left out, then it is learned
@@ -89,10 +89,11 @@ class VQVAELoss(nn.Module):
         return z + (chosen - z).detach(), COMMITMENT * F.mse_loss(z, chosen)
 
 
-class VQVAEStage:
+class VQVAEStage(WindowStage):
     """See the module's docstring, and `wmdeploy.training.loop.Stage`."""
 
     name = "vqvae"
+    kinds = (ResidualBlock, AttentionBlock)
 
     def __init__(
         self, vqvae: VQVAE, training: Footage, validation: Footage, options: TrainOptions
@@ -101,15 +102,9 @@ class VQVAEStage:
         self.rate = options.vqvae_rate
         self.module = VQVAELoss(vqvae, options)
         self._footage = training
-        self._pairs = training.spans.windows(2)
-        self._size = max(1, options.vqvae_batch // 2)
-        self._key = (options.seed, 0)
-        held_out = validation.spans.windows(2)
-        chosen = np.linspace(0, len(held_out) - 1, min(VALIDATION_PAIRS, len(held_out)))
-        self._held_out = [
-            _pairs(validation, part, vqvae.config.latent_size)
-            for part in np.array_split(held_out[chosen.astype(int)], max(1, len(chosen) // 8))
-        ]
+        super().__init__(training.spans, 2, max(1, options.vqvae_batch // 2), (options.seed, 0))
+        parts = spread(validation.spans.windows(2), VALIDATION_PAIRS, 8)
+        self._held_out = [_pairs(validation, part, vqvae.config.latent_size) for part in parts]
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Encoder and decoder; the codebook moves by its running means."""
@@ -119,30 +114,13 @@ class VQVAEStage:
     def optimizers(self) -> list[Optimizer]:
         return muon_and_adamw(self.parameters(), self.rate)
 
-    def numbers(self, step: int, share: Share) -> np.ndarray:
-        return share_of(
-            epoch_batch(self._pairs, self._size * share.processes, self._key, step), share
-        )
-
     def batch(self, step: int, share: Share) -> Batch:
         pairs = self.numbers(step, share)
         return _pairs(self._footage, pairs, self.module.vqvae.config.latent_size)
 
-    def describe(self, step: int, share: Share) -> str:
-        spans = self._footage.spans
-        return ", ".join(spans.place(number) for number in self.numbers(step, share).tolist())
-
-    def images(self) -> int:
-        """Frames in one process's batch."""
-        return 2 * min(self._size, len(self._pairs))
-
     def held_out(self) -> list[Batch]:
         """Batches to judge the model by; none before the codebook is in use."""
         return self._held_out if self.module.done >= CONTINUOUS_SHARE else []
-
-    def blocks(self) -> list[nn.Module]:
-        kinds = ResidualBlock | AttentionBlock
-        return [module for module in self.module.modules() if isinstance(module, kinds)]
 
     def figures(self) -> dict[str, float]:
         """How many codes are in use, and their perplexity: exp of the entropy of their use."""

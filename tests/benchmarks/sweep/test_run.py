@@ -1,13 +1,15 @@
 """Sweeps: every combination once, kept when run again, the best rows."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.benchmarks.made_reports import report_of, row_of
 from tests.benchmarks.sweep.cells import cell
-from tests.conftest import quantise_micro
+from tests.conftest import Bundles, quantise_micro
 from wmdeploy.benchmarks.bench.options import BenchOptions
 from wmdeploy.benchmarks.environment import Effort
 from wmdeploy.benchmarks.report import read_json
@@ -19,8 +21,12 @@ from wmdeploy.benchmarks.sweep.run import (
     sweep,
     with_best,
 )
+from wmdeploy.benchmarks.sweep.table import sweep_table
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import WmdeployError
+from wmdeploy.families import save_model
+from wmdeploy.families.reference.distillation import with_student
+from wmdeploy.families.reference.world_model import WorldModel
 
 
 def test_best_cells_are_those_that_none_beats() -> None:
@@ -92,13 +98,51 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
     assert read_json(tmp_path / "s" / "token-fp32.json").bundle.horizon == 5
 
 
+@pytest.mark.usefixtures("constant_ceilings")
+@pytest.mark.slow
+def test_sweep_tries_all_decoders_of_a_model(micro: WorldModel, tmp_path: Path) -> None:
+    """A student is beside the full decoder in one table, and beaten by it in nearness to it."""
+    save_model(with_student(micro, "lite", seed=5), tmp_path / "model")
+    bench = BenchOptions(
+        bundle=tmp_path,
+        clips=(SAMPLE_CLIP,),
+        backends=("ort-cpu",),
+        context=4,
+        horizon=4,
+        effort=Effort(runs=2, seconds=0.01),
+    )
+    options = SweepOptions(
+        model=str(tmp_path / "model"),
+        output=tmp_path / "s",
+        bench=bench,
+        layouts=("token",),
+        precisions=("fp32",),
+        weights=("float",),
+    )
+    found = sweep(options)
+    assert [(c.decoder, c.backend) for c in found.cells] == [
+        ("full", "eager"), ("full", "ort-cpu"), ("lite", "ort-cpu")
+    ]  # fmt: skip
+    full, lite = (c.figures for c in found.cells[1:])
+    assert full["psnr"] == full["full"] and (lite["psnr"] or 0) > 55
+    assert (lite["full"] or 0) < 30  # untrained: another picture
+    table = Console(width=120, record=True, file=io.StringIO())
+    table.print(sweep_table(found))
+    assert "lite" in table.export_text() and "full dB" in table.export_text()
+    alone = sweep(dataclasses.replace(options, decoders=("lite",)))
+    assert alone.cells == with_best([found.cells[2]])
+    with pytest.raises(WmdeployError, match="expected one of full, lite"):
+        sweep(dataclasses.replace(options, decoders=("tiny",)))
+
+
 def test_sweep_names_a_backend_that_failed_without_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
         row_of(p50_ms=1.0, verdict="pass"),
         row_of("ort-cpu", verdict="fail", reason="killed by signal 9"),
     ]
+    monkeypatch.setattr("wmdeploy.benchmarks.sweep.run._bundle", lambda *given: bundles())
     monkeypatch.setattr("wmdeploy.benchmarks.sweep.run._report", lambda *given: report_of(rows))
     bench = BenchOptions(bundle=tmp_path, clips=(SAMPLE_CLIP,))
     options = SweepOptions(
