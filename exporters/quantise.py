@@ -160,6 +160,22 @@ def quantise_files(paths: Sequence[Path], float_layers: Sequence[str] = ()) -> N
         quantise_file(path, path, lambda layer: layer.name not in float_layers)
 
 
+def bytes_saved(paths: Sequence[Path]) -> int:
+    """How many bytes fewer the weights of some graphs would take as integers, shared ones once."""
+    saved: dict[tuple[str, ...], int] = {}
+    for path in paths:
+        model = onnx.load(path, load_external_data=False)
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for layer in find_layers(model):
+            tensor = tensors[layer.weight]
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            key = (place.get("location", path.name), place.get("offset", tensor.name))
+            size = 4 if tensor.data_type == onnx.TensorProto.FLOAT else 2
+            count = int(np.prod(tensor.dims))
+            saved[key] = (size - 1) * count - size * count // BLOCK
+    return sum(saved.values())
+
+
 def _reads_transposed(node: onnx.NodeProto, weight: str) -> bool | None:
     """How a linear layer reads its weight; None: the node is no such layer."""
     notes = {entry.key.rpartition(".")[2]: entry.value for entry in node.metadata_props}

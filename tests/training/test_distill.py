@@ -1,6 +1,7 @@
 """Distilling a student decoder: it learns, resumes exactly, and refuses what does not fit."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from tests.squares import square_clip, write_squares
 from tests.training.test_train import MICRO, Killed, assert_equal_weights, weights
 from wmdeploy.clips import write_npz
 from wmdeploy.clips.folder import INDEX_NAME
-from wmdeploy.errors import ClipError, TrainingError
+from wmdeploy.errors import CheckpointError, ClipError, TrainingError
+from wmdeploy.exporters.export import ExportOptions, export_bundle
 from wmdeploy.families import load_family, load_model, save_model
 from wmdeploy.families.directory import read_notes, read_training
 from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
+from wmdeploy.quality.measure import evaluate
+from wmdeploy.quality.tables import quality_tables
 from wmdeploy.training import TrainOptions, TrainSummary
+from wmdeploy.training.data import find_data
 from wmdeploy.training.distill import DistillOptions, distill
+from wmdeploy.training.plan import Part
 from wmdeploy.training.train import train
 
 
@@ -41,18 +48,19 @@ def run(
     source: Path | str,
     training: TrainOptions,
     kill_at: int | None = None,
-    decoder: str = "lite",
+    student: str = "lite",
+    part: Part = "decoder",
     lines: list[str] | None = None,
 ) -> tuple[TrainSummary, list[float]]:
     losses: list[float] = []
 
     def progress(task: str, done: int, total: int, detail: str = "") -> None:
-        if task == "student":
+        if task in ("student", "encoder"):
             losses.append(float(detail.removeprefix("loss ")))
             if done == kill_at:
                 raise Killed
 
-    chosen = DistillOptions(source=str(source), decoder=decoder, training=training)
+    chosen = DistillOptions(source=str(source), student=student, part=part, training=training)
     summary = distill(chosen, progress, (lines if lines is not None else []).append)
     assert summary is not None
     return summary, losses
@@ -88,7 +96,7 @@ def test_what_it_measures_is_told_and_noted(reference: tuple[Path, TrainSummary]
     assert {"model", "lite"} <= scores.rollouts.keys()
     assert scores.against_full is not None
     assert scores.against_full.worst <= scores.against_full.psnr
-    assert summary.operations["lite"] < summary.operations["full"] / 5
+    assert summary.operations["lite decoder"] < summary.operations["full decoder"] / 5
     noted = read_training(output, "distillation")
     assert noted.summary["operations"] == summary.operations
     assert noted.options["decoder"] == "lite"
@@ -119,7 +127,7 @@ def test_other_options_do_not_take_the_place_of_a_student(
     source: Path, squares: Path, reference: tuple[Path, TrainSummary]
 ) -> None:
     with pytest.raises(TrainingError, match=r"finished model of other options \(decoder"):
-        run(source, options(squares, reference[0]), decoder="tiny")
+        run(source, options(squares, reference[0]), student="tiny")
 
 
 @pytest.mark.slow
@@ -145,7 +153,7 @@ def test_a_preset_gives_a_student_of_noise_and_says_so(squares: Path, tmp_path: 
         write_npz(data / f"clip-{index}.npz", frames.repeat(4, 1).repeat(4, 2), None)
     lines: list[str] = []
     training = options(data, tmp_path / "model", stages={"student.steps": 1.0})
-    run("tiny", training, decoder="tiny", lines=lines)
+    run("tiny", training, student="tiny", lines=lines)
     assert any("weights are untrained, so the student will be one of noise" in x for x in lines)
 
 
@@ -171,8 +179,8 @@ def test_recordings_of_another_size_are_refused(source: Path, tmp_path: Path) ->
 
 def test_another_family_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     training = options(tmp_path / "nothing", tmp_path / "model")
-    chosen = DistillOptions(source="tiny", decoder="lite", training=training, family="tokens")
-    with pytest.raises(TrainingError, match="family tokens: its models have no student decoders"):
+    chosen = DistillOptions(source="tiny", student="lite", training=training, family="tokens")
+    with pytest.raises(TrainingError, match="family tokens: its models have no students"):
         distill(chosen)
 
 
@@ -191,12 +199,11 @@ def test_clips_that_the_model_was_trained_on_are_not_held_out(
 def test_a_batch_has_the_frames_of_its_places(source: Path, squares: Path) -> None:
     from accelerate import Accelerator
 
-    from wmdeploy.training.data import find_data
     from wmdeploy.training.loop import Share
     from wmdeploy.training.plan import Job, StageSettings
     from wmdeploy.training.student_stage import PLACES, StudentDistillation, StudentStage
 
-    course = load_family("vqvae-transformer").distillation()
+    course = load_family("vqvae-transformer").distillation("decoder")
     assert isinstance(course, StudentDistillation)
     model = course.begin(reference_model(load_model(source)), "lite", 0)
     clips = find_data([squares], size=16, validation=0.2, seed=0, actions=True)
@@ -234,3 +241,100 @@ def test_a_batch_has_the_frames_of_its_places(source: Path, squares: Path) -> No
     others = [p for name, p in model.named_parameters() if not name.startswith("student.")]
     assert not any(p.requires_grad for p in others)
     assert dataclasses.is_dataclass(model.config.student)
+
+
+@pytest.fixture(scope="module")
+def observing(
+    source: Path, squares: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainSummary]:
+    """A model with a student encoder, after a short distillation."""
+    output = tmp_path_factory.mktemp("observing") / "model"
+    training = options(squares, output, stages={"encoder.steps": 12.0})
+    summary, losses = run(source, training, part="encoder")
+    assert len(losses) == 12
+    return output, summary
+
+
+def test_a_student_encoder_takes_the_place_of_the_full_one_alone(
+    source: Path, observing: tuple[Path, TrainSummary]
+) -> None:
+    before, after = weights(source), weights(observing[0])
+    same = {name for name in before.keys() & after.keys() if torch.equal(before[name], after[name])}
+    encoders = {name for name in (*before, *after) if name.startswith("vqvae.encoder.")}
+    assert same == (before.keys() | after.keys()) - encoders
+    assert reference_model(load_model(observing[0])).config.vqvae.encoder == "lite"
+
+
+def test_the_codes_agreement_is_told_and_noted(observing: tuple[Path, TrainSummary]) -> None:
+    output, summary = observing
+    assert summary.quality is not None
+    scores = summary.quality.all
+    assert scores.encoder is not None and 0 < scores.encoder.codes < 1
+    assert {"model", "full encoder", "copy"} <= scores.following.keys()
+    assert summary.operations["lite encoder"] < summary.operations["full encoder"] / 3
+    noted = read_training(output, "encoder distillation")
+    assert noted.summary["quality"]["groups"][-1]["encoder"]["codes"] == scores.encoder.codes
+    assert read_notes(output)["training"]["options"] == {"seed": 0}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(*quality_tables(summary.quality))
+    assert "codes of the full encoder where moved" in console.export_text()
+
+
+def test_codes_agree_where_a_student_encoder_is_the_full_one(source: Path, squares: Path) -> None:
+    model, clips = (
+        reference_model(load_model(source)),
+        find_data([squares], size=16, validation=0.2, seed=0, actions=True),
+    )
+    found = evaluate(model, clips.validation, name="itself", full=model.vqvae).all
+    assert found.encoder is not None and found.encoder.codes == 1
+    assert found.following["full encoder"] == found.following["model"]
+
+
+def test_a_killed_distillation_of_an_encoder_ends_with_the_same_weights(
+    source: Path, squares: Path, observing: tuple[Path, TrainSummary], tmp_path: Path
+) -> None:
+    training = options(squares, tmp_path / "model", stages={"encoder.steps": 12.0})
+    with pytest.raises(Killed):
+        run(source, training, kill_at=8, part="encoder")
+    run(source, training, part="encoder")
+    assert_equal_weights(observing[0], training.output)
+
+
+def test_both_students_stand_in_one_model(
+    squares: Path, reference: tuple[Path, TrainSummary], tmp_path: Path
+) -> None:
+    training = options(squares, tmp_path / "model", stages={"encoder.steps": 2.0})
+    run(reference[0], training, part="encoder")
+    both = reference_model(load_model(training.output)).config
+    assert both.vqvae.encoder == "lite" and both.student is not None
+    assert read_training(training.output, "distillation").summary
+    again = options(squares, tmp_path / "again", stages={"encoder.steps": 2.0})
+    with pytest.raises(CheckpointError, match="its encoder is the student lite; give the model"):
+        run(training.output, again, part="encoder")
+
+
+@pytest.mark.slow
+def test_a_student_encoder_learns_the_codes_and_is_exported(tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data", clips=10)
+    steps: dict[str, Any] = {"vqvae_steps": 400, "temporal_steps": 100, "checkpoint_every": 200}
+    train(TrainOptions(data=(data,), output=tmp_path / "model", **steps), config=MICRO)
+    first, last = (
+        run(
+            tmp_path / "model",
+            options(data, tmp_path / str(n), stages={"encoder.steps": n}),
+            part="encoder",
+        )[0]
+        for n in (1.0, 300.0)
+    )
+    assert first.quality is not None and last.quality is not None
+    before, after = first.quality.all.encoder, last.quality.all.encoder
+    assert before is not None and after is not None
+    assert after.codes > max(0.9, before.codes + 0.1)
+    exported = ExportOptions(
+        source=str(tmp_path / "300.0"),
+        output=tmp_path / "bundle",
+        clip=next(data.glob("*.npz")),
+        max_batch=2,
+    )
+    bundle, _ = export_bundle(exported)
+    assert bundle.manifest.graphs["encoder"].parity["codes"].relative == 0

@@ -1,4 +1,4 @@
-"""`wmdeploy distill`: a student decoder."""
+"""`wmdeploy distill`: a student decoder or encoder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ from wmdeploy.cli.options import (
 )
 from wmdeploy.cli.progress import show_progress
 from wmdeploy.cli.trained import print_summary
-from wmdeploy.errors import require
+from wmdeploy.errors import WmdeployError, require
 from wmdeploy.files import check_output_directory
 from wmdeploy.training import TrainOptions
 
@@ -40,9 +40,20 @@ def distill(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
     decoder: Annotated[
-        str,
-        typer.Option("--decoder", help="Student decoder to make: lite, or tiny, which is smaller."),
-    ] = "lite",
+        str | None,
+        typer.Option(
+            "--decoder",
+            help="Student decoder to make: lite, or tiny, which is smaller. Default: lite.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Student encoder to make instead, lite or tiny: it takes the encoder's place, for "
+            "who observes real frames at rate.",
+        ),
+    ] = None,
     family: Family = None,
     stage: Annotated[
         list[str] | None,
@@ -62,8 +73,14 @@ def distill(
     """Train a small decoder to imitate a model's own, and write the model with both.
 
     The student learns from the full decoder and from real frames; --decoder of other verbs chooses
-    between them. Run the same command again to continue a training that was interrupted.
+    between them. With --encoder it is a small encoder that learns the full one's codes.
+    Run the same command again to continue a training that was interrupted.
     """
+    if encoder and decoder:
+        raise WmdeployError(
+            "--encoder, --decoder: got both, expected one; distil the other from what this one "
+            "makes"
+        )
     check_output_directory(output, *data, Path(source))
     training = TrainOptions(
         data=tuple(data),
@@ -80,7 +97,13 @@ def distill(
     from wmdeploy.training.distill import DistillOptions
     from wmdeploy.training.distill import distill as run_distillation
 
-    options = DistillOptions(source=source, decoder=decoder, training=training, family=family)
+    options = DistillOptions(
+        source=source,
+        student=encoder or decoder or "lite",
+        part="encoder" if encoder else "decoder",
+        training=training,
+        family=family,
+    )
     with show_progress() as progress:
         summary = run_distillation(options, progress, print_note)
     if summary is not None:  # another process writes the model, and prints

@@ -5,9 +5,8 @@ from wmdeploy.training.summary import TrainSummary
 
 
 def print_summary(summary: TrainSummary) -> None:
-    """Scores, the operations of its decoders, and a line for each stage."""
+    """Scores, the operations of a part and its student, and a line for each stage."""
     from wmdeploy.cli.tables import training_line
-    from wmdeploy.programs.contract import FULL
     from wmdeploy.quality.tables import quality_tables
 
     if not summary.fresh:
@@ -15,11 +14,9 @@ def print_summary(summary: TrainSummary) -> None:
     print_skipped(summary.skipped)
     for table in quality_tables(summary.quality) if summary.quality else ():
         out.print(table)
-    for decoder, count in summary.operations.items():
-        fewer = summary.operations[FULL] / count
-        out.print(
-            f"decoder {decoder}: {count / 1e9:.3g} GFLOP for a frame"
-            + ("" if decoder == FULL else f", {fewer:.1f} times fewer")
-        )
+    full = next(iter(summary.operations.values()), 0)
+    for part, count in summary.operations.items():
+        fewer = "" if count == full else f", {full / count:.1f} times fewer"
+        out.print(f"{part}: {count / 1e9:.3g} GFLOP for a frame{fewer}")
     for name, result in summary.stages.items():
         out.print(training_line(name, result))

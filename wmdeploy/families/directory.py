@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
-TRAINING, DISTILLATION = "training", "distillation"  # parts of a model's notes
+# parts of a model's notes; of a distillation by the part of the model that it imitates
+TRAINING = "training"
+DISTILLATION = {"decoder": "distillation", "encoder": "encoder distillation"}
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 LARGEST_SIZE = 2**20  # of any number in a config; a damaged file could claim anything
 MOST_SIZES = 1000  # in a config

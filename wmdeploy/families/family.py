@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wmdeploy.codes import Ties
-    from wmdeploy.training.plan import Distillation, Training
+    from wmdeploy.training.plan import Distillation, Part, Training
 
 
 @dataclass(frozen=True)
@@ -189,15 +189,15 @@ class ModelFamily(ABC):
             "code, and read the checkpoint with `wmdeploy convert`"
         )
 
-    def distillation(self) -> "Distillation":
-        """How `wmdeploy distill` makes a student decoder. Imported here, as `training` is.
+    def distillation(self, part: "Part") -> "Distillation":
+        """How `wmdeploy distill` makes a student of a part. Imported here, as `training` is.
 
         Raises:
             TrainingError: it makes none of this family.
         """
         raise TrainingError(
-            f"family {self.name}: its models have no student decoders here; `wmdeploy distill` is "
-            "for models of the family vqvae-transformer"
+            f"family {self.name}: its models have no students here; `wmdeploy distill` is for "
+            "models of the family vqvae-transformer"
         )
 
     def load(self, source: str, seed: int, remarks: list[str] | None) -> "nn.Module":

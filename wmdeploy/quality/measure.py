@@ -19,6 +19,7 @@ from wmdeploy.clips.clip import check_actions
 from wmdeploy.clips.footage import Footage
 from wmdeploy.codes import CodeCount
 from wmdeploy.families.reference.family import reference_model
+from wmdeploy.families.reference.vqvae import VQVAE
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress, silent
@@ -69,6 +70,7 @@ def evaluate(
     name: str,
     runner: Runner | None = None,
     decoder: str = FULL,
+    full: VQVAE | None = None,
     context: int = CONTEXT,
     skipped: Sequence[str] = (),
     progress: Progress = silent,
@@ -81,6 +83,8 @@ def evaluate(
         runner: something else that runs it, compared on the same frames.
         decoder: where it is not the full one, the student's frames of the same predictions are
             compared, too: with real ones, by this name, and with the full decoder's.
+        full: the VQ-VAE whose encoder the model's imitates: its codes, and predictions from them,
+            are compared, too.
         context: frames given to a rollout, at most S.
         skipped: clips that were left out, for the report.
 
@@ -100,6 +104,7 @@ def evaluate(
             index=index,
             runner=runner,
             decoder=decoder,
+            full=full,
             context=context,
             tallies=[tally, everything],
         )
@@ -124,10 +129,12 @@ def _measure_clip(
     index: int,
     runner: Runner | None,
     decoder: str,
+    full: VQVAE | None,
     context: int,
     tallies: Sequence[Tally],
 ) -> None:
     codes = encode_clip(model.vqvae, footage, index)  # (T, N)
+    of_full = None if full is None else encode_clip(full, footage, index)
     taken = footage.clip_actions(index) if model.config.temporal.num_actions else None
     followed = (
         None if runner is None else runner.following(footage.iter_clip(index), codes.numpy(), taken)
@@ -146,6 +153,7 @@ def _measure_clip(
             index=index,
             piece=(first, last),
             codes=codes,
+            of_full=of_full,
             taken=taken,
             predictions=predictions,
             decoder=decoder,
@@ -170,6 +178,7 @@ def _measure_piece(
     index: int,
     piece: tuple[int, int],
     codes: Tensor,
+    of_full: Tensor | None,
     taken: np.ndarray | None,
     predictions: dict[str, np.ndarray],
     decoder: str,
@@ -178,7 +187,7 @@ def _measure_piece(
     """Measure frames `first` to `last` of a clip, each predicted from those before it.
 
     Args:
-        codes: (T, N) of the whole clip.
+        codes: (T, N) of the whole clip; of_full: likewise, by the full encoder.
         taken: (T,) actions of the whole clip, or None.
         predictions: other predictions of these frames; of the clip's first there is none.
     """
@@ -205,6 +214,14 @@ def _measure_piece(
         following[decoder] = decode_latents(model, predicted, model.student)
         for tally in tallies:
             tally.against_full.add(following[decoder], following["model"])
+    if of_full is not None:
+        taught = model.vqvae.vq.lookup(of_full[begin:last].long().to(device)).flatten(1)
+        following["full encoder"] = decode_latents(
+            model, following_latents(model, taught, actions)[here]
+        )
+        span = slice(first - before, last)
+        for tally in tallies:
+            tally.agreement.add(codes[span], of_full[span], before)
     changed = changed_pixels(frames)
     whole = similarity(decoded, frames[before:])
     parts = {who: similarity(pictures, frames[1:]) for who, pictures in following.items()}

@@ -73,6 +73,19 @@ class AgainstFull:
     worst: float
 
 
+@dataclass(frozen=True)
+class EncoderAgreement:
+    """How many of a student encoder's codes are the full encoder's, of the same frames.
+
+    Attributes:
+        codes: share of all; codes_changed: of those that the full encoder changes from the frame
+            before, None where it changes none.
+    """
+
+    codes: float
+    codes_changed: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupReport:
     """Scores over some clips: one data folder's, or all.
@@ -82,10 +95,11 @@ class GroupReport:
         clips, frames: how many.
         following: each frame but a clip's first ones, from the true ones before it, by predictor:
             "model"; "ceiling" decodes the true latent; "copy" repeats the frame before; "linear"
-            decodes the latent extrapolated from the two before; or the name of a backend, or of a
-            student decoder.
+            decodes the latent extrapolated from the two before; "full encoder" is the model with
+            that in its student's place; or the name of a backend, or of a student decoder.
         rollouts: by predictor: "model", "copy", "linear", a backend's name or a student's.
         against_full: of `following`, the student's beside the model's; None without a student.
+        encoder: of a student encoder that the full one stands beside; else None.
         reconstruction: every frame encoded and decoded. This and all below, as "ceiling" and
             "linear", is of the reference family alone, and None or empty of others.
         static_agreement: share of latent positions with the same code in two successive frames,
@@ -101,6 +115,7 @@ class GroupReport:
     following: dict[str, FrameScores]
     rollouts: dict[str, RolloutScores]
     against_full: AgainstFull | None = None
+    encoder: EncoderAgreement | None = None
     reconstruction: FrameScores | None = None
     static_agreement: float | None = None
     codes_used: int | None = None

@@ -28,6 +28,8 @@ def _single_frames(report: QualityReport) -> Table:
     caption += "copy: the frame before. "
     if report.decoder != FULL:
         caption += f"model: with the full decoder; {report.decoder}: with the student. "
+    if report.all.encoder is not None:
+        caption += "model: with the student encoder. "
     if coded:
         caption += "linear: extrapolated from two latents. "
     caption += (
@@ -58,6 +60,10 @@ def _single_frames(report: QualityReport) -> Table:
         for what, name in (("", "psnr"), (", worst frame", "worst")):
             values = (_db(getattr(near, name)) if near else "" for near in nearness)
             table.add_row(f"{report.decoder} against full{what}, dB", *values)
+    if report.all.encoder is not None:
+        for what, name in (("", "codes"), (" where moved", "codes_changed")):
+            shares = (_share(getattr(g.encoder, name)) if g.encoder else "" for g in groups)
+            table.add_row(f"codes of the full encoder{what}", *shares)
     for who in ("model", "copy"):
         moved = (g.following[who].psnr_changed for g in groups)
         table.add_row(f"moved, {who}, dB", *("" if db is None else _db(db) for db in moved))

@@ -15,6 +15,7 @@ from wmdeploy.psnr import IDENTICAL_DB, psnr
 from wmdeploy.quality.report import (
     HORIZONS,
     AgainstFull,
+    EncoderAgreement,
     FrameScores,
     GroupReport,
     LatentScores,
@@ -79,6 +80,28 @@ class FullSums:
             return None
         each = np.concatenate(self.errors)
         return AgainstFull(psnr(float(each.mean())), psnr(float(each.max())))
+
+
+@dataclass
+class AgreementSums:
+    """Sums for `EncoderAgreement`."""
+
+    all: MeanMetric = field(default_factory=lambda: _mean())
+    changed: MeanMetric = field(default_factory=lambda: _mean())
+
+    def add(self, student: Tensor, full: Tensor, before: int) -> None:
+        """Codes (T, N) twice, of the same frames; `before` of them were counted before."""
+        same = student == full
+        self.all.update(same[before:].double())
+        changed = full[1:] != full[:-1]
+        if changed.any():
+            self.changed.update(same[1:][changed].double())
+
+    def scores(self) -> EncoderAgreement | None:
+        if self.all.weight == 0:
+            return None
+        changed = float(self.changed.compute()) if self.changed.weight > 0 else None
+        return EncoderAgreement(float(self.all.compute()), changed)
 
 
 @dataclass
@@ -151,6 +174,7 @@ class Tally(FrameTally):
         super().__init__()
         self.vq = vq
         self.reconstruction = FrameSums()
+        self.agreement = AgreementSums()
         self.static = _mean()
         self.uses = torch.zeros(len(vq.embedding.weight), dtype=torch.int64)
         self.moments = torch.zeros(3, dtype=torch.float64)  # of the latents: count, sum, squares
@@ -181,6 +205,7 @@ class Tally(FrameTally):
         count, total, squares = self.moments.tolist()
         return dataclasses.replace(
             super().report(name),
+            encoder=self.agreement.scores(),
             reconstruction=self.reconstruction.scores(),
             static_agreement=float(self.static.compute()) if self.static.weight > 0 else 1.0,
             codes_used=len(shares),

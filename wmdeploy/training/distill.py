@@ -1,6 +1,6 @@
-"""Distil a student decoder of a model, and write both as a model directory.
+"""Distil a student of a model's decoder or encoder, and write it all as a model directory.
 
-    distill(DistillOptions(source="pong-model", decoder="lite", training=TrainOptions(...)))
+    distill(DistillOptions(source="pong-model", student="lite", training=TrainOptions(...)))
 
 All but what is trained is `wmdeploy.training.train`: checkpoints, time limits, processes. Prints
 nothing.
@@ -19,6 +19,7 @@ from wmdeploy.families.directory import DISTILLATION, read_notes, read_training
 from wmdeploy.progress import Progress, silent
 from wmdeploy.training.data import TrainingClips
 from wmdeploy.training.options import TrainOptions
+from wmdeploy.training.plan import Part
 from wmdeploy.training.summary import TrainSummary
 from wmdeploy.training.train import Plan, run
 
@@ -29,13 +30,16 @@ class DistillOptions:
 
     Attributes:
         source: a model directory, a checkpoint or a preset.
-        decoder: the student's name, which says how large it is: "lite" or "tiny".
+        student: its name, which says how large it is: "lite" or "tiny".
+        part: of the model, that it imitates. A decoder stands beside the model's own; an encoder
+            takes the place of it.
         training: the data, the output, and how long; its options of models are not used.
         family: of a source that does not name its own.
     """
 
     source: str
-    decoder: str
+    student: str
+    part: Part = "decoder"
     training: TrainOptions
     family: str | None = None
 
@@ -45,7 +49,7 @@ def distill(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> TrainSummary | None:
-    """Train a student decoder and write the model with it, or say that it is there already.
+    """Train a student and write the model with it, or say that it is there already.
 
     Args:
         progress, tell: as `wmdeploy.training.train.train` takes them.
@@ -60,7 +64,7 @@ def distill(
         ClipError, FamilyError, WmdeployError: as `train` says.
     """
     family = find_family(options.source, options.family)
-    course = family.distillation()
+    course = family.distillation(options.part)
     remarks: list[str] = []
     source = load_model(options.source, options.training.seed, remarks, options.family)
     for remark in remarks:
@@ -71,7 +75,7 @@ def distill(
             "it tells times, and nothing else"
         )
     facts = family.facts(source)
-    model = course.begin(source, options.decoder, options.training.seed)
+    model = course.begin(source, options.student, options.training.seed)
     training = dataclasses.replace(
         options.training, family=family.name, actions=facts.num_actions > 0
     )
@@ -82,11 +86,11 @@ def distill(
 
     plan = Plan(
         course=course,
-        deciding={"source": course.digest(source), "decoder": options.decoder},
+        deciding={"source": course.digest(source), options.part: options.student},
         image_size=facts.image_size,
         begin=begin,
         seen=read_training(options.source).clips,
-        part=DISTILLATION,
+        part=DISTILLATION[options.part],
         notes=read_notes(options.source),
     )
     return run(plan, training, progress, tell)

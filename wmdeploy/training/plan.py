@@ -8,7 +8,7 @@ checkpoints, time limits, processes and the model directory are the same for eve
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -66,6 +66,9 @@ class StagePlan:
     make: Callable[[], Stage] | None
 
 
+Part = Literal["decoder", "encoder"]  # of a model, that a student imitates
+
+
 class Course(ABC):
     """The stages of a training, and what else only a family knows of it.
 
@@ -92,7 +95,7 @@ class Course(ABC):
         return None
 
     def operations(self, model: Any) -> dict[str, int]:
-        """Of one frame by each decoder, where a student was made; a multiply-add counts as two."""
+        """As `TrainSummary.operations`, the full part first; a multiply and an add are two."""
         return {}
 
 
@@ -109,11 +112,11 @@ class Training(Course):
 
 
 class Distillation(Course):
-    """How a student decoder of a family's models is trained; a family derives its own."""
+    """How a student of a part of a family's models is trained; a family derives its own."""
 
     @abstractmethod
-    def begin(self, model: Any, decoder: str, seed: int) -> Any:
-        """The same model with an untrained student decoder of that name.
+    def begin(self, model: Any, student: str, seed: int) -> Any:
+        """The same model with an untrained student of that name: a decoder beside, or an encoder.
 
         Raises:
             CheckpointError: there is none of that name.
@@ -121,7 +124,7 @@ class Distillation(Course):
 
     @abstractmethod
     def digest(self, model: Any) -> str:
-        """What tells a model's weights from others, a student's left out."""
+        """What tells a model's weights from others, a student decoder's left out."""
 
 
 def chosen_settings(course: Course, options: TrainOptions) -> dict[str, StageSettings]:

@@ -44,8 +44,8 @@ class StudentDistillation(Distillation):
 
     defaults = {"student": StageSettings(steps=3000, batch=16, rate=4e-3)}
 
-    def begin(self, model: WorldModel, decoder: str, seed: int) -> WorldModel:
-        return with_student(model, decoder, seed)
+    def begin(self, model: WorldModel, student: str, seed: int) -> WorldModel:
+        return with_student(model, student, seed)
 
     def digest(self, model: WorldModel) -> str:
         return weights_digest(model)
@@ -55,7 +55,7 @@ class StudentDistillation(Distillation):
         found = {}
         for decoder in deployed.programs.decoders():
             (call,) = deployed.programs.rendering(decoder).render
-            found[decoder] = deployed.graphs[call.graph]().operations()
+            found[f"{decoder} decoder"] = deployed.graphs[call.graph]().operations()
         return found
 
     def stages(self, job: Job) -> list[StagePlan]:

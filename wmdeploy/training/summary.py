@@ -40,7 +40,7 @@ class TrainSummary:
         skipped: clips, and parts of a training, that were left out, and why.
         quality: on the episodes that were held out; None of a family whose stages' losses there are
             all that its training measures.
-        operations: of one frame by each decoder, where a student was made; else none.
+        operations: of one frame by a part ("full decoder") and its student, where one was made.
     """
 
     fresh: bool

@@ -104,7 +104,7 @@ class VQVAEStage(WindowStage):
         self._footage = training
         super().__init__(training.spans, 2, max(1, options.vqvae_batch // 2), (options.seed, 0))
         parts = spread(validation.spans.windows(2), VALIDATION_PAIRS, 8)
-        self._held_out = [_pairs(validation, part, vqvae.config.latent_size) for part in parts]
+        self._held_out = [frame_pairs(validation, part, vqvae.config.latent_size) for part in parts]
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Encoder and decoder; the codebook moves by its running means."""
@@ -116,7 +116,7 @@ class VQVAEStage(WindowStage):
 
     def batch(self, step: int, share: Share) -> Batch:
         pairs = self.numbers(step, share)
-        return _pairs(self._footage, pairs, self.module.vqvae.config.latent_size)
+        return frame_pairs(self._footage, pairs, self.module.vqvae.config.latent_size)
 
     def held_out(self) -> list[Batch]:
         """Batches to judge the model by; none before the codebook is in use."""
@@ -146,8 +146,8 @@ class VQVAEStage(WindowStage):
         merge_codes(vqvae.vq, error / count)
 
 
-def _pairs(footage: Footage, firsts: np.ndarray, latent_size: int) -> Batch:
-    """What `VQVAELoss` takes, for pairs that begin at `firsts` (B,)."""
+def frame_pairs(footage: Footage, firsts: np.ndarray, latent_size: int) -> Batch:
+    """Pairs of frames that begin at `firsts` (B,), as `VQVAELoss` takes them."""
     numbers, _ = footage.spans.window_frames(firsts, 2)
     before, after = footage.frames(numbers[:, 0]), footage.frames(numbers[:, 1])
     difference = np.abs(before.astype(np.int16) - after).max(3)  # (B, H, W)

@@ -15,6 +15,7 @@ from typing import Any
 from wmdeploy.benchmarks.render.format import (
     about,
     figure,
+    gains,
     interval,
     profile_command,
     speed_up,
@@ -164,6 +165,7 @@ def _content(report: Report) -> dict[str, Any]:
         "facts": tables.facts(report),
         "warnings": report.warnings,
         "profile_command": profile_command(report, report.bundle.name),
+        "gains": gains(report),
         "shown_clips": parity_plots.MOST_CLIPS,
     }
 

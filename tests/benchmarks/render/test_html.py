@@ -18,11 +18,11 @@ from tests.benchmarks.made_reports import (
 )
 from tests.benchmarks.render.hostile import hostile
 from wmdeploy.benchmarks.environment import Ceilings
-from wmdeploy.benchmarks.render.format import profile_command
+from wmdeploy.benchmarks.render.format import gains, profile_command
 from wmdeploy.benchmarks.render.html import LARGEST, MOST_SHOWN, png_of, render
 from wmdeploy.benchmarks.report import GraphFacts, Memory, Report
 from wmdeploy.benchmarks.stages import StageName
-from wmdeploy.engines.base import BACKENDS
+from wmdeploy.engines.base import BACKENDS, Settings
 from wmdeploy.errors import WmdeployError
 
 SECTIONS = ("backends", "warnings", "latency", "distributions", "parity", "substitutions",
@@ -237,3 +237,30 @@ def test_page_names_the_command_that_shows_where_the_time_goes(report: Report, h
     )
     rows = [dataclasses.replace(row, backend="openvino") for row in report.rows]
     assert profile_command(dataclasses.replace(report, rows=rows), "b") is None  # has no profiler
+
+
+def test_page_names_what_a_student_and_integers_would_gain(report: Report) -> None:
+    rows = {"frame": 40.0, "decoder": 36.0}
+    shown = [
+        dataclasses.replace(row, p50_ms=rows.get(row.stage, row.p50_ms))
+        for row in report.rows
+        if row.backend == "ort-cpu"
+    ]
+    bundle = dataclasses.replace(report.bundle, bundle_bytes=100_000_000, integers_save=60_000_000)
+    report = dataclasses.replace(report, rows=shown, bundle=bundle)
+    student, integers = gains(report)
+    assert "The decoder takes 90% of a frame of ort-cpu" in student
+    assert "5.3 times as fast" in student  # 1 / (0.1 + 0.9 / 10)
+    assert "60.0 MB off the bundle's 100 MB" in integers
+    assert f"{student} {integers}" in "".join(Page(render(report)).texts)
+
+
+def test_page_names_no_gain_of_what_is_used_or_unknown(report: Report) -> None:
+    settings = Settings(decoder="lite")
+    environment = dataclasses.replace(report.environment, settings=settings)
+    assert gains(dataclasses.replace(report, environment=environment)) == []  # an older report
+    recipe = dataclasses.replace(report.bundle.recipe, weights="int8")
+    bundle = dataclasses.replace(report.bundle, recipe=recipe, integers_save=0, model={})
+    assert gains(dataclasses.replace(report, bundle=bundle)) == []
+    bundle = dataclasses.replace(report.bundle, integers_save=0)
+    assert "would gain nothing" in gains(dataclasses.replace(report, bundle=bundle))[-1]

@@ -120,5 +120,5 @@ def test_an_unknown_decoder_is_refused_with_those_that_there_are(
 
 @pytest.mark.parametrize("name", sorted(SHIPPED.keys() - {"vqvae-transformer"}))
 def test_a_family_without_students_refuses(name: str) -> None:
-    with pytest.raises(TrainingError, match=f"family {name}: its models have no student decoders"):
-        load_family(name).distillation()
+    with pytest.raises(TrainingError, match=f"family {name}: its models have no students"):
+        load_family(name).distillation("decoder")

@@ -4,9 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 
 from wmdeploy.errors import CheckpointError
+from wmdeploy.programs.contract import FULL
 
 MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
-STUDENTS = {"lite": 3, "tiny": 6}  # by what they divide the widths of the full decoder
+STUDENTS = {"lite": 3, "tiny": 6}  # by what they divide the widths of the full network
 LATENT_CHANNELS = 16  # of a student's latent, at most
 NORM_GROUPS = 8  # every GroupNorm of the reference model uses 8 groups
 
@@ -21,15 +22,19 @@ class VQVAEConfig:
     """Sizes of the VQ-VAE that turns one frame into one latent and back.
 
     `widths` are the channels at full resolution and after each halving, so a frame of `image_size`
-    becomes a latent of `image_size / 2**(len(widths) - 1)` on each side.
+    becomes a latent of `image_size / 2**(len(widths) - 1)` on each side. `encoder` is "full", or
+    the name of the student that stands in its place.
     """
 
     image_size: int
     widths: tuple[int, ...]
     latent_channels: int
     codebook_size: int
+    encoder: str = FULL
 
     def __post_init__(self) -> None:
+        names = (FULL, *STUDENTS)
+        _require(self.encoder in names, "vqvae.encoder", self.encoder, " or ".join(names))
         _require(3 <= len(self.widths) <= 16, "vqvae.widths", self.widths, "3 to 16 widths")
         for name in ("image_size", "latent_channels", "codebook_size"):
             value = getattr(self, name)
@@ -103,7 +108,7 @@ class StudentConfig:
         name: "lite" or "tiny".
         latent_channels: of the small latent that it starts from.
         widths: channels at the latent's resolution and after each doubling but the last.
-        model: the hash of the weights that it was distilled from, see `student.weights_digest`.
+        model: the hash of the weights that it was distilled from, see `decoded_digest`.
     """
 
     name: str
@@ -149,12 +154,24 @@ def student_config(name: str, vqvae: VQVAEConfig, model: str) -> StudentConfig:
     Raises:
         CheckpointError: there is no such size.
     """
-    if name not in STUDENTS:
-        raise CheckpointError(f"decoder: got {name!r}, expected one of {', '.join(STUDENTS)}")
-    divided = (-(-width // STUDENTS[name]) for width in vqvae.widths[:0:-1])
-    widths = tuple(-(-width // 8) * 8 for width in divided)  # what a processor takes at once
+    check_size("decoder", name)
+    widths = student_widths(name, vqvae.widths[:0:-1])
     channels = min(LATENT_CHANNELS, vqvae.latent_channels)
     return StudentConfig(name=name, latent_channels=channels, widths=widths, model=model)
+
+
+def student_widths(name: str, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """What a student has where the full network has these; a multiple of 8 is computed at once."""
+    return tuple(8 * -(-width // (8 * STUDENTS[name])) for width in widths)
+
+
+def check_size(part: str, name: str) -> None:
+    """
+    Raises:
+        CheckpointError: there is no student of that name.
+    """
+    if name not in STUDENTS:
+        raise CheckpointError(f"{part}: got {name!r}, expected one of {', '.join(STUDENTS)}")
 
 
 # reference: the published model of 312,309,507 parameters. small: a CPU's size, about 15 M.

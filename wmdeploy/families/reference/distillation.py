@@ -1,4 +1,4 @@
-"""A model and its student decoder: given together, saved together, and kept from being mixed up."""
+"""A model and its students: given together, saved together, and kept from being mixed up."""
 
 import dataclasses
 import hashlib
@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.families.reference.config import student_config
+from wmdeploy.families.reference.config import check_size, student_config
 from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
+from wmdeploy.programs.contract import FULL
 
-OWN = "student."  # begins the names of a student's tensors
+OWN = "student."  # begins the names of a student decoder's tensors
+ENCODER = "vqvae.encoder."
 
 
 def with_student(model: WorldModel, name: str, seed: int) -> WorldModel:
@@ -24,11 +26,39 @@ def with_student(model: WorldModel, name: str, seed: int) -> WorldModel:
     Raises:
         CheckpointError: there is no such size.
     """
-    student = student_config(name, model.config.vqvae, weights_digest(model))
+    student = student_config(name, model.config.vqvae, decoded_digest(model))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         taught = WorldModel(dataclasses.replace(model.config, student=student))
     taught.load_state_dict(full_weights(model), strict=False)
+    return taught.eval().requires_grad_(False)
+
+
+def with_encoder(model: WorldModel, name: str, seed: int) -> WorldModel:
+    """A model with the same weights, but for an untrained student in the encoder's place.
+
+    A student decoder of the model stays.
+
+    Args:
+        name: of the student's size, a key of `STUDENTS`.
+        seed: of the student's weights.
+
+    Raises:
+        CheckpointError: there is no such size, or the model's encoder is a student already.
+    """
+    check_size("encoder", name)
+    if model.config.vqvae.encoder != FULL:
+        raise CheckpointError(
+            f"model: its encoder is the student {model.config.vqvae.encoder}; give the model that "
+            "it was distilled from"
+        )
+    vqvae = dataclasses.replace(model.config.vqvae, encoder=name)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        taught = WorldModel(dataclasses.replace(model.config, vqvae=vqvae))
+    state = model.state_dict()
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith(ENCODER)}
+    taught.load_state_dict(kept, strict=False)
     return taught.eval().requires_grad_(False)
 
 
@@ -38,10 +68,19 @@ def full_weights(model: WorldModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith(OWN)}
 
 
+def decoded_digest(model: WorldModel) -> str:
+    """Hex digest over the tensors that say what a student decoder imitates: all but the encoder."""
+    return _digest({n: t for n, t in full_weights(model).items() if not n.startswith(ENCODER)})
+
+
 def weights_digest(model: WorldModel) -> str:
-    """Hex digest over all tensors of a model in float32, but a student's."""
+    """Hex digest over all tensors of a model in float32, but a student decoder's."""
+    return _digest(full_weights(model))
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(full_weights(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
@@ -58,7 +97,7 @@ def check_student(model: nn.Module, source: str) -> None:
     """
     model = reference_model(model)
     student = model.config.student
-    if student is not None and student.model != (digest := weights_digest(model)):
+    if student is not None and student.model != (digest := decoded_digest(model)):
         raise CheckpointError(
             f"{source}: its student decoder is of the weights {student.model[:12]}..., and the "
             f"model's are {digest[:12]}...; distil the model again"

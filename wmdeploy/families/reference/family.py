@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from wmdeploy.codes import Ties
     from wmdeploy.families.reference.world_model import WorldModel
-    from wmdeploy.training.plan import Distillation, Training
+    from wmdeploy.training.plan import Distillation, Part, Training
 
 
 class ReferenceFamily(ModelFamily):
@@ -49,10 +49,11 @@ class ReferenceFamily(ModelFamily):
 
         return ReferenceTraining()
 
-    def distillation(self) -> "Distillation":
+    def distillation(self, part: "Part") -> "Distillation":
+        from wmdeploy.training.encoder_stage import EncoderDistillation
         from wmdeploy.training.student_stage import StudentDistillation
 
-        return StudentDistillation()
+        return EncoderDistillation() if part == "encoder" else StudentDistillation()
 
     def convert(self, tensors: "dict[str, Tensor]") -> "tuple[Any, dict[str, Tensor]]":
         raise CheckpointError("checkpoints of this family need no conversion; export it as it is")

@@ -1,15 +1,15 @@
-"""A student decoder: small convolutions that imitate the decoder of one model.
+"""Students: small convolutions that imitate the decoder or the encoder of one model.
 
-It has neither attention nor norms, and doubles the resolution by pixel shuffle (Shi et al. 2016,
-arXiv:1609.05158), so that its last convolution runs at half the resolution of the picture. Its
-first layer is linear, so that in the token layout it and the transformer's output projection are
-one matrix; see `graphs.py`. Knows no other part of the model.
+They have neither attention nor norms, and change the resolution by pixel shuffle (Shi et al. 2016,
+arXiv:1609.05158), so that no convolution runs at more than half the resolution of the picture. The
+decoder's first layer is linear, so that in the token layout it and the transformer's output
+projection are one matrix; see `student_graph.py`. Knows no other part of the model.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wmdeploy.families.reference.config import StudentConfig, VQVAEConfig
+from wmdeploy.families.reference.config import StudentConfig, VQVAEConfig, student_widths
 
 
 class StudentBlock(nn.Module):
@@ -42,6 +42,29 @@ class Student(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, H, W), about [-1, 1], not clipped."""
         return self.body(self.squeeze(z))
+
+
+class StudentEncoder(nn.Module):
+    """Frames to latents that are not quantised yet."""
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        widths = student_widths(config.encoder, config.widths[1:])
+        layers = [
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, widths[0], 3, padding=1),
+            nn.ReLU(),
+            StudentBlock(widths[0]),
+        ]
+        for width, following in zip(widths, widths[1:], strict=False):
+            halved = nn.Conv2d(width, following, 3, stride=2, padding=1)
+            layers += [halved, nn.ReLU(), StudentBlock(following)]
+        self.body = nn.Sequential(*layers)
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
+        return self.conv_out(self.body(x))
 
 
 def _doubled(width: int, following: int) -> list[nn.Module]:

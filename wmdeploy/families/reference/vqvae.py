@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wmdeploy.families.reference.config import NORM_GROUPS, VQVAEConfig
+from wmdeploy.families.reference.student import StudentEncoder
+from wmdeploy.programs.contract import FULL
 
 
 class ResidualBlock(nn.Module):
@@ -143,7 +145,8 @@ class VQVAE(nn.Module):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder: Encoder | StudentEncoder
+        self.encoder = Encoder(config) if config.encoder == FULL else StudentEncoder(config)
         self.decoder = Decoder(config)
         self.vq = VectorQuantizer(config)
 
