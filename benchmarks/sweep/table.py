@@ -10,23 +10,24 @@ from wmdeploy.benchmarks.sweep.run import Cell, Sweep
 from wmdeploy.manifest import types_in_words
 from wmdeploy.programs.contract import FULL
 
-_WHOLE = ("bundle", "decoder", "backend", "codes", "verdict", "budget")  # columns that never wrap
+_NARROW = ("bundle", "backend")  # columns that wrap where there is little room
 
 
 def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it.
 
-    Decoders, and what is beside the full one, have columns where there is a student.
+    What is beside the full decoder has a column where there is a student.
     """
     students = any(cell.decoder != FULL for cell in sweep.cells)
     caption = ["frame, imagine: ms for all sessions of the batch; psnr: worst frame"]
     if students:
         caption.append("psnr: beside PyTorch with the same decoder; full: with the full decoder")
+        caption.append("decoder: full where the bundle's column does not name a student")
     caption += [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
     table = new_table(
         "sweep: bold rows are not beaten in latency, memory and quality together",
         "\n".join(caption),
-        ("bundle", *(["decoder"] if students else []), "backend"),
+        ("bundle", "backend"),
         (
             *("batch", "frame ms", "imagine ms", "memory MB", "psnr dB"),
             *(["full dB"] if students else []),
@@ -37,13 +38,16 @@ def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
     if limits:
         table.add_column("budget")
     for column in table.columns:
-        column.no_wrap = column.header in _WHOLE
+        column.overflow = "fold"  # bundle and backend, where there is little room
+        column.no_wrap = column.header == "bundle" and not students
+        if column.header not in _NARROW:
+            words = str(column.header).split()
+            column.min_width = max(map(len, ("100.00%" if words == ["codes"] else "3715", *words)))
     for cell in sorted(sweep.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
         table.add_row(
-            f"{cell.layout} {types_in_words(cell.precision, cell.weights)}",
-            *([cell.decoder] if students else []),
+            " ".join([cell.layout, cell.precision, *_others(cell)]),
             cell.backend,
             str(cell.batch),
             figure(figures["frame"]),
@@ -61,6 +65,13 @@ def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
             style="bold" if cell.best else None,
         )
     return table
+
+
+def _others(cell: Cell) -> list[str]:
+    """Weights and decoder, where they are not the usual ones."""
+    return [
+        name for name, usual in ((cell.weights, "float"), (cell.decoder, FULL)) if name != usual
+    ]
 
 
 def cell_line(cell: Cell) -> str:

@@ -329,7 +329,9 @@ def test_a_student_encoder_learns_the_codes_and_is_exported(tmp_path: Path) -> N
     assert first.quality is not None and last.quality is not None
     before, after = first.quality.all.encoder, last.quality.all.encoder
     assert before is not None and after is not None
-    assert after.codes > max(0.9, before.codes + 0.1)
+    # the full one's norms see the whole frame, and its codes of still places follow them
+    assert after.codes > before.codes + 0.3
+    assert (after.codes_changed or 0) > (before.codes_changed or 0) + 0.5
     exported = ExportOptions(
         source=str(tmp_path / "300.0"),
         output=tmp_path / "bundle",
