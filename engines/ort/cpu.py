@@ -39,7 +39,6 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 OPTIMIZED_GRAPH = "optimized.onnx"  # see `time_nodes`
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-INTEGER_PRODUCTS = (1, 25)  # ONNX Runtime's first version that has them with 8 bits
 
 
 class OrtEngine:
@@ -85,8 +84,6 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         BundleError: a file is missing or altered.
     """
     graphs, recipe = bundle.manifest.graphs, bundle.manifest.recipe
-    if recipe.weights != "float":
-        check_integer_products()
     engines = {name: OrtEngine(name, bundle, settings.threads) for name in graphs}
     return Backend(
         name="ort-cpu",
@@ -102,19 +99,6 @@ def load_cpu(bundle: Bundle, settings: Settings) -> Backend:
         max_batch=recipe.max_batch,
         threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
     )
-
-
-def check_integer_products() -> None:
-    """
-    Raises:
-        MissingError: this ONNX Runtime would make float weights of the integers at every run.
-    """
-    ort = require("onnxruntime", extra="cpu", purpose="running ONNX graphs")
-    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < INTEGER_PRODUCTS:
-        raise MissingError(
-            f"ONNX Runtime {ort.__version__} has no product of integer weights; upgrade it to "
-            f"{'.'.join(map(str, INTEGER_PRODUCTS))} or newer"
-        )
 
 
 def cpu_graph(path: Path) -> onnx.ModelProto:

@@ -112,12 +112,6 @@ def test_backends_without_integers_refuse(bundles: Bundles, name: str) -> None:
         load_backend(name, bundles(weights="int8"))
 
 
-def test_old_onnxruntime_is_refused(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxruntime.__version__", "1.24.4")
-    with pytest.raises(MissingError, match="1.24.4 has no product of integer.*1.25 or newer"):
-        load_backend("ort-cpu", bundles(weights="int8"))
-
-
 def test_manifest_of_other_weights_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     document = json.loads((bundles().path / MANIFEST_FILE).read_text())
     document["recipe"]["weights"] = "int7"
