@@ -49,8 +49,8 @@ class BundleFacts:
         model: the model's config.
         context_length: S, the slots of the window; `context` frames of each clip were given.
         horizon: frames that were imagined.
-        bundle_bytes: of all its files; `integers_save` of them, were its weights int8, or None
-            where an older version wrote the report.
+        bundle_bytes: of all its files; `layer_bytes` of them are of linear layers that may have
+            weights of 8 bits, None where an older version wrote the report.
     """
 
     name: str
@@ -65,7 +65,7 @@ class BundleFacts:
     horizon: int
     refill: int | None = None
     other_layout: str | None = None
-    integers_save: int | None = None
+    layer_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

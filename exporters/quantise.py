@@ -160,20 +160,19 @@ def quantise_files(paths: Sequence[Path], float_layers: Sequence[str] = ()) -> N
         quantise_file(path, path, lambda layer: layer.name not in float_layers)
 
 
-def bytes_saved(paths: Sequence[Path]) -> int:
-    """How many bytes fewer the weights of some graphs would take as integers, shared ones once."""
-    saved: dict[tuple[str, ...], int] = {}
+def layer_bytes(paths: Sequence[Path]) -> int:
+    """What the weights of those layers take in some graphs' files, shared ones once."""
+    found: dict[tuple[str, str], int] = {}
     for path in paths:
         model = onnx.load(path, load_external_data=False)
         tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         for layer in find_layers(model):
             tensor = tensors[layer.weight]
             place = {entry.key: entry.value for entry in tensor.external_data}
-            key = (place.get("location", path.name), place.get("offset", tensor.name))
-            size = 4 if tensor.data_type == onnx.TensorProto.FLOAT else 2
-            count = int(np.prod(tensor.dims))
-            saved[key] = (size - 1) * count - size * count // BLOCK
-    return sum(saved.values())
+            key = place.get("location", path.name), place.get("offset", tensor.name)
+            size = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+            found[key] = size * int(np.prod(tensor.dims))
+    return sum(found.values())
 
 
 def _reads_transposed(node: onnx.NodeProto, weight: str) -> bool | None:
@@ -188,7 +187,13 @@ def _reads_transposed(node: onnx.NodeProto, weight: str) -> bool | None:
 
 
 def _module_name(node: onnx.NodeProto) -> str:
-    """Of the module whose layer a node is, as torch.onnx notes it: ['', 'project', 'linear']."""
+    """Of the module whose layer a node is, as torch.onnx notes it: ['', 'project', 'linear'].
+
+    That of the node where another program wrote the graph, and noted nothing.
+    """
     notes = {entry.key.rpartition(".")[2]: entry.value for entry in node.metadata_props}
-    *modules, _ = ast.literal_eval(notes["name_scopes"])
-    return str(modules[-1])
+    try:
+        *modules, _ = ast.literal_eval(notes["name_scopes"])
+        return str(modules[-1])
+    except (KeyError, IndexError, TypeError, ValueError, SyntaxError):
+        return node.name

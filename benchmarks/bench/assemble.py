@@ -14,7 +14,7 @@ from wmdeploy.benchmarks.report import SCHEMA, BundleFacts, FixedRate, GraphFact
 from wmdeploy.benchmarks.stages import Stage, find_stage, stages_of
 from wmdeploy.benchmarks.stats import percentile, ratio
 from wmdeploy.bundle import Bundle
-from wmdeploy.exporters.quantise import bytes_saved
+from wmdeploy.exporters.quantise import layer_bytes
 from wmdeploy.files import real_path, sha256
 from wmdeploy.manifest import MANIFEST_FILE, exactness
 from wmdeploy.programs.contract import Programs
@@ -199,7 +199,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         horizon=options.horizon_for(judged_window(manifest.programs)),
         refill=options.refill,
         other_layout=manifest.other_layout,
-        integers_save=bytes_saved([bundle.path / graph.file for graph in manifest.graphs.values()]),
+        layer_bytes=layer_bytes([bundle.path / graph.file for graph in manifest.graphs.values()]),
     )
 
 

@@ -13,7 +13,6 @@ FIGURES = {
     "imagine": ("ms", {"ms": 1.0, "s": 1e3}),
     "memory": ("MB", {"MB": 1.0, "GB": 1e3}),
     "psnr": ("dB", {"dB": 1.0}),
-    "full": ("dB", {"dB": 1.0}),
     "codes": ("%", {"%": 1.0}),
 }
 _TERM = re.compile(r"\s*(?P<figure>\w+)\s*(?P<sign>[<>]=?)\s*(?P<number>[\d.]+)\s*(?P<unit>\S*)\s*")

@@ -30,7 +30,7 @@ from wmdeploy.programs.contract import FULL
 from wmdeploy.progress import Progress, silent
 from wmdeploy.psnr import IDENTICAL_DB
 
-_COMPARED = ("frame", "memory", "full")
+_COMPARED = ("frame", "memory", "psnr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +82,11 @@ class Cell:
 
     Attributes:
         figures: frame and imagine in ms (of all the batch's sessions together), memory in MB, psnr
-            of the worst frame in dB beside PyTorch with the same decoder, full likewise beside
-            PyTorch with the full one, codes that agree in percent; None where it is not known.
-        verdict: of its bench.
+            of the worst frame in dB beside PyTorch with the full decoder, whichever this cell's is,
+            codes that agree in percent; None where it is not known.
+        verdict: of its bench, which compares with PyTorch with the same decoder.
         best: no other cell of the same batch size that passes is at least as good in frame, memory
-            and full, and better in one.
+            and psnr, and better in one.
     """
 
     layout: str
@@ -119,7 +119,8 @@ def sweep(
 
     Raises:
         BackendError, ClipError, CheckpointError: nothing can be run with these options.
-        WmdeployError: the folder cannot be written, or holds a link where a report would lie.
+        WmdeployError: the folder cannot be written, or holds a link where a report would lie; the
+            model has no such layout or decoder.
     """
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
@@ -128,8 +129,8 @@ def sweep(
         raise WmdeployError(f"layout: got {wrong[0]!r}, expected one of {', '.join(known)}")
     layouts = options.layouts or known
     kinds = list(starmap(Kind, product(layouts, options.precisions, options.weights)))
-    for kind in kinds:
-        check_inside(options.output / kind.bundle, options.output)
+    for made in (name for kind in kinds for name in (kind.bundle, f"{kind.report}.json")):
+        check_inside(options.output / made, options.output)
     for kind in kinds:
         try:
             bundle = _bundle(options, kind, progress, remarks)
@@ -137,8 +138,11 @@ def sweep(
             # one precision may be out of a model's reach; with none left there is nothing to show
             skipped[kind.bundle] = str(error)
             continue
-        for decoder in options.decoders or bundle.manifest.programs.decoders():
+        programs = bundle.manifest.programs
+        for decoder in options.decoders or programs.decoders():
+            programs.rendering(decoder)  # refuses one that there is not
             shown = dataclasses.replace(kind, decoder=decoder)
+            check_inside(options.output / f"{shown.report}.json", options.output)
             try:
                 report = _report(options, shown, bundle, progress)
             except WmdeployError as error:
@@ -179,7 +183,6 @@ def _report(options: SweepOptions, kind: Kind, bundle: Bundle, progress: Progres
     settings = dataclasses.replace(options.bench.settings, decoder=kind.decoder)
     chosen = dataclasses.replace(options.bench, bundle=bundle.path, settings=settings)
     path = options.output / f"{kind.report}.json"
-    check_inside(path, options.output)
     options_sha256 = _options_sha256(chosen, bundle)
     if path.is_file():
         report = read_json(path)
@@ -225,16 +228,16 @@ def cells_of(report: Report, kind: Kind) -> list[Cell]:
         if row.backend == report.baseline and not full:
             continue
         row_parity = parity.get(row.backend)
-        worst = (row_parity.worst_frame_psnr_db if row_parity else None) or {}
         agreement = row_parity.code_agreement if row_parity else 1.0  # the baseline's
-        # the baseline is what others are compared with
-        same = min(worst.values(), default=IDENTICAL_DB if row_parity is None else None)
+        worst: float | None = IDENTICAL_DB  # the baseline is what others are compared with
+        if row_parity is not None:
+            by_horizon = row_parity.worst_frame_psnr_db or {}
+            worst = min(by_horizon.values(), default=None) if full else row_parity.full_worst_db
         figures: dict[str, float | None] = {
             "frame": row.p50_ms,
             "imagine": imagine.get((row.backend, row.batch)),
             "memory": row.memory_mb,
-            "psnr": same,
-            "full": same if full or row_parity is None else row_parity.full_worst_db,
+            "psnr": worst,
             "codes": 100 * agreement if agreement is not None else None,
         }
         cells.append(
@@ -292,4 +295,4 @@ def _lower_is_better(cell: Cell, figure: str) -> float:
     value = cell.figures[figure]
     if value is None:
         return float("inf")
-    return -value if figure == "full" else value
+    return -value if figure == "psnr" else value

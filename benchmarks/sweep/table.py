@@ -11,38 +11,31 @@ from wmdeploy.manifest import types_in_words
 from wmdeploy.programs.contract import FULL
 
 _NARROW = ("bundle", "backend")  # columns that wrap where there is little room
+_LEAST = {"codes": len("100.00%")}  # characters that others need at least
+_FIGURE = len("3715")
 
 
 def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
-    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it.
-
-    What is beside the full decoder has a column where there is a student.
-    """
+    """A row for each cell, the Pareto set in bold; with a budget a column says who keeps it."""
     students = any(cell.decoder != FULL for cell in sweep.cells)
     caption = ["frame, imagine: ms for all sessions of the batch; psnr: worst frame"]
     if students:
-        caption.append("psnr: beside PyTorch with the same decoder; full: with the full decoder")
-        caption.append("decoder: full where the bundle's column does not name a student")
+        caption.append("lite, tiny: student decoders; psnr is beside the full one, verdict is not")
     caption += [f"skipped: {name}: {why}" for name, why in sweep.skipped.items()]
     table = new_table(
         "sweep: bold rows are not beaten in latency, memory and quality together",
         "\n".join(caption),
         ("bundle", "backend"),
-        (
-            *("batch", "frame ms", "imagine ms", "memory MB", "psnr dB"),
-            *(["full dB"] if students else []),
-            "codes",
-        ),
+        ("batch", "frame ms", "imagine ms", "memory MB", "psnr dB", "codes"),
     )
     table.add_column("verdict")
     if limits:
         table.add_column("budget")
     for column in table.columns:
-        column.overflow = "fold"  # bundle and backend, where there is little room
+        column.overflow = "fold"
         column.no_wrap = column.header == "bundle" and not students
-        if column.header not in _NARROW:
-            words = str(column.header).split()
-            column.min_width = max(map(len, ("100.00%" if words == ["codes"] else "3715", *words)))
+        if (name := str(column.header)) not in _NARROW:
+            column.min_width = max(_LEAST.get(name, _FIGURE), *map(len, name.split()))
     for cell in sorted(sweep.cells, key=lambda c: (c.batch, c.figures["frame"] or 0)):
         figures = cell.figures
         kept = cell.verdict == "pass" and not missed(limits, figures)
@@ -54,7 +47,6 @@ def sweep_table(sweep: Sweep, limits: tuple[Limit, ...] = ()) -> Table:
             figure(figures["imagine"]),
             figure(figures["memory"]),
             figure(figures["psnr"]),
-            *([figure(figures["full"])] if students else []),
             "" if figures["codes"] is None else f"{figures['codes']:.2f}%",
             Text(cell.verdict, style={"pass": "green", "fail": "bold red"}.get(cell.verdict, "")),
             *(
@@ -82,9 +74,4 @@ def cell_line(cell: Cell) -> str:
         f"decoder, {cell.backend}, batch {cell.batch}: "
         f"{figure(figures['frame'])} ms a frame, {figure(figures['memory'])} MB, "
         f"worst frame {figure(figures['psnr'])} dB"
-        + (
-            ""
-            if cell.decoder == FULL
-            else f", {figure(figures['full'])} dB beside the full decoder's"
-        )
     )

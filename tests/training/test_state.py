@@ -14,6 +14,7 @@ import torch
 from tests.training.test_train import Killed, assert_equal_weights, options, run
 from wmdeploy.errors import TrainingError, WmdeployError
 from wmdeploy.locks import sole_writer
+from wmdeploy.training.state import differences
 
 NAN = float("nan")
 
@@ -171,3 +172,12 @@ def test_training_that_runs_holds_its_folder(squares: Path, tmp_path: Path) -> N
     train(options(squares, tmp_path / "model"), second, MICRO)
     assert len(told) == 1 and "another process is writing into it" in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_setting_that_an_older_version_did_not_know_is_none() -> None:
+    """Trainings of before go on, and what differs is named by where it lies."""
+    stored = {"seed": 0, "config": {"vqvae": {"widths": [8, 16]}}}
+    now = {"seed": 0, "config": {"vqvae": {"widths": [8, 16], "encoder": None}, "student": None}}
+    assert differences(stored, now) == ""
+    other = {"seed": 0, "config": {"vqvae": {"widths": [8, 24]}}}
+    assert differences(stored, other) == "config.vqvae.widths: there [8, 16], now [8, 24]"

@@ -58,8 +58,8 @@ def distill(
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            help="Steps, batch or rate of the training, such as student.steps=2000; repeat for "
-            "several."
+            help="Steps, batch or rate of the training, such as student.steps=2000, or "
+            "encoder.steps=2000 of an encoder; repeat for several."
         ),
     ] = None,
     max_minutes: MaxMinutes = None,
@@ -76,7 +76,7 @@ def distill(
     between them. With --encoder it is a small encoder that learns the full one's codes.
     Run the same command again to continue a training that was interrupted.
     """
-    if encoder and decoder:
+    if encoder is not None and decoder is not None:
         raise WmdeployError(
             "--encoder, --decoder: got both, expected one; distil the other from what this one "
             "makes"
@@ -99,8 +99,8 @@ def distill(
 
     options = DistillOptions(
         source=source,
-        student=encoder or decoder or "lite",
-        part="encoder" if encoder else "decoder",
+        student=next((name for name in (encoder, decoder) if name is not None), "lite"),
+        part="decoder" if encoder is None else "encoder",
         training=training,
         family=family,
     )

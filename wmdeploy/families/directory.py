@@ -28,6 +28,7 @@ WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
 # parts of a model's notes; of a distillation by the part of the model that it imitates
 TRAINING = "training"
+LAST = "last"  # note of which part made the model as it is
 DISTILLATION = {"decoder": "distillation", "encoder": "encoder distillation"}
 MODEL_KIND = DirectoryKind(CONFIG_FILE, "config", (WEIGHTS_FILE,))
 LARGEST_SIZE = 2**20  # of any number in a config; a damaged file could claim anything

@@ -29,7 +29,7 @@ def _single_frames(report: QualityReport) -> Table:
     if report.decoder != FULL:
         caption += f"model: with the full decoder; {report.decoder}: with the student. "
     if report.all.encoder is not None:
-        caption += "model: with the student encoder. "
+        caption += "Latents and codes, but for what names the full encoder: the student's. "
     if coded:
         caption += "linear: extrapolated from two latents. "
     caption += (

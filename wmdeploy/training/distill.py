@@ -91,6 +91,7 @@ def distill(
         begin=begin,
         seen=read_training(options.source).clips,
         part=DISTILLATION[options.part],
+        remade=options.part == "encoder",
         notes=read_notes(options.source),
     )
     return run(plan, training, progress, tell)

@@ -56,10 +56,10 @@ class EncoderDistillation(Distillation):
         return {f"{FULL} encoder": count(self._full), f"{name} encoder": count(model)}
 
     def stages(self, job: Job) -> list[StagePlan]:
-        self._full.to(job.accelerator.device)
+        full = self._full.vqvae.to(job.accelerator.device)
 
         def encoder() -> "EncoderStage":
-            return EncoderStage(job, self._full.vqvae)
+            return EncoderStage(job, full)
 
         return [StagePlan(EncoderStage.name, job.settings["encoder"].steps, 1.0, encoder)]
 
@@ -68,11 +68,10 @@ class EncoderDistillation(Distillation):
         """Rows of held-out frames: real, and decoded from the full encoder's codes and its own."""
         footage = job.clips.validation
         frames = footage.frames(np.arange(min(STRIP_FRAMES, footage.spans.lengths[0])))
-        rows = [frames]
-        for model in (self._full, job.model):
-            vq = model.vqvae.vq
-            codes = encode_frames(model.vqvae, frames).to(vq.embedding.weight.device)
-            rows.append(decode_latents(model, vq.lookup(codes.long()).flatten(1)))
+        rows, vq = [frames], job.model.vqvae.vq
+        for vqvae in (self._full.vqvae, job.model.vqvae):
+            codes = encode_frames(vqvae, frames).to(vq.embedding.weight.device)
+            rows.append(decode_latents(job.model, vq.lookup(codes.long()).flatten(1)))
         return strip(rows)
 
     def quality(self, job: Job) -> QualityReport:
@@ -95,22 +94,26 @@ class EncoderLoss(nn.Module):
         self.frozen = [full]  # in a list: not a part of this module
         self.done, self.step = 0.0, 0
 
-    def forward(self, frames: Tensor, changed: Tensor, static: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, static: Tensor) -> Tensor:
         """A scalar: a squared error over the latents' variance, and the cross-entropy of codes.
 
         A code is the more likely, the nearer its vector is; distances are counted in those of the
         full encoder's latents from their own vectors.
 
         Args:
-            frames, changed, static: as of `frame_pairs`.
+            frames, static: as of `frame_pairs`.
         """
-        (full,) = self.frozen
         signal = to_signal(frames)
+        made = self.encoder(signal)
+        with torch.autocast(made.device.type, enabled=False):
+            return self._loss(signal, made.float(), static)
+
+    def _loss(self, signal: Tensor, made: Tensor, static: Tensor) -> Tensor:
+        (full,) = self.frozen
         with torch.no_grad():
-            taught = full.encoder(signal).float()  # (2B, C, h, w)
+            taught = full.encoder(signal)  # (2B, C, h, w)
             codes = full.vq.nearest(taught)  # (2B, N)
             unit = shared_mean((taught - full.vq.lookup(codes)).square().sum(1).mean())
-        made = self.encoder(signal).float()
         weight = 1 + MOVED * (~static).repeat(2, 1).float()  # (2B, N)
         weight = weight / shared_mean(weight.mean())
         error = (made - taught).square().mean(1).flatten(1) / shared_mean(taught.var())
@@ -148,4 +151,5 @@ class EncoderStage(WindowStage):
         return self._pairs(self._footage, self.numbers(step, share))
 
     def _pairs(self, footage: Footage, firsts: np.ndarray) -> Batch:
-        return frame_pairs(footage, firsts, self._side)
+        pairs = frame_pairs(footage, firsts, self._side)
+        return {name: pairs[name] for name in ("frames", "static")}

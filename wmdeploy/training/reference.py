@@ -96,6 +96,11 @@ class ReferenceTraining(Training):
 def _take_vqvae(model: WorldModel, source: Path) -> None:
     """Give the model another one's VQ-VAE."""
     given = reference_model(load_model(source)).vqvae
+    if given.config.encoder is not None:
+        raise TrainingError(
+            f"vqvae: the encoder of {source} is the student {given.config.encoder}; give the model "
+            "that it was distilled from"
+        )
     if given.config != model.config.vqvae:
         raise TrainingError(
             f"vqvae: {source} has the sizes {given.config}, "

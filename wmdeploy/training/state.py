@@ -266,11 +266,21 @@ def differences(stored: Any, wanted: dict[str, Any]) -> str:
     """What two settings differ in, for an error message; "" if nothing."""
     if not isinstance(stored, dict):
         return f"got {type(stored).__name__}, expected an object"
-    names = [name for name in {**stored, **wanted} if stored.get(name) != wanted.get(name)]
+    there, now = _flat(stored), _flat(wanted)
     return "; ".join(
-        f"{name}: there {_short(stored.get(name))}, now {_short(wanted.get(name))}"
-        for name in names
+        f"{name}: there {_short(there.get(name))}, now {_short(now.get(name))}"
+        for name in {**there, **now}
+        if there.get(name) != now.get(name)
     )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings within settings by "outer.inner"; one that is not there is as one that is None."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": within for key, within in inner.items()} or {name: value}
+    return flat
 
 
 def _short(value: Any) -> str:

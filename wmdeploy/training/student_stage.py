@@ -170,9 +170,8 @@ class StudentStage(WindowStage):
         self._actions = model.config.temporal.num_actions > 0
         length = model.config.temporal.context + 1
         size, key = max(1, settings.batch // PLACES), (job.options.seed, 0)
-        super().__init__(training.spans, length, size, key)
+        super().__init__(training.spans, length, size, key, _windows(training, length))
         self._coded, self._footage = training, job.clips.training
-        self._windows = _windows(training, length)
         rng = np.random.default_rng([*key, 0, 0, HELD_OUT])
         self._held_out = [
             self._batch(validation, job.clips.validation, part, rng)

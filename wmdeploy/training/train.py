@@ -21,7 +21,15 @@ import torch
 
 from wmdeploy.errors import CheckpointError, TrainingError
 from wmdeploy.families import ModelFamily, load_family, save_model
-from wmdeploy.families.directory import CONFIG_FILE, TRAINING, WEIGHTS_FILE, read_training
+from wmdeploy.families.directory import (
+    CONFIG_FILE,
+    LAST,
+    TRAINING,
+    WEIGHTS_FILE,
+    TrainingNotes,
+    read_notes,
+    read_training,
+)
 from wmdeploy.files import real_path, sha256
 from wmdeploy.progress import Progress, silent
 from wmdeploy.training.data import TrainingClips, find_data
@@ -91,6 +99,7 @@ class Plan:
         begin: the model before the first step, once the clips are known; raises what `train` does.
         seen: digests of clips that parts of the model were trained on before.
         part: of the model's notes, where this training is noted; notes: all others.
+        remade: the model is another one now, and its scores are noted as its training's, too.
     """
 
     course: Course
@@ -99,6 +108,7 @@ class Plan:
     begin: Callable[[TrainingClips], Any]
     seen: tuple[str, ...] = ()
     part: str = TRAINING
+    remade: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -232,9 +242,12 @@ def _conclude(
         operations=plan.course.operations(job.model),
     )
     fields = {name: value for name, value in asdict(summary).items() if name != "output"}
-    about = {**plan.notes, plan.part: {"options": settings, "summary": fields}}
+    about = {**plan.notes, plan.part: {"options": settings, "summary": fields}, LAST: plan.part}
     seen = sorted({*clips.digests(0), *plan.seen})
-    about[TRAINING] = {**about.get(TRAINING, {}), "clips": seen}
+    noted = {**about.get(TRAINING, {}), "clips": seen}
+    if plan.remade and "summary" in noted:
+        noted["summary"] = {**noted["summary"], "quality": fields["quality"]}
+    about[TRAINING] = noted
     save_model(job.model, options.output, about)
     folder.remove()
     return summary
@@ -274,7 +287,7 @@ def _check_output(output: Path, settings: dict[str, Any], part: str) -> None:
         raise TrainingError(
             f"{output}: exists and is not a model directory; choose another output or remove it"
         )
-    stored = read_training(output, part).options
+    stored = _noted(output, part).options
     chosen = {key: value for key, value in stored.items() if key in settings}
     _refuse(output, chosen, json.loads(json.dumps(settings)))
 
@@ -283,7 +296,7 @@ def _finished(output: Path, settings: dict[str, Any], part: str) -> TrainSummary
     """The summary of the model at the output, or None if there is none."""
     if not (output / CONFIG_FILE).is_file():
         return None
-    stored = read_training(output, part)
+    stored = _noted(output, part)
     chosen = {key: value for key, value in stored.options.items() if key in settings}
     _refuse(output, chosen, settings)
     document = {**stored.summary, "fresh": False, "output": str(output)}
@@ -296,6 +309,13 @@ def _finished(output: Path, settings: dict[str, Any], part: str) -> TrainSummary
             f"{output / CONFIG_FILE}: its notes on the training are damaged ({error}); "
             "remove the directory or choose another output"
         ) from error
+
+
+def _noted(output: Path, part: str) -> TrainingNotes:
+    """What made a model; nothing where that was another command, whose notes stand beside these."""
+    if read_notes(output).get(LAST, part) != part:
+        return TrainingNotes()
+    return read_training(output, part)
 
 
 def _refuse(output: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:

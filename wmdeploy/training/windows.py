@@ -21,15 +21,23 @@ class WindowStage:
         length: frames of a window.
         size: windows in a process's batch.
         key: of the order that windows are drawn in.
+        windows: their first frames; None: all windows of that length.
     """
 
     kinds: ClassVar[tuple[type[nn.Module], ...]]  # of `blocks`
     module: Any
     _held_out: list[Batch]
 
-    def __init__(self, spans: Spans, length: int, size: int, key: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        spans: Spans,
+        length: int,
+        size: int,
+        key: tuple[int, int],
+        windows: np.ndarray | None = None,
+    ) -> None:
         self._spans, self._length, self._size, self._key = spans, length, size, key
-        self._windows = spans.windows(length)
+        self._windows = spans.windows(length) if windows is None else windows
 
     def numbers(self, step: int, share: Share) -> np.ndarray:
         """The first frames of a batch's windows, (B,) int64."""

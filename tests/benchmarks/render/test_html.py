@@ -240,27 +240,34 @@ def test_page_names_the_command_that_shows_where_the_time_goes(report: Report, h
 
 
 def test_page_names_what_a_student_and_integers_would_gain(report: Report) -> None:
-    rows = {"frame": 40.0, "decoder": 36.0}
-    shown = [
-        dataclasses.replace(row, p50_ms=rows.get(row.stage, row.p50_ms))
+    times = {"frame": 40.0, "decoder": 36.0}
+    rows = [
+        dataclasses.replace(row, p50_ms=times.get(row.stage, row.p50_ms))
         for row in report.rows
         if row.backend == "ort-cpu"
     ]
-    bundle = dataclasses.replace(report.bundle, bundle_bytes=100_000_000, integers_save=60_000_000)
-    report = dataclasses.replace(report, rows=shown, bundle=bundle)
+    model = {**report.bundle.model, "student": None}
+    bundle = dataclasses.replace(
+        report.bundle, bundle_bytes=100_000_000, layer_bytes=60_000_000, model=model
+    )
+    report = dataclasses.replace(report, rows=rows, bundle=bundle)
     student, integers = gains(report)
     assert "The decoder takes 90% of a frame of ort-cpu" in student
+    assert "which `wmdeploy distill` makes" in student
     assert "5.3 times as fast" in student  # 1 / (0.1 + 0.9 / 10)
-    assert "60.0 MB off the bundle's 100 MB" in integers
+    assert "60.0 of the bundle's 100 MB" in integers and "a quarter" in integers
     assert f"{student} {integers}" in "".join(Page(render(report)).texts)
+    bundle = dataclasses.replace(bundle, model={"student": {"name": "lite"}}, layer_bytes=0)
+    (student,) = gains(dataclasses.replace(report, bundle=bundle))
+    assert "is in the bundle, and has about a tenth" in student
 
 
 def test_page_names_no_gain_of_what_is_used_or_unknown(report: Report) -> None:
+    assert gains(report) == []  # of an older version, or of another family
     settings = Settings(decoder="lite")
-    environment = dataclasses.replace(report.environment, settings=settings)
-    assert gains(dataclasses.replace(report, environment=environment)) == []  # an older report
     recipe = dataclasses.replace(report.bundle.recipe, weights="int8")
-    bundle = dataclasses.replace(report.bundle, recipe=recipe, integers_save=0, model={})
-    assert gains(dataclasses.replace(report, bundle=bundle)) == []
-    bundle = dataclasses.replace(report.bundle, integers_save=0)
-    assert "would gain nothing" in gains(dataclasses.replace(report, bundle=bundle))[-1]
+    bundle = dataclasses.replace(
+        report.bundle, recipe=recipe, layer_bytes=9, model={"student": None}
+    )
+    environment = dataclasses.replace(report.environment, settings=settings)
+    assert gains(dataclasses.replace(report, bundle=bundle, environment=environment)) == []

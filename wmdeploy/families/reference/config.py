@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.programs.contract import FULL
 
 MOST = 2**16  # no size of a model is larger; a damaged file could claim anything
 STUDENTS = {"lite": 3, "tiny": 6}  # by what they divide the widths of the full network
@@ -22,19 +21,19 @@ class VQVAEConfig:
     """Sizes of the VQ-VAE that turns one frame into one latent and back.
 
     `widths` are the channels at full resolution and after each halving, so a frame of `image_size`
-    becomes a latent of `image_size / 2**(len(widths) - 1)` on each side. `encoder` is "full", or
-    the name of the student that stands in its place.
+    becomes a latent of `image_size / 2**(len(widths) - 1)` on each side. `encoder` is the
+    name of a student that stands in the full one's place, or None.
     """
 
     image_size: int
     widths: tuple[int, ...]
     latent_channels: int
     codebook_size: int
-    encoder: str = FULL
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
-        names = (FULL, *STUDENTS)
-        _require(self.encoder in names, "vqvae.encoder", self.encoder, " or ".join(names))
+        names = " or ".join(STUDENTS)
+        _require(self.encoder in (None, *STUDENTS), "vqvae.encoder", self.encoder, names)
         _require(3 <= len(self.widths) <= 16, "vqvae.widths", self.widths, "3 to 16 widths")
         for name in ("image_size", "latent_channels", "codebook_size"):
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""A model and its students: given together, saved together, and kept from being mixed up."""
+"""A model and its students: made together, and a decoder kept from being mixed up with others."""
 
 import dataclasses
 import hashlib
@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from wmdeploy.errors import CheckpointError
-from wmdeploy.families.reference.config import check_size, student_config
+from wmdeploy.families.reference.config import WorldModelConfig, check_size, student_config
 from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
-from wmdeploy.programs.contract import FULL
 
 OWN = "student."  # begins the names of a student decoder's tensors
 ENCODER = "vqvae.encoder."
@@ -27,11 +26,8 @@ def with_student(model: WorldModel, name: str, seed: int) -> WorldModel:
         CheckpointError: there is no such size.
     """
     student = student_config(name, model.config.vqvae, decoded_digest(model))
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        taught = WorldModel(dataclasses.replace(model.config, student=student))
-    taught.load_state_dict(full_weights(model), strict=False)
-    return taught.eval().requires_grad_(False)
+    config = dataclasses.replace(model.config, student=student)
+    return _rebuilt(config, model, OWN, seed)
 
 
 def with_encoder(model: WorldModel, name: str, seed: int) -> WorldModel:
@@ -47,35 +43,38 @@ def with_encoder(model: WorldModel, name: str, seed: int) -> WorldModel:
         CheckpointError: there is no such size, or the model's encoder is a student already.
     """
     check_size("encoder", name)
-    if model.config.vqvae.encoder != FULL:
+    if model.config.vqvae.encoder is not None:
         raise CheckpointError(
             f"model: its encoder is the student {model.config.vqvae.encoder}; give the model that "
             "it was distilled from"
         )
     vqvae = dataclasses.replace(model.config.vqvae, encoder=name)
+    return _rebuilt(dataclasses.replace(model.config, vqvae=vqvae), model, ENCODER, seed)
+
+
+def _rebuilt(config: WorldModelConfig, model: WorldModel, new: str, seed: int) -> WorldModel:
+    """A model of this config with another's weights; those whose names begin so are drawn."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        taught = WorldModel(dataclasses.replace(model.config, vqvae=vqvae))
-    state = model.state_dict()
-    kept = {key: tensor for key, tensor in state.items() if not key.startswith(ENCODER)}
-    taught.load_state_dict(kept, strict=False)
+        taught = WorldModel(config)
+    drawn = {name: value for name, value in taught.state_dict().items() if name.startswith(new)}
+    taught.load_state_dict({**_without(model, new), **drawn})
     return taught.eval().requires_grad_(False)
-
-
-def full_weights(model: WorldModel) -> dict[str, Tensor]:
-    """All tensors but a student's."""
-    state = model.state_dict()
-    return {name: tensor for name, tensor in state.items() if not name.startswith(OWN)}
 
 
 def decoded_digest(model: WorldModel) -> str:
     """Hex digest over the tensors that say what a student decoder imitates: all but the encoder."""
-    return _digest({n: t for n, t in full_weights(model).items() if not n.startswith(ENCODER)})
+    return _digest(_without(model, OWN, ENCODER))
 
 
 def weights_digest(model: WorldModel) -> str:
     """Hex digest over all tensors of a model in float32, but a student decoder's."""
-    return _digest(full_weights(model))
+    return _digest(_without(model, OWN))
+
+
+def _without(model: WorldModel, *beginnings: str) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(beginnings)}
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -1,8 +1,9 @@
 """Students: small convolutions that imitate the decoder or the encoder of one model.
 
-They have neither attention nor norms, and change the resolution by pixel shuffle (Shi et al. 2016,
-arXiv:1609.05158), so that no convolution runs at more than half the resolution of the picture. The
-decoder's first layer is linear, so that in the token layout it and the transformer's output
+They have neither attention nor norms. What stands next to the picture is a pixel shuffle (Shi et
+al. 2016, arXiv:1609.05158) or its reverse, so that no convolution runs at more than half its
+resolution; the decoder doubles it so each time, the encoder halves it by strides. The decoder's
+first layer is linear, so that in the token layout it and the transformer's output
 projection are one matrix; see `student_graph.py`. Knows no other part of the model.
 """
 
@@ -49,6 +50,7 @@ class StudentEncoder(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
+        assert config.encoder is not None
         widths = student_widths(config.encoder, config.widths[1:])
         layers = [
             nn.PixelUnshuffle(2),

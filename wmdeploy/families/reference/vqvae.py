@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from wmdeploy.families.reference.config import NORM_GROUPS, VQVAEConfig
 from wmdeploy.families.reference.student import StudentEncoder
-from wmdeploy.programs.contract import FULL
 
 
 class ResidualBlock(nn.Module):
@@ -145,8 +144,7 @@ class VQVAE(nn.Module):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: Encoder | StudentEncoder
-        self.encoder = Encoder(config) if config.encoder == FULL else StudentEncoder(config)
+        self.encoder = Encoder(config) if config.encoder is None else StudentEncoder(config)
         self.decoder = Decoder(config)
         self.vq = VectorQuantizer(config)
 
