@@ -30,6 +30,8 @@ from wmdeploy.training.plan import Distillation, Job, StagePlan, StageSettings
 from wmdeploy.training.vqvae_stage import frame_pairs
 from wmdeploy.training.windows import WindowStage, spread
 
+CERTAIN = 8.0  # logits between the two nearest vectors of an average latent
+SAME = 1e-3  # of the distance to a vector on average
 MOVED = 6.0  # what a position in which a pixel changes counts more than one that stands still
 VALIDATION_PAIRS = 64
 STRIP_FRAMES = 24
@@ -97,8 +99,8 @@ class EncoderLoss(nn.Module):
     def forward(self, frames: Tensor, static: Tensor) -> Tensor:
         """A scalar: a squared error over the latents' variance, and the cross-entropy of codes.
 
-        A code is the more likely, the nearer its vector is; distances are counted in those of the
-        full encoder's latents from their own vectors.
+        A code is the more likely, the nearer its vector is. Distances are counted in what, for the
+        full encoder's latents, lies between the nearest vector and the next on average.
 
         Args:
             frames, static: as of `frame_pairs`.
@@ -110,17 +112,24 @@ class EncoderLoss(nn.Module):
 
     def _loss(self, signal: Tensor, made: Tensor, static: Tensor) -> Tensor:
         (full,) = self.frozen
+        book = full.vq.embedding.weight  # (K, C)
+
+        def distances(z: Tensor) -> Tensor:  # (2B, N, K), squared, but for what all have
+            return book.square().sum(1) - 2 * (rearrange(z, "b c h w -> b (h w) c") @ book.T)
+
         with torch.no_grad():
             taught = full.encoder(signal)  # (2B, C, h, w)
-            codes = full.vq.nearest(taught)  # (2B, N)
-            unit = shared_mean((taught - full.vq.lookup(codes)).square().sum(1).mean())
+            farther = distances(taught)
+            nearest, codes = farther.min(-1, keepdim=True)
+            farther -= nearest
+            # a training gives codes that say the same one vector: the next one is another
+            same = farther <= SAME * farther.mean()
+            gap = shared_mean(farther.masked_fill(same, torch.inf).amin(-1).mean())
         weight = 1 + MOVED * (~static).repeat(2, 1).float()  # (2B, N)
         weight = weight / shared_mean(weight.mean())
         error = (made - taught).square().mean(1).flatten(1) / shared_mean(taught.var())
-        book = full.vq.embedding.weight  # (K, C)
-        distance = book.square().sum(1) - 2 * (rearrange(made, "b c h w -> b (h w) c") @ book.T)
-        logits = -distance / unit.clamp(min=1e-6)  # (2B, N, K)
-        missed = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
+        logits = -CERTAIN * distances(made) / gap
+        missed = F.cross_entropy(logits.transpose(1, 2), codes[..., 0], reduction="none")
         return ((error + missed) * weight).mean()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -59,25 +60,24 @@ def test_sweep_of_nothing_says_once_why(tmp_path: Path) -> None:
     assert str(raised.value).count("no such directory, file or preset") == 1
 
 
-@pytest.mark.usefixtures("constant_ceilings")
-@pytest.mark.slow
-def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) -> None:
+def sweeping(model: str, folder: Path, **changes: Any) -> SweepOptions:
+    """A short sweep in float32."""
     bench = BenchOptions(
-        bundle=tmp_path,
+        bundle=folder,
         clips=(SAMPLE_CLIP,),
         backends=("ort-cpu",),
         context=4,
         horizon=4,
         effort=Effort(runs=2, seconds=0.01),
     )
-    options = SweepOptions(
-        model=str(micro_model),
-        output=tmp_path / "s",
-        bench=bench,
-        layouts=("token", "latent"),
-        precisions=("fp32",),
-        weights=("float",),
-    )
+    given: dict[str, Any] = {"layouts": ("token",), "precisions": ("fp32",)}
+    return SweepOptions(model=model, output=folder / "s", bench=bench, **given | changes)
+
+
+@pytest.mark.usefixtures("constant_ceilings")
+@pytest.mark.slow
+def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) -> None:
+    options = sweeping(str(micro_model), tmp_path, layouts=("token", "latent"), weights=("float",))
     found = sweep(options)
     assert [(c.layout, c.backend) for c in found.cells] == [
         (layout, backend) for layout in ("token", "latent") for backend in ("eager", "ort-cpu")
@@ -91,7 +91,7 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
 
     assert sweep(options, note) == found
     assert not any("ort-cpu" in detail for _, detail in progress)  # nothing was measured again
-    longer = dataclasses.replace(options, bench=dataclasses.replace(bench, horizon=5))
+    longer = dataclasses.replace(options, bench=dataclasses.replace(options.bench, horizon=5))
     sweep(longer, note)
     details = {detail for task, detail in progress if task == "latent-fp32: time"}
     assert {"eager: frame: round 1", "ort-cpu: frame: round 2"} <= details
@@ -103,22 +103,7 @@ def test_sweep_runs_every_combination_once(micro_model: Path, tmp_path: Path) ->
 def test_sweep_tries_all_decoders_of_a_model(micro: WorldModel, tmp_path: Path) -> None:
     """A student is beside the full decoder in one table, and beaten by it in nearness to it."""
     save_model(with_student(micro, "lite", seed=5), tmp_path / "model")
-    bench = BenchOptions(
-        bundle=tmp_path,
-        clips=(SAMPLE_CLIP,),
-        backends=("ort-cpu",),
-        context=4,
-        horizon=4,
-        effort=Effort(runs=2, seconds=0.01),
-    )
-    options = SweepOptions(
-        model=str(tmp_path / "model"),
-        output=tmp_path / "s",
-        bench=bench,
-        layouts=("token",),
-        precisions=("fp32",),
-        weights=("float",),
-    )
+    options = sweeping(str(tmp_path / "model"), tmp_path, weights=("float",))
     found = sweep(options)
     assert [(c.decoder, c.backend) for c in found.cells] == [
         ("full", "eager"), ("full", "ort-cpu"), ("lite", "ort-cpu")
@@ -168,21 +153,7 @@ def test_sweep_searches_integer_weights_too(
     micro_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quantise_micro(monkeypatch)
-    bench = BenchOptions(
-        bundle=tmp_path,
-        clips=(SAMPLE_CLIP,),
-        backends=("ort-cpu",),
-        context=4,
-        horizon=4,
-        effort=Effort(runs=2, seconds=0.01),
-    )
-    options = SweepOptions(
-        model=str(micro_model),
-        output=tmp_path / "s",
-        bench=bench,
-        layouts=("token",),
-        precisions=("fp32",),
-    )
+    options = sweeping(str(micro_model), tmp_path)
     found = sweep(options)
     cells = [(c.weights, c.backend) for c in found.cells]
     assert cells[:3] == [("float", "eager"), ("float", "ort-cpu"), ("int8", "eager")]
