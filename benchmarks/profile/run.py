@@ -79,10 +79,11 @@ def profile(options: ProfileOptions, progress: Progress = silent) -> Profile:
     if not 1 <= options.runs <= MOST_RUNS:
         raise BackendError(f"runs: got {options.runs}, expected 1 to {MOST_RUNS}")
     machine = this_machine()
-    bundle = Bundle.open(options.bundle)
+    whole = Bundle.open(options.bundle)
+    bundle = whole.with_decoder(options.settings.decoder)
     manifest = bundle.manifest
     progress("load", 0, 1, options.backend)
-    with opened(options.backend, bundle, options.settings) as profiler:
+    with opened(options.backend, whole, options.settings) as profiler:
         backend = profiler.backend
         wanted = _wanted(options, backend.programs)
         rollout, remarks = _rollout(options, profiler)

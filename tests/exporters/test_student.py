@@ -10,6 +10,7 @@ import pytest
 from tests.cli.test_cli import wmdeploy
 from tests.serve.conftest import PLAYING
 from tests.serve.test_service import player_of
+from wmdeploy.benchmarks.profile.run import ProfileOptions, profile
 from wmdeploy.benchmarks.report import read_json
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.clip import Clip
@@ -124,6 +125,18 @@ def test_a_site_has_the_chosen_decoder_alone(taught: Taught, tmp_path: Path) -> 
     model = json.loads((tmp_path / "site" / SITE_FILE).read_text())
     assert set(model["graphs"]) == {"prefill", "step", "decoder-lite"}
     assert [call["graph"] for call in model["programs"]["render"]] == ["decoder-lite"]
+
+
+def test_a_profile_is_of_the_chosen_decoder(taught: Taught) -> None:
+    settings = Settings(decoder="lite")
+    options = ProfileOptions(
+        bundle=taught[1].path, clip=SAMPLE_CLIP, backend="ort-cpu", runs=2, settings=settings
+    )
+    result = profile(options)
+    assert set(result.graphs) == {"encoder", "prefill", "step", "decoder-lite"}
+    modules = {node.module for node in result.graphs["decoder-lite"].nodes}
+    assert any(module.startswith("student.body") for module in modules)
+    assert [call.graph for call in result.frame.calls] == ["prefill", "decoder-lite"]
 
 
 def test_an_unknown_decoder_lists_those_of_the_bundle(taught: Taught) -> None:

@@ -9,6 +9,7 @@ from wmdeploy.cli.common import app, example, out, print_notes
 from wmdeploy.cli.options import (
     PROFILED_BACKENDS,
     Clip,
+    Decoder,
     Device,
     DeviceName,
     Family,
@@ -28,6 +29,7 @@ from wmdeploy.cli.progress import show_progress
 from wmdeploy.clips.read import SAMPLE_CLIP
 from wmdeploy.errors import require
 from wmdeploy.files import write_document
+from wmdeploy.programs.contract import FULL
 
 
 @app.command(epilog=example("wmdeploy profile bundles/pong --html where.html"))
@@ -50,6 +52,7 @@ def profile(
     ] = 30,
     clip: Clip = SAMPLE_CLIP,
     device: Device = DeviceName.auto,
+    decoder: Decoder = FULL,
     tf32: Tf32 = False,
     fps: Fps = None,
     fit: Fit = FitName.squeeze,
@@ -79,7 +82,7 @@ def profile(
         backend=one_backend(backend) or "ort-cpu",
         graphs=parts(graph),
         runs=runs,
-        settings=Settings(device.value, tf32),
+        settings=Settings(device.value, tf32, decoder=decoder),
         read=read_options(fps, fit, series),
     )
     with show_progress() as progress:
