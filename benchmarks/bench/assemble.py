@@ -199,7 +199,7 @@ def bundle_facts(bundle: Bundle, options: BenchOptions, clips: list[str]) -> Bun
         horizon=options.horizon_for(judged_window(manifest.programs)),
         refill=options.refill,
         other_layout=manifest.other_layout,
-        layer_bytes=layer_bytes([bundle.path / graph.file for graph in manifest.graphs.values()]),
+        layer_bytes=layer_bytes([bundle.checked_graph(name) for name in manifest.graphs]),
     )
 
 

@@ -313,6 +313,38 @@ def test_both_students_stand_in_one_model(
         run(training.output, again, part="encoder")
 
 
+def test_another_distillation_does_not_take_the_place_of_the_last(
+    source: Path, squares: Path, reference: tuple[Path, TrainSummary], tmp_path: Path
+) -> None:
+    """The notes of the decoder's stand in the model of both, which that command did not make."""
+    both = options(squares, tmp_path / "both", stages={"encoder.steps": 1.0})
+    run(reference[0], both, part="encoder")
+    again = options(squares, both.output)  # as the student decoder was made
+    with pytest.raises(TrainingError, match="it was not trained by this command"):
+        run(source, again)
+
+
+def test_scores_of_a_training_are_those_of_the_model_as_it_is(
+    source: Path, squares: Path, tmp_path: Path
+) -> None:
+    notes = {"training": {"options": {"seed": 0}, "summary": {"quality": "of before"}}}
+    save_model(load_model(source), tmp_path / "source", notes)
+    for part, stage in (("decoder", "student"), ("encoder", "encoder")):
+        training = options(squares, tmp_path / part, stages={f"{stage}.steps": 1.0})
+        run(tmp_path / "source", training, part=part)  # type: ignore[arg-type]
+    assert read_training(tmp_path / "decoder").summary["quality"] == "of before"
+    own = read_training(tmp_path / "encoder", "encoder distillation").summary["quality"]
+    assert read_training(tmp_path / "encoder").summary["quality"] == own
+
+
+def test_vqvae_with_a_student_encoder_is_not_trained_on(
+    squares: Path, observing: tuple[Path, TrainSummary], tmp_path: Path
+) -> None:
+    chosen = TrainOptions(data=(squares,), output=tmp_path / "model", vqvae=observing[0])
+    with pytest.raises(TrainingError, match="is the student lite; give the model"):
+        train(chosen, config=MICRO)
+
+
 @pytest.mark.slow
 def test_a_student_encoder_learns_the_codes_and_is_exported(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data", clips=10)

@@ -20,13 +20,13 @@ from wmdeploy.families.reference.student import StudentBlock
 from wmdeploy.families.reference.vqvae import VQVAE
 from wmdeploy.families.reference.world_model import WorldModel, to_signal
 from wmdeploy.programs.contract import FULL
-from wmdeploy.quality.measure import evaluate
 from wmdeploy.quality.plots import strip
 from wmdeploy.quality.predict import decode_latents, encode_frames
 from wmdeploy.quality.report import QualityReport
 from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.plan import Distillation, Job, StagePlan, StageSettings
+from wmdeploy.training.reference import held_out_quality
 from wmdeploy.training.vqvae_stage import frame_pairs
 from wmdeploy.training.windows import WindowStage, spread
 
@@ -77,14 +77,7 @@ class EncoderDistillation(Distillation):
         return strip(rows)
 
     def quality(self, job: Job) -> QualityReport:
-        return evaluate(
-            job.model,
-            job.clips.validation,
-            name=job.options.output.name,
-            full=self._full.vqvae,
-            skipped=job.clips.skipped,
-            progress=job.progress,
-        )
+        return held_out_quality(job, full=self._full.vqvae)
 
 
 class EncoderLoss(nn.Module):

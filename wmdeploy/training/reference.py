@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,13 +85,19 @@ class ReferenceTraining(Training):
         return strip(rows)
 
     def quality(self, job: Job) -> QualityReport:
-        return evaluate(
-            job.model,
-            job.clips.validation,
-            name=job.options.output.name,
-            skipped=job.clips.skipped,
-            progress=job.progress,
-        )
+        return held_out_quality(job)
+
+
+def held_out_quality(job: Job, **more: Any) -> QualityReport:
+    """The model's scores on the held-out clips; `more`: as `evaluate` takes it."""
+    return evaluate(
+        job.model,
+        job.clips.validation,
+        name=job.options.output.name,
+        skipped=job.clips.skipped,
+        progress=job.progress,
+        **more,
+    )
 
 
 def _take_vqvae(model: WorldModel, source: Path) -> None:

@@ -17,7 +17,7 @@ from wmdeploy.families import family_of
 from wmdeploy.families.reference.distillation import weights_digest, with_student
 from wmdeploy.families.reference.student import StudentBlock
 from wmdeploy.families.reference.world_model import WorldModel, to_signal
-from wmdeploy.quality.measure import CHANGED_LEVELS, evaluate
+from wmdeploy.quality.measure import CHANGED_LEVELS
 from wmdeploy.quality.plots import strip
 from wmdeploy.quality.predict import decode_latents, encode_frames, following_latents
 from wmdeploy.quality.report import QualityReport
@@ -25,7 +25,7 @@ from wmdeploy.training.codes import CodedFootage
 from wmdeploy.training.loop import Batch, Share, shared_mean
 from wmdeploy.training.optimizer import muon_and_adamw
 from wmdeploy.training.plan import Distillation, Job, StagePlan, StageSettings
-from wmdeploy.training.reference import coded_footage
+from wmdeploy.training.reference import coded_footage, held_out_quality
 from wmdeploy.training.temporal_stage import latents_of
 from wmdeploy.training.windows import WindowStage, spread
 
@@ -82,14 +82,7 @@ class StudentDistillation(Distillation):
         return strip([frames[1:], *made])
 
     def quality(self, job: Job) -> QualityReport:
-        return evaluate(
-            job.model,
-            job.clips.validation,
-            name=job.options.output.name,
-            decoder=job.model.config.student.name,
-            skipped=job.clips.skipped,
-            progress=job.progress,
-        )
+        return held_out_quality(job, decoder=job.model.config.student.name)
 
 
 class StudentLoss(nn.Module):
