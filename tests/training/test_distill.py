@@ -22,6 +22,7 @@ from wmdeploy.families.directory import read_notes, read_training
 from wmdeploy.families.reference.family import reference_model
 from wmdeploy.families.reference.world_model import WorldModel
 from wmdeploy.quality.measure import evaluate
+from wmdeploy.quality.report import GroupReport
 from wmdeploy.quality.tables import quality_tables
 from wmdeploy.training import TrainOptions, TrainSummary
 from wmdeploy.training.data import find_data
@@ -130,17 +131,23 @@ def test_other_options_do_not_take_the_place_of_a_student(
         run(source, options(squares, reference[0]), student="tiny")
 
 
+def learned(data: Path, folder: Path, part: Part, steps: str) -> list[GroupReport]:
+    """Scores of a trained model's student after one step and after 300; see the folder "300.0"."""
+    of_model: dict[str, Any] = {"vqvae_steps": 400, "temporal_steps": 200, "checkpoint_every": 200}
+    train(TrainOptions(data=(data,), output=folder / "model", **of_model), config=MICRO)
+    scores = []
+    for count in (1.0, 300.0):
+        training = options(data, folder / str(count), stages={steps: count})
+        summary, _ = run(folder / "model", training, part=part)
+        assert summary.quality is not None
+        scores.append(summary.quality.all)
+    return scores
+
+
 @pytest.mark.slow
 def test_a_student_learns_the_full_decoder_and_real_frames(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data", clips=10)
-    steps: dict[str, Any] = {"vqvae_steps": 400, "temporal_steps": 200, "checkpoint_every": 200}
-    train(TrainOptions(data=(data,), output=tmp_path / "model", **steps), config=MICRO)
-    first, last = (
-        run(tmp_path / "model", options(data, tmp_path / str(n), stages={"student.steps": n}))[0]
-        for n in (1.0, 300.0)
-    )
-    assert first.quality is not None and last.quality is not None
-    before, after = first.quality.all, last.quality.all
+    before, after = learned(data, tmp_path, "decoder", "student.steps")
     assert before.against_full is not None and after.against_full is not None
     assert after.against_full.psnr > before.against_full.psnr + 3
     assert (after.following["lite"].psnr or 0) > (before.following["lite"].psnr or 0) + 3
@@ -348,18 +355,7 @@ def test_vqvae_with_a_student_encoder_is_not_trained_on(
 @pytest.mark.slow
 def test_a_student_encoder_learns_the_codes_and_is_exported(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data", clips=10)
-    steps: dict[str, Any] = {"vqvae_steps": 400, "temporal_steps": 100, "checkpoint_every": 200}
-    train(TrainOptions(data=(data,), output=tmp_path / "model", **steps), config=MICRO)
-    first, last = (
-        run(
-            tmp_path / "model",
-            options(data, tmp_path / str(n), stages={"encoder.steps": n}),
-            part="encoder",
-        )[0]
-        for n in (1.0, 300.0)
-    )
-    assert first.quality is not None and last.quality is not None
-    before, after = first.quality.all.encoder, last.quality.all.encoder
+    before, after = (s.encoder for s in learned(data, tmp_path, "encoder", "encoder.steps"))
     assert before is not None and after is not None
     # the full one's norms see the whole frame, and its codes of still places follow them
     assert after.codes > before.codes + 0.3
