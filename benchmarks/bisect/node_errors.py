@@ -1,13 +1,13 @@
 """Errors of a graph's nodes against PyTorch: of the graph as it runs, and of each node alone.
 
 An error is the largest absolute difference over the largest absolute value of PyTorch's. A choice
-(a code, a rounded pixel) is judged by what it costs, and a code that ties costs nothing; PyTorch
-goes on from the backend's choice.
+(a code, a pixel that is rounded or cut off) is judged by what it costs, and a code that ties costs
+nothing; PyTorch goes on from the backend's choice.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from wmdeploy.benchmarks.bisect.onnx_values import OnnxValues, Row
     from wmdeploy.benchmarks.bisect.torch_values import Operation, PytorchValues, Visit
     from wmdeploy.codes import CodeCount
+
+    Cost = Callable[[Tensor, tuple[Any, ...]], tuple[Tensor, Tensor]]  # and its scale
 
 BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 
@@ -131,7 +133,7 @@ class Comparison:
             name = operation.name
             if name in values:
                 got = values.pop(name)
-                if operation.kind in COSTS and got.shape == value.shape:
+                if _cost(operation, value, given) and got.shape == value.shape:
                     self._choices[name] = got.to(value.dtype)
                 chooses_codes = operation.kind == "argmin" and self._exact.gives_codes
                 if chooses_codes and got.shape == value.shape:
@@ -164,8 +166,9 @@ def error(
     """Relative; of a choice, what it costs. Infinite where shapes differ or `got` is not finite."""
     if got.shape != expected.shape:
         return math.inf
-    if operation.kind in COSTS:
-        cost, scale = COSTS[operation.kind](got, given)
+    cost_of = _cost(operation, expected, given)
+    if cost_of is not None:
+        cost, scale = cost_of(got, given)
     else:
         wide = expected.float() if expected.is_floating_point() else expected.double()
         difference = (got.to(wide.dtype) - wide).abs()
@@ -191,4 +194,21 @@ def _cost_of_rounding(got: "Tensor", given: tuple[Any, ...]) -> "tuple[Tensor, T
     return ((got.float() - given[0]).abs() - 0.5).clamp_min(0), given[0].abs()
 
 
-COSTS = {"argmin": _cost_of_nearest, "round": _cost_of_rounding}
+def _cost_of_truncation(got: "Tensor", given: tuple[Any, ...]) -> "tuple[Tensor, Tensor]":
+    """How far what was cut off lies outside the values that become these whole numbers."""
+    whole = got.float()
+    below, above = whole - (got <= 0).float(), whole + (got >= 0).float()
+    return (below - given[0]).maximum(given[0] - above).clamp_min(0), given[0].abs()
+
+
+def _cost(operation: "Operation", expected: "Tensor", given: tuple[Any, ...]) -> "Cost | None":
+    """What a choice is judged by; None for an operation that chooses nothing."""
+    if operation.kind == "_to_copy":
+        import torch
+
+        whole = not expected.is_floating_point() and expected.dtype is not torch.bool
+        return _cost_of_truncation if whole and given[0].is_floating_point() else None
+    return COSTS.get(operation.kind)
+
+
+COSTS: "dict[str, Cost]" = {"argmin": _cost_of_nearest, "round": _cost_of_rounding}

@@ -50,6 +50,13 @@ def test_choices_are_judged_by_what_they_cost() -> None:
     up, down = torch.tensor([1.0, 100.0]), torch.tensor([0.0, 100.0])
     assert error(of("round"), up, down, (half,)) == pytest.approx(1e-5, rel=1e-3)
     assert error(of("round"), up + 1, down, (half,)) == pytest.approx(0.01001, rel=1e-3)
+    cut = torch.tensor([0.2, 8.99999, -1.5])
+    whole = torch.tensor([0, 8, -1], dtype=torch.int8)
+    assert error(of("_to_copy"), whole, whole, (cut,)) == 0
+    above = torch.tensor([0, 9, -1], dtype=torch.int8)
+    assert error(of("_to_copy"), above, whole, (cut,)) == pytest.approx(1e-5 / 9, rel=0.1)
+    assert error(of("_to_copy"), above - 2, whole, (cut,)) == pytest.approx(2.2 / 9, rel=1e-4)
+    assert error(of("_to_copy"), above.float(), whole.float(), (cut,)) == pytest.approx(1 / 8)
     values = torch.tensor([1.0, -math.inf, 2.0])
     assert error(of("add"), values, values, ()) == 0
     assert error(of("add"), torch.tensor([1.0, -math.inf, 2.5]), values, ()) == 0.25
