@@ -151,18 +151,27 @@ def _attention(new: Replacement) -> None:
 
 
 def _group_norm(new: Replacement) -> None:
-    """x of (B, C, H, W), scale and bias of (C,)."""
+    """x of (B, C, ...), scale and bias of (C,).
+
+    The mean is taken off before squares are summed: the difference of the mean square and the
+    squared mean, as the function of ONNX's specification has it, loses the digits of values that
+    are far from zero. The scale over the spread is one factor for each channel, so that a value is
+    multiplied and added to once.
+    """
     source, scale, bias = new.node.input
     kind, sizes = new.values.kind(source), new.values.sizes(source)
-    if len(sizes) != 4 or not all(sizes[1:]) or not kind:
+    if len(sizes) < 3 or not all(sizes[1:]) or not kind:
         raise foreign(new.node)
-    _, channels, height, width = sizes
-    groups = new.attributes["num_groups"]
-    epsilon = new.attributes.get("epsilon", 1e-5)
-    # 0 keeps the batch
-    x = new.add("Reshape", [source, new.constant("groups", np.array([0, groups, -1]))], "grouped")
-    if kind != FLOAT:
-        x = new.add("Cast", [x], "float", to=FLOAT)
+    groups, epsilon = new.attributes["num_groups"], new.attributes.get("epsilon", 1e-5)
+
+    def shaped(value: str, name: str, *shape: int) -> str:  # 0 keeps the batch
+        sizes = new.constant(f"{name}_sizes", np.array(shape))
+        return new.add("Reshape", [value, sizes], name)
+
+    def exact(value: str, name: str) -> str:
+        return value if kind == FLOAT else new.add("Cast", [value], name, to=FLOAT)
+
+    x = exact(shaped(source, "grouped", 0, groups, -1), "float")
     axis = new.constant("axis", np.array([2]))
     mean = new.add("ReduceMean", [x, axis], "mean")
     deviation = new.add("Sub", [x, mean], "deviation")
@@ -170,14 +179,16 @@ def _group_norm(new: Replacement) -> None:
     variance = new.add("ReduceMean", [squares, axis], "variance")
     least = new.constant("epsilon", np.array(epsilon, np.float32))
     spread = new.add("Sqrt", [new.add("Add", [variance, least], "least")], "spread")
-    x = new.add("Div", [deviation, spread], "normal")
-    if kind != FLOAT:
-        x = new.add("Cast", [x], "half", to=kind)
-    whole = new.constant("whole", np.array([0, channels, height, width]))
-    x = new.add("Reshape", [x, whole], "ungrouped")
-    each = new.constant("channels", np.array([1, channels, 1, 1]))
-    x = new.add("Mul", [x, new.add("Reshape", [scale, each], "scale")], "scaled")
-    new.add("Add", [x, new.add("Reshape", [bias, each], "bias")])
+    factor = shaped(exact(scale, "float_scale"), "scale", 1, groups, -1)
+    factor = new.add("Div", [factor, spread], "factor")
+    each = [sizes[1], *(1 for _ in sizes[2:])]  # channels
+    x = shaped(deviation, "ungrouped", 0, *sizes[1:])
+    x = new.add("Mul", [x, shaped(factor, "factors", 0, *each)], "scaled")
+    y = [x, shaped(exact(bias, "float_bias"), "bias", 1, *each)]
+    if kind == FLOAT:
+        new.add("Add", y)
+    else:
+        new.add("Cast", [new.add("Add", y, "shifted")], to=kind)
 
 
 def foreign(node: onnx.NodeProto) -> BackendError:

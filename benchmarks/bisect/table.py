@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from wmdeploy.benchmarks.render.format import some
+
 if TYPE_CHECKING:
     from wmdeploy.benchmarks.bisect.node_errors import Node
     from wmdeploy.benchmarks.bisect.run import Findings
 
 
 NEIGHBOURS = 4  # shown on either side of a node
-
-
-OTHERS = 3  # faults besides the first that are named
 
 
 def nodes_table(findings: "Findings") -> Table:
@@ -37,7 +36,7 @@ def nodes_table(findings: "Findings") -> Table:
         style = "bold red" if i == findings.culprit else "bold" if i == shown else ""
         table.add_row(
             ">" if i == shown else "",
-            " ".join(node.ops),
+            some(node.ops),
             node.name,
             f"{node.module}: {node.operation}",
             "x".join(map(str, node.shape)),
@@ -61,20 +60,17 @@ def in_words(findings: "Findings") -> str:
         f"{_off(node.accumulated)}; "
     )
     faults = findings.faults
-    others = [_named(fault) for fault in faults if fault is not node]
-    listed = ", ".join(others[:OTHERS])
-    if len(others) > OTHERS:
-        listed += f" and {len(others) - OTHERS} more"
+    others = some([_named(fault) for fault in faults if fault is not node])
     if node.own is not None and node in faults:
         said += f"given PyTorch's values it is {_off(node.own)}: the fault is in this node"
-        return said + (f", and there are others in {listed}" if others else "")
+        return said + (f", and there are others in {others}" if others else "")
     if node.own is None:
         return (
             said + "the file does not state the types of its inputs, so the faulty node is unknown"
         )
     said += f"given PyTorch's values it is off by {node.own:.1e} only: errors before it add up"
     if others:
-        return said + f"; nodes with a fault of their own: {listed}"
+        return said + f"; nodes with a fault of their own: {others}"
     worst = findings.least_exact
     return said + f", the largest of one node {worst.own:.1e}, at {_named(worst)}"
 
@@ -84,4 +80,4 @@ def _off(error: float) -> str:
 
 
 def _named(node: "Node") -> str:
-    return f"{node.name} ({' '.join(node.ops)} of {node.module})"
+    return f"{node.name} ({some(node.ops)} of {node.module})"

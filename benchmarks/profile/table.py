@@ -6,7 +6,7 @@ from statistics import median
 from wmdeploy.benchmarks.profile.document import GraphCall, GraphProfile, Profile
 from wmdeploy.benchmarks.profile.spans import Span, by_module, graph_span
 from wmdeploy.benchmarks.render.columns import Cell, Column
-from wmdeploy.benchmarks.render.format import milliseconds
+from wmdeploy.benchmarks.render.format import milliseconds, some
 from wmdeploy.benchmarks.render.tables import Table, filled_table
 
 WITH_PROFILER = "with the profiler"
@@ -176,8 +176,7 @@ def _operations_of(span: Span) -> str:
             collect(child)
 
     collect(span)
-    names = sorted(found, key=lambda name: -found[name])
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return some(sorted(found, key=lambda name: -found[name]))
 
 
 def _listed(calls: Sequence[GraphCall]) -> str:

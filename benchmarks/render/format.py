@@ -1,7 +1,7 @@
 """How a figure of a report is written."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wmdeploy.benchmarks.report import Report, Row
 from wmdeploy.engines.base import BACKENDS
@@ -106,3 +106,9 @@ def worst_db(row: Row) -> str:
     """PSNR of the worst frame of the longest rollout."""
     worst = row.worst_frame_db
     return f"{min(worst.values()):.1f}" if worst else ""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

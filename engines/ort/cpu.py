@@ -15,6 +15,7 @@ import onnx
 import psutil
 
 from wmdeploy.bundle import Bundle
+from wmdeploy.decompose import decompose_group_norm
 from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
 from wmdeploy.engines.ort.integers import DEQUANTIZE, split_factors
@@ -112,9 +113,12 @@ def cpu_graph(path: Path) -> onnx.ModelProto:
 def rewrite_for_cpu(model: onnx.ModelProto) -> None:
     """What the provider computes faster, or closer, in place.
 
+    It has no kernel for GroupNormalization, and runs the function of ONNX's specification.
+
     Raises:
-        BackendError: see `split_factors`.
+        BackendError: see `split_factors` and `decompose_group_norm`.
     """
+    decompose_group_norm(model)
     split_attention(model)
     split_factors(model)
 
