@@ -67,6 +67,10 @@ class Values:
             return None
         return numpy_helper.to_array(tensor)
 
+    def stored_sizes(self, name: str) -> list[int]:
+        """Of an initializer; empty of anything else."""
+        return list(self._initializers[name].dims) if name in self._initializers else []
+
     def sizes(self, name: str) -> list[int]:
         return [dim.dim_value for dim in self._types[name].shape.dim] if name in self._types else []
 
@@ -189,6 +193,22 @@ def _group_norm(new: Replacement) -> None:
         new.add("Add", y)
     else:
         new.add("Cast", [new.add("Add", y, "shifted")], to=kind)
+
+
+def transposed_convolution(new: Replacement) -> tuple[list[int], int, int] | None:
+    """Sizes of the weights (inputs, outputs, height, width), stride and padding of a ConvTranspose.
+
+    None of one that has other strides or pads on one side than on another, groups, dilations, a
+    kernel that is no multiple of its stride, or weights that are not stored.
+    """
+    given, sizes = new.attributes, new.values.stored_sizes(new.node.input[1])
+    strides, pads = given.get("strides", [1, 1]), given.get("pads", [0] * 4)
+    plain = given.get("group", 1) == 1 and given.get("auto_pad", b"NOTSET") == b"NOTSET"
+    plain &= not any(given.get("output_padding", [])) and "output_shape" not in given
+    plain &= {1, *given.get("dilations", [])} == {1} and len({*strides}) + len({*pads}) == 2
+    if not plain or len(sizes) != 4 or any(length % strides[0] for length in sizes[2:]):
+        return None
+    return sizes, strides[0], pads[0]
 
 
 def foreign(node: onnx.NodeProto) -> BackendError:

@@ -19,7 +19,7 @@ from wmdeploy.decompose import decompose_group_norm
 from wmdeploy.engines.base import Settings
 from wmdeploy.engines.checks import batch_of, check_results, check_tensors
 from wmdeploy.engines.ort.integers import DEQUANTIZE, split_factors
-from wmdeploy.engines.ort.rewrite import split_attention
+from wmdeploy.engines.ort.rewrite import split_attention, split_transposed_convolution
 from wmdeploy.errors import BackendError, MissingError, require
 from wmdeploy.graph_file import WEIGHTS_FILE
 from wmdeploy.manifest import GraphRecord
@@ -119,6 +119,7 @@ def rewrite_for_cpu(model: onnx.ModelProto) -> None:
         BackendError: see `split_factors` and `decompose_group_norm`.
     """
     decompose_group_norm(model)
+    split_transposed_convolution(model)
     split_attention(model)
     split_factors(model)
 

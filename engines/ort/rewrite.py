@@ -12,7 +12,6 @@ from collections import defaultdict
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from wmdeploy.decompose import (
     FLOAT,
@@ -20,6 +19,7 @@ from wmdeploy.decompose import (
     Values,
     decompose_group_norm,
     replace_nodes,
+    transposed_convolution,
 )
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -140,36 +140,81 @@ def split_attention(model: onnx.ModelProto) -> int:
     Returns:
         How many nodes were rewritten.
     """
-    graph = model.graph
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
-    nodes: list[onnx.NodeProto] = []
-    rewritten = 0
-    for node in graph.node:
-        queries = list(shapes.get(node.input[0], ())) if node.op_type == "Attention" else []
-        plain = len(node.input) == 3 and len(node.output) == 1  # no mask, no cache
-        if not plain or len(queries) != 4 or queries[1].dim_value != 1:
-            nodes.append(node)
-            continue
-        length, width = queries[2].dim_value, queries[3].dim_value
-        if not length or length % GROUPS or not width:
-            nodes.append(node)
-            continue
-        source, result = node.input[0], node.output[0]
-        split, joined = f"{result}/split", f"{result}/joined"
-        for name, shape in (
-            (split, [0, GROUPS, length // GROUPS, width]),  # 0 keeps the batch
-            (joined, [0, 1, length, width]),
-        ):
-            graph.initializer.append(
-                numpy_helper.from_array(np.array(shape, np.int64), f"{name}/shape")
-            )
-        node.input[0], node.output[0] = split, joined
-        nodes += [
-            helper.make_node("Reshape", [source, f"{split}/shape"], [split]),
-            node,
-            helper.make_node("Reshape", [joined, f"{joined}/shape"], [result]),
-        ]
-        rewritten += 1
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return rewritten
+    return replace_nodes(model, ("Attention",), _in_groups)
+
+
+def _in_groups(new: Replacement) -> bool:
+    node, sizes = new.node, new.values.sizes(new.node.input[0])
+    plain = len(node.input) == 3 and len(node.output) == 1  # no mask, no cache
+    if not plain or len(sizes) != 4 or sizes[1] != 1:
+        return False
+    length, width = sizes[2:]
+    if not length or length % GROUPS or not width:
+        return False
+    split = new.constant("split_sizes", np.array([0, GROUPS, length // GROUPS, width]))
+    joined = new.constant("joined_sizes", np.array([0, 1, length, width]))  # 0 keeps the batch
+    queries = new.add("Reshape", [node.input[0], split], "split")
+    y = new.add("Attention", [queries, *node.input[1:]], "joined", **new.attributes)
+    new.add("Reshape", [y, joined])
+    return True
+
+
+def split_transposed_convolution(model: onnx.ModelProto) -> int:
+    """Rewrite, in place, each ConvTranspose whose kernel is a multiple of its stride s.
+
+    Every s-th row and column of its result is a convolution by itself, with every s-th weight. As
+    many operations, and none of the values are stored that a ConvTranspose adds up afterwards.
+
+    Returns:
+        How many nodes were rewritten; those of another form stay as they are.
+    """
+    return replace_nodes(model, ("ConvTranspose",), _convolutions)
+
+
+def _convolutions(new: Replacement) -> bool:
+    """x of (B, C, H, W), stride s, padding p, a kernel of n·s: s² kernels of n by n.
+
+    Row s·j + r is the sum over m < n of x[j + q - m]·w[a + s·m], where r + p = s·q + a: of n rows
+    of x, the last weight first. Weights are sliced by nodes, which are folded when the graph loads.
+    """
+    found, sizes = transposed_convolution(new), new.values.sizes(new.node.input[0])
+    if found is None or len(sizes) != 4 or not all(sizes[1:]):
+        return False
+    (_, channels, *lengths), stride, pad = found
+    if stride == 1 or 2 * pad % stride:
+        return False
+    taps = [length // stride for length in lengths]
+    height, width = (
+        size - 1 + n - 2 * pad // stride for size, n in zip(sizes[2:], taps, strict=True)
+    )
+    places = [divmod(r + pad, stride) for r in range(stride)]  # q and a of each row, or column
+    before = [[n - 1 - q for q, _ in places] for n in taps]
+    after = [[n - 1 - 2 * pad // stride + q for q, _ in places] for n in taps]
+    if min(map(min, (*before, *after))) < 0:
+        return False
+
+    def constant(name: str, numbers: list[int]) -> str:
+        return new.constant(name, np.array(numbers))
+
+    turned = new.add("Transpose", [new.node.input[1]], "turned", perm=[1, 0, 2, 3])
+    ends = constant("ends", [-length - 1 for length in lengths])
+    axes, steps = constant("axes", [2, 3]), constant("steps", [-stride, -stride])
+    last, row = constant("last", [4]), constant("row", [0, channels, height, 1, stride * width])
+    rows = []
+    for r in range(stride):
+        columns = []
+        for c in range(stride):
+            at = f"{r}{c}"
+            first = [places[i][1] - stride for i in (r, c)]  # from the end: the last of every s-th
+            part = [turned, constant(f"first{at}", first), ends, axes, steps]
+            kernel = new.add("Slice", part, f"kernel{at}")
+            sources = [new.node.input[0], kernel, *new.node.input[2:]]
+            margins = [before[0][r], before[1][c], after[0][r], after[1][c]]
+            x = new.add("Conv", sources, f"pixels{at}", kernel_shape=taps, pads=margins)
+            columns.append(new.add("Unsqueeze", [x, last], f"column{at}"))
+        joined = new.add("Concat", columns, f"columns{r}", axis=4)
+        rows.append(new.add("Reshape", [joined, row], f"row{r}"))
+    joined = new.add("Concat", rows, "rows", axis=3)
+    whole = constant("whole", [0, channels, stride * height, stride * width])
+    new.add("Reshape", [joined, whole])
+    return True

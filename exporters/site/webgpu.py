@@ -8,11 +8,19 @@ A node on the CPU between two on the GPU costs a round trip; each of these is re
 - `GatherND` of rows is a Gather, `Or` is expressed by And and Not, `Sign` by two comparisons.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from wmdeploy.decompose import FLOAT, Replacement, Values, replace_nodes
+from wmdeploy.decompose import (
+    FLOAT,
+    Replacement,
+    Values,
+    replace_nodes,
+    transposed_convolution,
+)
 
 INT32, INT64 = onnx.TensorProto.INT32, onnx.TensorProto.INT64
 BOOL, UINT8 = onnx.TensorProto.BOOL, onnx.TensorProto.UINT8
@@ -46,18 +54,11 @@ def _convolution(new: Replacement) -> bool:
     Pixel s·i + a of a row is the sum over m < n of x[i - m]·w[a + s·m], before the padding is cut
     off. So the Conv's kernel has, for each a, every s-th weight from a on, the last one first.
     """
-    node, attributes = new.node, new.attributes
+    node, found = new.node, transposed_convolution(new)
     weights = new.values.constant(node.input[1])
-    strides, pads = attributes.get("strides", [1, 1]), attributes.get("pads", [0] * 4)
-    plain = attributes.get("group", 1) == 1 and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
-    plain &= not any(attributes.get("output_padding", [])) and "output_shape" not in attributes
-    plain &= {1, *attributes.get("dilations", [])} == {1}
-    if weights is None or weights.ndim != 4 or not plain or len({*strides}) + len({*pads}) != 2:
+    if found is None or weights is None:
         return False
-    inputs, outputs, height, width = weights.shape
-    stride, pad = strides[0], pads[0]
-    if height % stride or width % stride:
-        return False
+    (inputs, outputs, height, width), stride, pad = found
     rows, columns = height // stride, width // stride
     parts = weights.reshape(inputs, outputs, rows, stride, columns, stride)
     parts = parts[:, :, ::-1, :, ::-1].transpose(1, 3, 5, 0, 2, 4)  # output, a, b, input, n, n
@@ -70,7 +71,7 @@ def _convolution(new: Replacement) -> bool:
         sources.append(new.constant("bias", np.repeat(bias, stride**2)))
     around = [rows - 1, columns - 1] * 2
     x = new.add("Conv", sources, "places", pads=around, kernel_shape=[rows, columns])
-    layout = {"blocksize": stride, "mode": "CRD"}
+    layout: dict[str, Any] = {"blocksize": stride, "mode": "CRD"}
     if not pad:
         new.add("DepthToSpace", [x], **layout)
         return True

@@ -1,11 +1,15 @@
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 from tests.conftest import Bundles
+from tests.upsampling import upsampling
 from wmdeploy.decompose import decompose_group_norm
 from wmdeploy.engines.ort.cpu import cpu_graph, cpu_session
-from wmdeploy.engines.ort.rewrite import split_attention
+from wmdeploy.engines.ort.rewrite import split_attention, split_transposed_convolution
 
 CPU = ["CPUExecutionProvider"]
 
@@ -72,6 +76,7 @@ def test_the_vqvaes_attention_is_found_in_exported_graphs(bundles: Bundles) -> N
     options.add_session_config_entry("session.disable_prepacking", "1")  # as `cpu_session` does
     whole = onnx.load(bundle.path / "decoder.onnx")
     decompose_group_norm(whole)
+    split_transposed_convolution(whole)
     plain = onnxruntime.InferenceSession(whole.SerializeToString(), options, providers=CPU)
     split = cpu_session(bundle.path / "decoder.onnx")
     for batch in (1, 3):
@@ -79,3 +84,33 @@ def test_the_vqvaes_attention_is_found_in_exported_graphs(bundles: Bundles) -> N
         np.testing.assert_array_equal(split.run(None, feeds)[0], plain.run(None, feeds)[0])
     # the weights stay in their file
     assert cpu_graph(bundle.path / "decoder.onnx").ByteSize() < 200_000
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"), [(4, 2, 1), (2, 2, 0), (4, 2, 0), (6, 2, 2), (6, 3, 0), (9, 3, 3)]
+)
+def test_transposed_convolution_is_one_for_each_place(
+    kernel: int, stride: int, pad: int, bias: bool
+) -> None:
+    model = upsampling(kernel, stride, pad, bias)
+    x = np.random.default_rng(1).standard_normal((2, 5, 6, 9), np.float32)
+    expected = run(model, {"x": x})
+    assert split_transposed_convolution(model) == 1
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Conv") == stride**2 and "ConvTranspose" not in operators
+    np.testing.assert_allclose(run(model, {"x": x}), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "more"),
+    [(3, 1, 1, {}), (6, 3, 2, {}), (2, 2, 1, {}), (4, 2, 1, {"dilations": [2, 2]})],
+)
+def test_transposed_convolution_of_another_form_stays(
+    kernel: int, stride: int, pad: int, more: dict[str, Any]
+) -> None:
+    """The length of the result is no multiple of the stride, a margin would be negative."""
+    model = upsampling(kernel, stride, pad, True, **more)
+    before = model.SerializeToString()
+    assert split_transposed_convolution(model) == 0
+    assert model.SerializeToString() == before

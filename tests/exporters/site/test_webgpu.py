@@ -7,34 +7,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from tests.upsampling import graph, upsampling
 from wmdeploy.exporters.site.webgpu import keep_on_gpu
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Feeds = dict[str, np.ndarray]
-
-
-def graph(
-    nodes: list[onnx.NodeProto],
-    values: dict[str, tuple[int, list[int | str]]],
-    outputs: tuple[str, ...],
-    **constants: np.ndarray,
-) -> onnx.ModelProto:
-    """Of inputs and values in between, by type and shape; those that no node makes are inputs."""
-    infos = {name: helper.make_tensor_value_info(name, *value) for name, value in values.items()}
-    made = {name for node in nodes for name in node.output}
-    for node in nodes:
-        node.name = f"node_{node.output[0]}"
-    whole = helper.make_graph(
-        nodes,
-        "small",
-        [info for name, info in infos.items() if name not in made],
-        [infos[name] for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-        value_info=[infos[name] for name in infos if name in made and name not in outputs],
-    )
-    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
 
 
 def answers(model: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
@@ -46,23 +25,6 @@ def answers(model: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
-
-
-def upsampling(kernel: int, stride: int, pad: int, bias: bool, **more: Any) -> onnx.ModelProto:
-    """Of (B, 5, 6, 9), to 7 channels."""
-    rng = np.random.default_rng(0)
-    weights = rng.standard_normal((5, 7, kernel, kernel), np.float32)
-    attributes: dict[str, Any] = {"strides": [stride] * 2, "pads": [pad] * 4, **more}
-    inputs = ["x", "weights", "bias"] if bias else ["x", "weights"]
-    node = helper.make_node("ConvTranspose", inputs, ["y"], **attributes)
-    shapes: dict[str, tuple[int, list[int | str]]] = {
-        "x": (FLOAT, ["B", 5, 6, 9]),
-        "y": (FLOAT, ["B", 7, "H", "W"]),
-    }
-    constants = {"weights": weights}
-    if bias:
-        constants["bias"] = rng.standard_normal(7, np.float32)
-    return graph([node], shapes, ("y",), **constants)
 
 
 @pytest.mark.parametrize("bias", [False, True])
