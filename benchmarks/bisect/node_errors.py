@@ -27,7 +27,7 @@ BYTES_AT_ONCE = 512e6  # of values inside a graph, as PyTorch's float32
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One operation of PyTorch, and the nodes that ONNX has for it.
+    """One operation of PyTorch, and the nodes that the bundle's file has for it.
 
     `name` is of its value in ONNX, `nodes` and `ops` are the names and types of its nodes, the last
     of which gives the value; `module` is the module of the source model that it belongs to (see
@@ -150,8 +150,8 @@ class Comparison:
             operation = self._exact.operations[name]
             yield Node(
                 name=name,
-                nodes=tuple(node.name for node in row.nodes),
-                ops=tuple(node.op_type for node in row.nodes),
+                nodes=tuple(row.nodes),
+                ops=tuple(row.nodes.values()),
                 module=operation.module,
                 operation=operation.kind,
                 shape=self._shapes[name],

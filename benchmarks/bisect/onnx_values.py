@@ -53,10 +53,14 @@ def check_backend(name: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A value, the nodes that compute it from `inputs`, which are rows or inputs of the graph."""
+    """A value that is computed from `inputs`, which are rows or inputs of the graph.
+
+    `nodes` are the names of the nodes that do so, and their operators, as the bundle's file has
+    them, whatever the backend puts in their place.
+    """
 
     name: str
-    nodes: tuple[onnx.NodeProto, ...]
+    nodes: dict[str, str]
     inputs: tuple[str, ...]
 
 
@@ -96,6 +100,7 @@ class OnnxValues:
             if name in operations
             and (name in names or not distrust or _agrees(node, operations[name]))
         }
+        self._operators = {node.name: node.op_type for node in self._model.graph.node}
         REWRITES[backend](self._model)
         self._extractor = Extractor(self._model)
         self.rows = list(self._find_rows(comparable))
@@ -141,7 +146,15 @@ class OnnxValues:
                     elif makers.get(source, i) not in nodes:
                         nodes.add(makers[source])
                         pending += order[makers[source]].input
-                yield Row(name, tuple(order[n] for n in sorted(nodes)), tuple(inputs))
+                written = [self._written(order[n]) for n in sorted(nodes)]
+                yield Row(name, dict(written), tuple(inputs))
+
+    def _written(self, node: onnx.NodeProto) -> tuple[str, str]:
+        """Name and operator of the file's node that one is, or is a part of: "norm/mean"."""
+        name = node.name
+        while name not in self._operators and "/" in name:
+            name = name.rpartition("/")[0]
+        return name, self._operators.get(name, node.op_type)
 
     def _run(
         self, session: Any, feeds: Mapping[str, Tensor], names: Sequence[str]
