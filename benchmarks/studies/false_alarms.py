@@ -21,7 +21,7 @@ from wmdeploy.benchmarks.compare.pool import pooled
 from wmdeploy.benchmarks.compare.run import compare
 from wmdeploy.benchmarks.render.terminal import new_table
 from wmdeploy.benchmarks.report import Report, read_json, rows_by_key
-from wmdeploy.errors import WmdeployError
+from wmdeploy.benchmarks.studies import run_study
 
 MOST_PAIRS = 1000  # each takes a tenth of a second or more
 
@@ -38,10 +38,7 @@ def main(
             f"got {len(paths)} reports, {side} for each side, which makes {pairs} ordered pairs; "
             f"expected 1 to {MOST_PAIRS}"
         )
-    try:
-        _print({str(path): read_json(path) for path in paths}, side)
-    except (WmdeployError, OSError) as error:
-        raise typer.BadParameter(str(error)) from error
+    _print({str(path): read_json(path) for path in paths}, side)
 
 
 def _print(reports: dict[str, Report], side: int) -> None:
@@ -81,4 +78,4 @@ def _pairs(reports: dict[str, Report], side: int) -> Iterator[tuple[Report, Repo
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from wmdeploy.benchmarks.evaluation.evaluate import EvaluateOptions, evaluate
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.families import load_family
 from wmdeploy.families.reference.config import TemporalConfig, VQVAEConfig, WorldModelConfig
 from wmdeploy.quality.plots import write_picture
@@ -88,4 +89,4 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

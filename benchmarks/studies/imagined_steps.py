@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.benchmarks.studies.pool_rows import in_turns
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.find import find_clips
@@ -80,4 +81,4 @@ def endless(backend: Backend) -> Backend:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

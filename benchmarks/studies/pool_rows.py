@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.base import Settings, load_backend
@@ -131,4 +132,4 @@ def overhead(backend: Backend, frames: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

@@ -18,6 +18,7 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.clips.clip import Clip
 from wmdeploy.clips.read import SAMPLE_CLIP, read_clip
 from wmdeploy.engines.rollout import rollout
@@ -155,4 +156,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

@@ -25,6 +25,7 @@ import psutil
 import typer
 from websockets.asyncio.client import ClientConnection, connect
 
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import load_backend
@@ -179,4 +180,4 @@ def _alone(bundle: Path, rows: int, seconds: float = 5) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)

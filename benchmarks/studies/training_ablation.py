@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.families import load_family
 from wmdeploy.families.directory import read_config
 from wmdeploy.quality.report import QualityReport
@@ -77,4 +78,4 @@ def _db(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_study(main)
