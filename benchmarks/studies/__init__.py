@@ -11,9 +11,9 @@ from wmdeploy.text import one_line
 
 
 def run_study(study: Callable[..., None]) -> None:
-    """A study as a program: of its arguments; what the user can mend is told in one line."""
+    """A study as a program: of its arguments; an error that the user can mend is one line."""
     try:
         typer.run(study)
     except (WmdeployError, OSError) as error:
-        told = explained(error) if isinstance(error, OSError) else str(error)
-        sys.exit(f"error: {one_line(told)}")
+        line = explained(error) if isinstance(error, OSError) else str(error)
+        sys.exit(f"error: {one_line(line)}")
