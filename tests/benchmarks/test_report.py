@@ -51,7 +51,7 @@ def test_report_reads_back_as_it_was(report: Report, tmp_path: Path) -> None:
 
 
 def test_committed_reports_read() -> None:
-    paths = list(RESULTS.glob("*.json"))
+    paths = list(RESULTS.rglob("*.json"))
     assert paths and all(read_json(path).rows for path in paths)
 
 

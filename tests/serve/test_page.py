@@ -109,6 +109,7 @@ def tab(browser: Any, url: str) -> Iterator[Tab]:
 
 def test_held_keys_are_obeyed_until_they_are_let_go(tab: Tab) -> None:
     tab.begin()
+    tab.pass_frames(1)
     tab.hold("ArrowDown")
     tab.pause()
     taken = actions(tab)
