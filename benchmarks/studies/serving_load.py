@@ -29,6 +29,7 @@ from wmdeploy.benchmarks.studies import run_study
 from wmdeploy.bundle import Bundle
 from wmdeploy.clips.source import ReadOptions
 from wmdeploy.engines.base import load_backend
+from wmdeploy.errors import WmdeployError
 from wmdeploy.programs.pool import Pool
 from wmdeploy.serve.engine import ServiceOptions
 from wmdeploy.serve.protocol import HEADER, VERSION, Command, write_command
@@ -88,7 +89,9 @@ def _serving(bundle: Path, pace: float, more: list[str]) -> Iterator[tuple[str, 
     )
     try:
         assert server.stdout is not None
-        address = next(line for line in server.stdout if "http://" in line)
+        address = next((line for line in server.stdout if "http://" in line), None)
+        if address is None:
+            raise WmdeployError(f"{bundle}: no server; run `wmdeploy serve {bundle}` to see why")
         yield address.split("http://")[1].split("/")[0].split()[0], psutil.Process(server.pid)
     finally:
         server.terminate()

@@ -19,7 +19,9 @@ def told(study: str, *arguments: str | Path) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("study", ["imagined_steps", "pool_rows"])
+@pytest.mark.parametrize(
+    "study", ["imagined_steps", "pool_rows", "precision_islands", "serving_load"]
+)
 def test_bundle_that_is_not_there_is_one_line(study: str, tmp_path: Path) -> None:
     more = (tmp_path,) if study == "imagined_steps" else ()
     said = told(study, tmp_path / "none", *more)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from tests.upsampling import graph, upsampling
+from tests.small_graphs import graph, upsampling
 from wmdeploy.exporters.site.webgpu import keep_on_gpu
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

@@ -1,4 +1,4 @@
-"""Small graphs, one of them with a transposed convolution. No test is in here."""
+"""Small graphs for tests of rewriting, such as a transposed convolution. No test is in here."""
 
 from typing import Any
 
